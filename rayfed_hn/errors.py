@@ -1,0 +1,40 @@
+"""The errors a user meets. Each carries what went wrong and what to do about it."""
+
+from __future__ import annotations
+
+
+class RayfedError(Exception):
+    """Base of every error that rayfed_hn raises for a user; its text is fit to print."""
+
+
+class ConfigError(RayfedError):
+    """The command line or configuration cannot be used; nothing has been started."""
+
+
+class DataError(RayfedError):
+    """A manifest, bag store or run directory as a whole cannot be used."""
+
+
+class FederationError(RayfedError):
+    """A federation cannot go on (for example: every site was lost)."""
+
+
+class MessageError(RayfedError):
+    """Bytes that crossed the site boundary are not the message they should be."""
+
+
+class SetAside(RayfedError):
+    """One slide or bag cannot be used; the rest goes on without it.
+
+    Args:
+        reason: What is wrong with it, in words that name no patient.
+        remedy: What the user can do.
+    """
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(reason, remedy)
+        self.reason = reason
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.reason} ({self.remedy})"
