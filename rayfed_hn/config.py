@@ -1,25 +1,12 @@
 """Every knob, its default, unit and range; nothing else in the package holds a default.
 
-A configuration is a tree of frozen dataclasses. ``load`` merges, in this order: the defaults
-below, one YAML file, and ``section.key=value`` words. Anything unknown, of the wrong type, out
-of range or impossible together is refused with one ``ConfigError``.
+A configuration is a tree of frozen dataclasses, made by ``rayfed_hn.loading.load``.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import math
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
-
-import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from rayfed_hn.errors import ConfigError
+from typing import Any, Literal
 
 METHODS = ("hypernetwork", "fedavg", "local", "pooled")
 
@@ -183,6 +170,11 @@ class PrivacyConfig:
         "tensor, added at the site before release. Formal guarantee: none",
         at_least=0,
     )
+    noise_source: Literal["seeded", "os"] = _knob(
+        "seeded",
+        "seeded: noise repeats with run.seed (simulation only); os: fresh entropy of the site's "
+        "machine, which nobody can draw again",
+    )
 
 
 @dataclass(frozen=True)
@@ -247,186 +239,3 @@ class Config:
     compare: CompareConfig = field(default_factory=CompareConfig)
     resources: ResourcesConfig = field(default_factory=ResourcesConfig)
     demo: DemoConfig = field(default_factory=DemoConfig)
-
-
-@dataclass(frozen=True)
-class Knob:
-    """One configurable key, for help texts and checks."""
-
-    key: str
-    type: str
-    default: Any
-    about: str
-    limits: dict[str, Any]
-
-    @property
-    def allowed(self) -> str:
-        """The values that may be given, in words."""
-        words = [self.type]
-        for name, phrase in (("at_least", ">="), ("above", ">"), ("at_most", "<=")):
-            if name in self.limits:
-                words.append(f"{phrase} {self.limits[name]:g}")
-        if "each_of" in self.limits:
-            words.append("each one of " + ", ".join(self.limits["each_of"]))
-        return ", ".join(words)
-
-
-def knobs(cls: type = Config, prefix: str = "") -> Iterator[Knob]:
-    """Yield every key of the configuration tree, in order."""
-    hints = get_type_hints(cls)
-    for f in dataclasses.fields(cls):
-        hint = hints[f.name]
-        if dataclasses.is_dataclass(hint):
-            yield from knobs(cast(type, hint), f"{prefix}{f.name}.")
-            continue
-        default = f.default_factory() if callable(f.default_factory) else f.default
-        limits = {k: v for k, v in f.metadata.items() if k != "about"}
-        yield Knob(f"{prefix}{f.name}", _type_name(hint), default, f.metadata["about"], limits)
-
-
-def _type_name(hint: Any) -> str:
-    if get_origin(hint) is Literal:
-        return "one of " + ", ".join(map(str, get_args(hint)))
-    args = [a for a in get_args(hint) if a is not type(None)]
-    if get_origin(hint) is list:
-        return f"list of {_type_name(args[0])}"
-    if args:  # X | None
-        return _type_name(args[0])
-    names = {str: "text", int: "whole number", float: "number", bool: "true or false"}
-    return names.get(hint, str(hint))
-
-
-def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
-    """Merge defaults, a YAML file and ``section.key=value`` words into a checked ``Config``.
-
-    Raises:
-        ConfigError: Names the key, the value, what is allowed and the nearest right name.
-    """
-    merged = OmegaConf.structured(Config)
-    if path is not None:
-        for key, value in _flatten(_read_yaml(Path(path))):
-            merged = _set(merged, key, value, f"in {path}")
-    for word in overrides:
-        key, value = _parse_word(word)
-        merged = _set(merged, key, value, "on the command line")
-    config = cast(Config, OmegaConf.to_object(merged))
-    check(config)
-    return config
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"configuration file {path} does not exist") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"configuration file {path} cannot be read: {error}") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise ConfigError(f"configuration file {path} must hold sections such as 'data:'")
-    return content
-
-
-def _flatten(tree: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from _flatten(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def _parse_word(word: str) -> tuple[str, Any]:
-    key, equals, text = word.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"'{word}' is not of the form section.key=value")
-    knob = next((k for k in knobs() if k.key == key), None)
-    if knob is not None and knob.type == "text":  # a label such as 1, no or 0.50 is meant literally
-        return key, None if text in ("", "null") else text
-    try:
-        return key, yaml.safe_load(text)
-    except yaml.YAMLError:
-        return key, text
-
-
-def _set(base: Any, key: str, value: Any, where: str) -> Any:
-    known = {knob.key: knob for knob in knobs()}
-    if any(k.startswith(f"{key}.") for k in known):
-        raise ConfigError(f"{key}: is a section {where}; give its keys as {key}.name=value")
-    if key not in known:
-        raise ConfigError(_unknown(key, list(known), where))
-    knob = known[key]
-    if isinstance(value, str) and isinstance(knob.default, list):
-        value = [v.strip() for v in value.split(",") if v.strip()]
-    if knob.type == "text" and isinstance(value, int | float) and not isinstance(value, bool):
-        value = str(value)
-    if any(
-        isinstance(v, str) and "${" in v for v in (value if isinstance(value, list) else [value])
-    ):
-        raise ConfigError(f"{key}: '${{' is not allowed {where}; write the value itself")
-    tree: Any = value
-    for name in reversed(key.split(".")):
-        tree = {name: tree}
-    try:
-        return OmegaConf.merge(base, tree)
-    except (OmegaConfBaseException, ValueError, TypeError):
-        raise ConfigError(
-            f"{key}: got {value!r} {where}; allowed: {knob.allowed}; default: {knob.default!r}"
-        ) from None
-
-
-def _unknown(key: str, known: list[str], where: str) -> str:
-    by_last = {k.rsplit(".", 1)[1]: k for k in known}
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-    near = near or [by_last[m] for m in difflib.get_close_matches(key.rsplit(".", 1)[-1], by_last)]
-    hint = f"did you mean {near[0]}?" if near else "see 'rayfed-hn VERB --help' for all keys"
-    return f"{key}: unknown key {where}; {hint}"
-
-
-def check(config: Config) -> None:
-    """Check ranges and combinations. Raises ``ConfigError`` at the first that is impossible."""
-    for knob in knobs():
-        value: Any = config
-        for name in knob.key.split("."):
-            value = getattr(value, name)
-        _check_range(knob, value)
-    if config.data.fold >= config.data.folds:
-        raise ConfigError(
-            f"data.fold: got {config.data.fold}; allowed: 0 to data.folds - 1 = "
-            f"{config.data.folds - 1}"
-        )
-    if config.embed.encoder == "resnet50" and config.embed.weights is None:
-        raise ConfigError(
-            "embed.weights: missing; embed.encoder=resnet50 needs torchvision's weight file, for "
-            "example embed.weights=resnet50-0676ba61.pth (or use embed.encoder=texture)"
-        )
-    if len(set(config.compare.methods)) < len(config.compare.methods):
-        raise ConfigError(f"compare.methods: {config.compare.methods} names a method twice")
-
-
-def _check_range(knob: Knob, value: Any) -> None:
-    if value is None:
-        return
-    limits = knob.limits
-    bad = isinstance(value, float) and not math.isfinite(value)
-    bad = bad or ("at_least" in limits and value < limits["at_least"])
-    bad = bad or ("at_most" in limits and value > limits["at_most"])
-    bad = bad or ("above" in limits and value <= limits["above"])
-    if "each_of" in limits:
-        bad = bad or not value or any(v not in limits["each_of"] for v in value)
-    if bad:
-        raise ConfigError(
-            f"{knob.key}: got {value!r}; allowed: {knob.allowed}; default: {knob.default!r}"
-        )
-
-
-def to_yaml(config: Config) -> str:
-    """The whole resolved configuration as YAML that ``load`` reads back to an equal one."""
-    return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False)
-
-
-def require(value: str | None, key: str, remedy: str) -> str:
-    """Return a knob that this verb cannot do without, or raise ``ConfigError`` naming it."""
-    if value is None:
-        raise ConfigError(f"{key}: missing; {remedy}")
-    return value

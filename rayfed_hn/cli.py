@@ -1,0 +1,143 @@
+"""The command line: ``rayfed-hn VERB [CONFIG.yaml] [section.key=value ...]``.
+
+Exit codes: 0 all well; 1 failed; 2 bad usage or configuration, nothing was started; 3 finished, but
+something was set aside or missing; 4 interrupted, can be resumed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from rayfed_hn import __version__
+from rayfed_hn.errors import ConfigError, RayfedError
+from rayfed_hn.loading import help_text
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Every verb takes [CONFIG.yaml] [section.key=value ...]; 'rayfed-hn VERB --help' lists "
+    "its keys. Exit codes: 0 all well, 1 failed, 2 bad usage or configuration, 3 finished but "
+    "something was set aside or missing, 4 interrupted and resumable.",
+)
+@click.version_option(__version__, prog_name="rayfed-hn")
+def app() -> None:
+    """Federated learning with a hypernetwork for whole-slide images, on Ray."""
+
+
+def _verb(*keys: str) -> Callable[[Callable[[tuple[str, ...]], int]], click.Command]:
+    """A verb whose help lists the keys that start so."""
+
+    def decorate(function: Callable[[tuple[str, ...]], int]) -> click.Command:
+        text = f"{function.__doc__}\n\n\b\n{help_text(keys)}"
+        words = click.argument("words", nargs=-1, metavar="[CONFIG.yaml] [section.key=value ...]")
+        # A word may begin with a dash as little as with a name: all of them are ours.
+        return app.command(function.__name__, help=text)(words(function))
+
+    return decorate
+
+
+@_verb("demo.", "run.dir", "run.seed", "resources.cpus")
+def demo(words: tuple[str, ...]) -> int:
+    """Run everything on synthetic slides of four hospitals that differ in stain and scanner.
+
+    Makes the slides, embeds them, compares isolated sites, FedAvg and the hypernetwork, and writes
+    a report. Needs no data; a few minutes on two cores.
+    """
+    from rayfed_hn import verbs
+
+    return verbs.demo(words)
+
+
+@_verb(
+    *("data.manifest", "data.root", "data.bags", "embed.", "run.dir"),
+    *("resources.cpus", "resources.gpus_per_encoder"),
+)
+def embed(words: tuple[str, ...]) -> int:
+    """Turn slides into bags: tissue, tiles, features; one stored bag a slide.
+
+    Slides that are in the store already are skipped, so an interrupted run is simply started again;
+    unusable slides are set aside with reason and remedy. A manifest of .h5 files (CLAM, TRIDENT) is
+    imported as features.
+
+    Example: rayfed-hn embed data.manifest=slides/manifest.csv data.bags=bags
+    """
+    from rayfed_hn import verbs
+
+    return verbs.embed(words)
+
+
+@_verb(
+    *("data.bags", "data.positive_label", "data.fold", "run.", "method.", "hypernetwork."),
+    *("rounds.", "training.", "model.", "privacy.", "evaluation.", "resources."),
+)
+def train(words: tuple[str, ...]) -> int:
+    """Train one federation: sites as actors with their own bags, the hypernetwork at the centre.
+
+    Writes every site's network and scores, metrics per version and a summary into run.dir.
+
+    Example: rayfed-hn train data.bags=bags method.name=hypernetwork privacy.noise_scale=0.1
+    """
+    from rayfed_hn import verbs
+
+    return verbs.train(words)
+
+
+@_verb(
+    *("compare.", "data.bags", "data.positive_label", "run.", "hypernetwork.", "rounds."),
+    *("training.", "model.", "privacy.", "resources.cpus"),
+)
+def compare(words: tuple[str, ...]) -> int:
+    """Compare methods over seeds and folds by case, with equal budgets.
+
+    Versions are chosen on validation cases only. Prints the table and writes summary.json, table.md
+    and scores.parquet into run.dir.
+
+    Example: rayfed-hn compare data.bags=bags compare.methods=local,fedavg,hypernetwork
+    """
+    from rayfed_hn import verbs
+
+    return verbs.compare(words)
+
+
+@app.command()
+@click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
+def report(run: Path) -> int:
+    """Make a self-contained report.html from the files of the run directory RUN."""
+    from rayfed_hn import verbs
+
+    return verbs.report(run)
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = app(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except ConfigError as error:
+        code = _say(error, 2)
+    except RayfedError as error:
+        code = _say(error, 1)
+    except (KeyboardInterrupt, click.Abort):
+        code = _say("interrupted; the same command with run.resume=true goes on from there", 4)
+    except BrokenPipeError:  # the reader of our output went away, as with '| head'
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        code = 1
+    sys.exit(code or 0)
+
+
+def _say(what: object, code: int) -> int:
+    print(f"rayfed-hn: {what}", file=sys.stderr)
+    return code
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt

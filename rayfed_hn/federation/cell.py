@@ -1,0 +1,90 @@
+"""One cell of a comparison: a method trained in this process on one division of the cases."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rayfed_hn.config import Config
+from rayfed_hn.errors import SetAside
+from rayfed_hn.federation.experiment import (
+    auc_rows,
+    make_plan,
+    run_in_process,
+    score_records,
+)
+from rayfed_hn.federation.record import metric_records
+from rayfed_hn.federation.server import VersionReport
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Which method, seed and fold."""
+
+    method: str
+    seed: int
+    fold: int
+
+    @property
+    def name(self) -> str:
+        """File-name friendly."""
+        return f"{self.method}-seed{self.seed}-fold{self.fold}"
+
+    def config(self, base: Config) -> Config:
+        """The training configuration of this cell."""
+        return replace(
+            base,
+            method=replace(base.method, name=self.method),
+            run=replace(base.run, seed=self.seed),
+            data=replace(base.data, folds=base.compare.folds, fold=self.fold),
+        )
+
+
+def cells(config: Config) -> list[Cell]:
+    """All cells; methods innermost, so that an interrupted comparison is a balanced one."""
+    return [
+        Cell(method, config.run.seed + seed, fold)
+        for seed in range(config.compare.seeds)
+        for fold in range(config.compare.folds)
+        for method in config.compare.methods
+    ]
+
+
+def fingerprint(config: Config, store_digest: str) -> str:
+    """What a finished cell depends on besides itself: a cell with another one is not reused."""
+    relevant = {
+        section: value
+        for section, value in asdict(config).items()
+        if section in ("training", "model", "hypernetwork", "rounds", "privacy")
+    }
+    relevant |= {"positive_label": config.data.positive_label, "folds": config.compare.folds}
+    return hashlib.sha256(f"{sorted(relevant.items())} {store_digest}".encode()).hexdigest()
+
+
+def run_cell(cell: Cell, config: Config, root: Path) -> dict[str, Any]:
+    """Train and test one cell.
+
+    Returns:
+        JSON-ready ``rows``, ``scores``, ``metrics``, ``lost`` and ``set_aside``, each record
+        naming method, seed and fold.
+    """
+    key = asdict(cell)
+    plan = make_plan(cell.config(config), root)
+    reports: list[VersionReport] = []
+    outcome = run_in_process(plan, reports.append)
+    metrics = [record for report in reports for record in metric_records(report)]
+    return {
+        "cell": key,
+        "rows": [{**key, **row} for row in auc_rows(plan, outcome.scores)],
+        "scores": [{**key, **row} for row in score_records(plan, outcome.scores)],
+        "metrics": [{**key, **row} for row in metrics],
+        "lost": [{**key, **asdict(loss)} for loss in outcome.lost],
+        "set_aside": [{**key, "site": name, **_words(why)} for name, why in plan.set_aside],
+        "classes": list(plan.classes),
+    }
+
+
+def _words(why: SetAside) -> dict[str, str]:
+    return {"reason": why.reason, "remedy": why.remedy}

@@ -1,0 +1,269 @@
+"""One training run from a configuration: who takes part, with what network, under which rule.
+
+A ``Plan`` is made once, before anything starts, from the configuration and the bag store's
+metadata; it builds the server and every site, wherever they will live.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rayfed_hn.bags.splits import check_leakage, split
+from rayfed_hn.bags.store import SiteBags, list_sites
+from rayfed_hn.config import Config
+from rayfed_hn.errors import DataError, SetAside
+from rayfed_hn.evaluation.metrics import auc
+from rayfed_hn.federation.data import SiteData, find_classes, load_site, open_sites, pool
+from rayfed_hn.federation.loop import Executor, InProcessExecutor, evaluate_sites, run_federation
+from rayfed_hn.federation.messages import Request, Scores, SiteLost, failure_message
+from rayfed_hn.federation.rules import make_rule
+from rayfed_hn.federation.server import Server, VersionReport
+from rayfed_hn.federation.site import Site
+from rayfed_hn.models.mil import initial_parameters, make_model
+from rayfed_hn.models.parameters import ParameterLayout
+from rayfed_hn.seeds import derive
+
+POOLED = "pooled"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do.
+
+    Attributes:
+        config: The run's configuration.
+        root: The bag store.
+        hospitals: Sites with bags to train on, sorted.
+        set_aside: Sites of which something, or everything, cannot be used, with the reason.
+        classes: Negative and positive label.
+        feature_dim: D.
+    """
+
+    config: Config
+    root: Path
+    hospitals: tuple[str, ...]
+    set_aside: tuple[tuple[str, SetAside], ...]
+    classes: tuple[str, str]
+    feature_dim: int
+
+    @property
+    def pooled(self) -> bool:
+        """Whether all bags are put in one place."""
+        return self.config.method.name == "pooled"
+
+    @property
+    def participants(self) -> tuple[str, ...]:
+        """Who answers requests: the hospitals, or a single pooled site."""
+        return (POOLED,) if self.pooled else self.hospitals
+
+    def model(self) -> nn.Module:
+        """The site network (shapes only)."""
+        return make_model(self.feature_dim, len(self.classes), self.config.model)
+
+    def initial(self) -> Tensor:
+        """The network that everybody starts from, float32 (P,)."""
+        seed = derive(self.config.run.seed, "initial parameters")
+        return initial_parameters(ParameterLayout.of(self.model()), seed)
+
+    def server(self) -> Server:
+        """The server at version 0."""
+        rule = make_rule(self.config, self.initial(), len(self.participants))
+        return Server(rule, self.participants, self.config.rounds.num_versions)
+
+    def site(self, name: str, folder: Path | None = None, device: str = "cpu") -> Site:
+        """A participant with its bags.
+
+        A pooled site takes as many steps as all hospitals together: every method visits bags
+        equally often.
+        """
+        hospitals = self.hospitals if self.pooled else (name,)
+        data = [self._data(bags) for bags in open_sites(self.root, hospitals).values()]
+        return Site(
+            pool(data, POOLED) if self.pooled else data[0],
+            self.model(),
+            self.config,
+            num_steps=self.config.training.steps * len(hospitals),
+            releases=self.config.method.name not in ("local", "pooled"),
+            folder=folder,
+            device=device,
+        )
+
+    def origins(self, participant: str) -> tuple[str, ...]:
+        """The hospitals whose bags a participant scores."""
+        return self.hospitals if participant == POOLED else (participant,)
+
+    def _data(self, bags: SiteBags) -> SiteData:
+        data = self.config.data
+        return load_site(bags, self.classes, data.folds, data.fold, self.config.run.seed)
+
+
+def make_plan(config: Config, root: Path) -> Plan:
+    """Check the bag store against the configuration.
+
+    Raises:
+        DataError: Cases shared by sites, labels that are not two classes, features of different
+            lengths, or no site with anything to train on.
+    """
+    sites = open_sites(root, list_sites(root))
+    check_leakage({name: bags.entries for name, bags in sites.items()})
+    labels = [entry.label for bags in sites.values() for entry in bags.entries]
+    classes = find_classes(labels, config.data.positive_label)
+    dims = {name: bags.feature_dim for name, bags in sites.items()}
+    if len(set(dims.values())) != 1:
+        raise DataError(f"sites have features of different lengths: {dims}; embed them alike")
+    idle = _without_training(config, sites)
+    hospitals = tuple(name for name in sorted(sites) if name not in idle)
+    if not hospitals:
+        raise DataError("no site has a case to train on; lower the number of folds")
+    set_aside = (*_damaged(sites), *((name, _NO_TRAINING) for name in sorted(idle)))
+    return Plan(config, root, hospitals, set_aside, classes, next(iter(dims.values())))
+
+
+_NO_TRAINING = SetAside(
+    "the site has no case to train on in this fold",
+    "give it more cases or lower the number of folds",
+)
+
+
+def _without_training(config: Config, sites: Mapping[str, SiteBags]) -> set[str]:
+    data, seed = config.data, config.run.seed
+    return {
+        name
+        for name, bags in sites.items()
+        if not split(bags.entries, data.folds, data.fold, seed).train
+    }
+
+
+def _damaged(sites: Mapping[str, SiteBags]) -> list[tuple[str, SetAside]]:
+    remedy = "run rayfed-hn embed again: it finds such bags and makes them anew"
+    return [
+        (name, SetAside(f"{len(bags.unusable)} of its bags cannot be read", remedy))
+        for name, bags in sorted(sites.items())
+        if bags.unusable
+    ]
+
+
+class SiteHost:
+    """Holds some participants of a plan: all of them in this process, or an actor's share.
+
+    A participant whose bags cannot be read is not an error of the others: it answers every request
+    with a failure message.
+
+    Args:
+        plan: The run.
+        names: Which participants.
+        folder: The run directory, for what sites keep; None keeps it in memory.
+        device: Where to train.
+        resume: Take up what the sites kept.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        names: Sequence[str],
+        folder: Path | None = None,
+        device: str = "cpu",
+        resume: bool = False,
+    ) -> None:
+        # One thread here and in every actor: results must not depend on the number of threads.
+        torch.set_num_threads(1)
+        self._sites: dict[str, Site] = {}
+        self._failed: dict[str, bytes] = {}
+        for name in names:
+            try:
+                own = None if folder is None else folder / "sites" / name
+                self._sites[name] = plan.site(name, own, device)
+                if resume:
+                    self._sites[name].resume()
+            except Exception as error:
+                _log.warning("a site could not be opened", exc_info=True)
+                self._failed[name] = failure_message(error)
+
+    def answer(self, request: Request) -> bytes:
+        """A participant's answer."""
+        failed = self._failed.get(request.site)
+        return failed if failed is not None else self._sites[request.site].answer(request)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished federation leaves behind.
+
+    Attributes:
+        server: At its last version.
+        scores: Of every participant that could still answer.
+        lost: Everybody who was lost, and when.
+    """
+
+    server: Server
+    scores: tuple[Scores, ...]
+    lost: tuple[SiteLost, ...]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the final state: equal runs have equal ones."""
+        hasher = hashlib.sha256()
+        for name, tensor in sorted(self.server.rule.state().items()):
+            hasher.update(name.encode() + tensor.contiguous().numpy().tobytes())
+        return hasher.hexdigest()
+
+
+def run_in_process(
+    plan: Plan, on_version: Callable[[VersionReport], object] = lambda report: None
+) -> Outcome:
+    """Train and evaluate without a cluster."""
+    server, executor = plan.server(), InProcessExecutor(SiteHost(plan, plan.participants))
+    for report in run_federation(server, executor):
+        on_version(report)
+    return finish(server, executor)
+
+
+def finish(server: Server, executor: Executor) -> Outcome:
+    """Score the test bags and close the books."""
+    scores, lost = evaluate_sites(server, executor)
+    return Outcome(server, tuple(scores), (*server.lost, *lost))
+
+
+def auc_rows(plan: Plan, scores: Iterable[Scores]) -> list[dict[str, Any]]:
+    """AUC of every hospital under each readout; None where undefined, and for lost sites."""
+    rows = {
+        (hospital, readout): {"site": hospital, "readout": readout, "auc": None, "num_test": 0}
+        for hospital in plan.hospitals
+        for readout in ("last", "best")
+    }
+    for answer in scores:
+        for number, hospital in enumerate(plan.origins(answer.site)):
+            own = answer.origin_B == number
+            for readout, values in (("last", answer.last_B), ("best", answer.best_B)):
+                rows[hospital, readout]["auc"] = auc(answer.label_B[own], values[own])
+                rows[hospital, readout]["num_test"] = int(own.sum())
+    return list(rows.values())
+
+
+def score_records(plan: Plan, scores: Iterable[Scores]) -> list[dict[str, Any]]:
+    """One record per test bag and readout: site, opaque slide and case, label, score."""
+    records = []
+    for answer in scores:
+        origins = plan.origins(answer.site)
+        for i in range(len(answer.label_B)):
+            for readout, values in (("last", answer.last_B), ("best", answer.best_B)):
+                records.append(
+                    {
+                        "readout": readout,
+                        "site": origins[int(answer.origin_B[i])],
+                        "slide": int(answer.slide_B[i]),
+                        "case": int(answer.case_B[i]),
+                        "label": int(answer.label_B[i]),
+                        "score": float(values[i]),
+                    }
+                )
+    return records

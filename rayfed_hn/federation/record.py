@@ -1,0 +1,183 @@
+"""A training run's directory: everything that happened, in files that anybody can read.
+
+config.yaml, metrics.jsonl (a line per version and site), tensorboard/, checkpoints/last and best
+(safetensors), sites/<name>/scores.parquet and summary.json.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from rayfed_hn.errors import DataError
+from rayfed_hn.federation.server import Server, VersionReport
+from rayfed_hn.files import write_atomically, write_text
+
+LAST, BEST = "last", "best"
+
+
+class RunRecord:
+    """Writes the directory of a training run and reads its checkpoint back."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._best_auc = -1.0
+        self._tensorboard: Any = None
+
+    def resume(self, server: Server) -> bool:
+        """Put the server where the last commit left it. Returns whether there was one.
+
+        Metrics of versions that were never committed are dropped; they will be made again.
+        """
+        path = self._checkpoint(LAST)
+        if not path.exists():
+            return False
+        tensors, about = _read_checkpoint(path)
+        server.resume(tensors, int(about["version"]))
+        self._best_auc = float(about["best_auc"])
+        kept = [r for r in self._read_metrics() if r["version"] < server.version]
+        self._write_metrics(kept)
+        return True
+
+    def begin(self, server: Server) -> None:
+        """Commit version 0."""
+        self._commit(server)
+
+    def commit(self, server: Server, report: VersionReport) -> None:
+        """Record a version: metrics first, the checkpoint that vouches for them last."""
+        records = metric_records(report)
+        self._append_metrics(records)
+        self._to_tensorboard(records, report.mean_validation_auc)
+        mean_auc = report.mean_validation_auc
+        if mean_auc is not None and mean_auc >= self._best_auc:
+            # These AUCs belong to the version before, whose commit is still the last one on disk.
+            self._best_auc = mean_auc
+            self._save(BEST, *_read_checkpoint(self._checkpoint(LAST)))
+        self._commit(server)
+
+    def _commit(self, server: Server) -> None:
+        about = {"version": str(server.version), "best_auc": repr(self._best_auc)}
+        self._save(LAST, server.rule.state(), about)
+
+    def scores(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Write ``sites/<name>/scores.parquet`` for every hospital that has test scores."""
+        by_site: dict[str, list[Mapping[str, Any]]] = {}
+        for record in records:
+            by_site.setdefault(record["site"], []).append(record)
+        for site, rows in by_site.items():
+            write_table(self.folder / "sites" / site / "scores.parquet", rows, drop=("site",))
+
+    def close(self) -> None:
+        """Flush what is still open."""
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+    def _checkpoint(self, name: str) -> Path:
+        return self.folder / "checkpoints" / f"{name}.safetensors"
+
+    def _save(self, name: str, tensors: Mapping[str, Tensor], about: dict[str, str]) -> None:
+        contiguous = {k: v.contiguous() for k, v in tensors.items()}
+        write_atomically(
+            self._checkpoint(name),
+            lambda temporary: save_file(contiguous, temporary, metadata={"format": "pt", **about}),
+        )
+
+    @property
+    def _metrics(self) -> Path:
+        return self.folder / "metrics.jsonl"
+
+    def _append_metrics(self, records: list[dict[str, Any]]) -> None:
+        with self._metrics.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(record) + "\n" for record in records)
+
+    def _read_metrics(self) -> list[dict[str, Any]]:
+        if not self._metrics.exists():
+            return []
+        lines = self._metrics.read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines[:-1]]  # a torn last line was never committed
+
+    def _write_metrics(self, records: list[dict[str, Any]]) -> None:
+        write_text(self._metrics, "".join(json.dumps(record) + "\n" for record in records))
+
+    def _to_tensorboard(self, records: list[dict[str, Any]], mean_auc: float | None) -> None:
+        if self._tensorboard is None:
+            from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+            self._tensorboard = SummaryWriter(str(self.folder / "tensorboard"))
+        for record in records:
+            for name in ("train_loss", "validation_auc", "validation_loss", "update_norm"):
+                if record[name] is not None:
+                    tag = f"{name}/{record['site']}"
+                    self._tensorboard.add_scalar(tag, record[name], record["version"])
+        if mean_auc is not None:
+            self._tensorboard.add_scalar("validation_auc/mean", mean_auc, records[0]["version"])
+
+
+def metric_records(report: VersionReport) -> list[dict[str, Any]]:
+    """One record a site: what it measured on the version before, and what it sent for this one."""
+    return [
+        {
+            "version": report.version - 1,
+            "site": update.site,
+            "train_loss": _number(update.train_loss),
+            "validation_auc": update.validation_auc,
+            "validation_loss": _number(update.validation_loss),
+            "update_norm": float(np.linalg.norm(update.update)),
+            "num_steps": update.num_steps,
+            "seconds": update.seconds,
+        }
+        for update in report.updates
+    ]
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]], drop: tuple[str, ...] = ()) -> None:
+    """Write records as Parquet, whole or not at all."""
+    table = pa.Table.from_pylist([dict(row) for row in rows])
+    table = table.drop_columns([name for name in drop if name in table.column_names])
+    write_atomically(path, lambda temporary: pq.write_table(table, temporary))
+
+
+def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
+    """Write ``summary.json``; a value that JSON does not have (NaN) becomes null."""
+    write_text(folder / "summary.json", json.dumps(_clean(summary), indent=2) + "\n")
+
+
+def package_versions() -> dict[str, str]:
+    """What a reader needs to repeat a run."""
+    names = ("rayfed_hn", "ray", "torch", "numpy", "pyarrow", "openslide-python", "scikit-image")
+    return {"python": platform.python_version()} | {n: importlib.metadata.version(n) for n in names}
+
+
+def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {k: file.get_tensor(k) for k in file.keys()}, file.metadata()  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError) as error:
+        raise DataError(
+            f"checkpoint {path.name} cannot be read ({error}); start again in another run.dir"
+        ) from None
+
+
+def _number(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _clean(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return _number(value) if isinstance(value, float) else value

@@ -1,0 +1,174 @@
+"""A site: the only code that touches a hospital's bags.
+
+It trains, adds noise, and releases bytes. It knows nothing of other sites, of the method or of how
+its bytes travel.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from rayfed_hn.config import Config
+from rayfed_hn.errors import MessageError
+from rayfed_hn.evaluation.metrics import auc
+from rayfed_hn.federation.data import SiteBag, SiteData
+from rayfed_hn.federation.messages import (
+    EvaluateRequest,
+    Request,
+    Scores,
+    TrainRequest,
+    Update,
+    failure_message,
+)
+from rayfed_hn.federation.readouts import BestVersion
+from rayfed_hn.files import write_atomically
+from rayfed_hn.models.parameters import ParameterLayout
+from rayfed_hn.models.training import BagScores, score_bags, train_locally
+from rayfed_hn.privacy.mechanisms import PaperNoise
+from rayfed_hn.seeds import derive
+
+_BEST_SO_FAR = "best_so_far.safetensors"
+_log = logging.getLogger(__name__)
+
+
+class Site:
+    """One hospital.
+
+    Args:
+        data: Its bags.
+        model: The network whose shapes a parameter vector fills.
+        config: The run's configuration.
+        num_steps: Local gradient steps per version.
+        releases: Whether its networks leave it, and so are noised. False for the baselines in
+            which nothing is shared (isolated) or nothing is private (pooled).
+        folder: Where it keeps its state and networks; None keeps them in memory only.
+        device: Where it trains.
+    """
+
+    def __init__(
+        self,
+        data: SiteData,
+        model: nn.Module,
+        config: Config,
+        *,
+        num_steps: int,
+        releases: bool = True,
+        folder: Path | None = None,
+        device: str = "cpu",
+    ) -> None:
+        self.data = data
+        self._model = model
+        self._layout = ParameterLayout.of(model)
+        self._config = config
+        self._num_steps = num_steps
+        noise_scale = config.privacy.noise_scale if releases else 0.0
+        self._mechanism = PaperNoise(noise_scale, config.privacy.noise_source)
+        self._folder = folder
+        self._device = device
+        self._best = BestVersion()
+
+    def resume(self) -> None:
+        """Take up what was kept in the folder, for a run that goes on."""
+        if self._folder is not None:
+            self._best.load(self._folder / _BEST_SO_FAR)
+
+    def answer(self, request: Request) -> bytes:
+        """Answer a request with a message; a failure is a message too, and stays anonymous."""
+        try:
+            parameters = self._check(request)
+            if isinstance(request, TrainRequest):
+                return self._train(request.version, parameters).to_bytes()
+            return self._evaluate(request, parameters).to_bytes()
+        except Exception as error:
+            # The text may name a slide, so only a code crosses; the text stays at the site.
+            _log.warning("site could not answer version %d", request.version, exc_info=True)
+            return failure_message(error)
+
+    def _check(self, request: Request) -> Tensor:
+        parameters = request.parameters
+        if parameters.shape != (self._layout.size,) or not np.isfinite(parameters).all():
+            raise MessageError("the parameters received are not this network's or not finite")
+        return torch.tensor(parameters, dtype=torch.float32)  # a copy: shared memory is read-only
+
+    def _train(self, version: int, received: Tensor) -> Update:
+        start = time.monotonic()
+        validation, validation_auc = self._validate(version, received)
+        trained, loss = train_locally(
+            self._model,
+            received,
+            self.data.train,
+            self._config.training,
+            num_steps=self._num_steps,
+            seed=self.seed("local training", version),
+            device=self._device,
+        )
+        places = self._layout.places()
+        released = self._mechanism.privatise(trained, places, self.seed("paper noise", version))
+        return Update(
+            site=self.data.name,
+            version=version,
+            update=(received - released).numpy(),
+            train_loss=loss,
+            validation_loss=validation.loss,
+            validation_auc=validation_auc,
+            num_steps=self._num_steps,
+            seconds=time.monotonic() - start,
+        )
+
+    def _evaluate(self, request: EvaluateRequest, last: Tensor) -> Scores:
+        self._validate(request.version, last)
+        best_version, best = self._best.choose(request.version, last)
+        test = self.data.test
+        scores = Scores(
+            site=self.data.name,
+            version=request.version,
+            best_version=best_version,
+            origin_B=_column(test, "origin"),
+            slide_B=_column(test, "slide"),
+            case_B=_column(test, "case"),
+            label_B=_column(test, "label"),
+            last_B=self._score(last, test).scores_B,
+            best_B=self._score(best, test).scores_B,
+        )
+        if self._folder is not None:
+            for name, version, network in (
+                ("last", request.version, last),
+                ("best", best_version, best),
+            ):
+                self._keep(name, version, network)
+        return scores
+
+    def _validate(self, version: int, received: Tensor) -> tuple[BagScores, float | None]:
+        bags = self.data.validation
+        scores = self._score(received, bags)
+        result = auc(_column(bags, "label"), scores.scores_B)
+        self._best.observe(version, result, received)
+        if self._folder is not None and self._best.version == version:
+            self._best.save(self._folder / _BEST_SO_FAR)
+        return scores, result
+
+    def _score(self, parameters: Tensor, bags: tuple[SiteBag, ...]) -> BagScores:
+        return score_bags(self._model, parameters, bags, self._device)
+
+    def _keep(self, name: str, version: int, network: Tensor) -> None:
+        assert self._folder is not None
+        tensors = {k: v.contiguous() for k, v in self._layout.unflatten(network).items()}
+        about = {"format": "pt", "version": str(version), "site": self.data.name}
+        write_atomically(
+            self._folder / f"network_{name}.safetensors",
+            lambda temporary: save_file(tensors, temporary, metadata=about),
+        )
+
+    def seed(self, purpose: str, version: int) -> int:
+        return derive(self._config.run.seed, purpose, self.data.name, version)
+
+
+def _column(bags: tuple[SiteBag, ...], name: str) -> np.ndarray:
+    return np.array([getattr(bag, name) for bag in bags], dtype=np.int64)

@@ -1,0 +1,79 @@
+"""A network as one flat float32 vector.
+
+Generation, noise, clipping, distances and transport are vector operations; only this file knows
+where each tensor lies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class ParameterLayout:
+    """Names and shapes of the tensors in a flat vector, in order.
+
+    Attributes:
+        shapes: ``(name, shape)`` of each tensor; its place follows from those before it.
+    """
+
+    shapes: tuple[tuple[str, tuple[int, ...]], ...]
+
+    @classmethod
+    def of(cls, module: nn.Module) -> ParameterLayout:
+        """The layout of a module's parameters, in the order in which it names them."""
+        return cls(tuple((name, tuple(p.shape)) for name, p in module.named_parameters()))
+
+    @property
+    def size(self) -> int:
+        """P, the length of the vector."""
+        return sum(self._sizes)
+
+    @property
+    def _sizes(self) -> list[int]:
+        return [math.prod(shape) for _, shape in self.shapes]
+
+    @property
+    def digest(self) -> str:
+        """A short name of the layout: two vectors with the same one mean the same network."""
+        return hashlib.sha256(repr(self.shapes).encode()).hexdigest()[:16]
+
+    def places(self) -> Iterator[tuple[str, slice]]:
+        """Yield each tensor's name and its place in the vector."""
+        start = 0
+        for (name, _), size in zip(self.shapes, self._sizes, strict=True):
+            yield name, slice(start, start + size)
+            start += size
+
+    def flatten(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Copy named tensors into one float32 vector (P,).
+
+        Raises:
+            ValueError: A tensor is missing or of another shape.
+        """
+        parts = []
+        for name, shape in self.shapes:
+            if name not in tensors or tuple(tensors[name].shape) != shape:
+                got = tuple(tensors[name].shape) if name in tensors else "nothing"
+                raise ValueError(f"parameter {name}: expected shape {shape}, got {got}")
+            parts.append(tensors[name].detach().reshape(-1).to(torch.float32))
+        return torch.cat(parts)
+
+    def unflatten(self, vector: Tensor) -> dict[str, Tensor]:
+        """View a vector (P,) as named tensors; gradients flow back to the vector.
+
+        Raises:
+            ValueError: The vector has another length.
+        """
+        if vector.shape != (self.size,):
+            raise ValueError(f"expected a vector of {self.size}, got shape {tuple(vector.shape)}")
+        parts = vector.split(self._sizes)  # one split: its gradient is one concatenation
+        return {
+            name: part.view(shape) for (name, shape), part in zip(self.shapes, parts, strict=True)
+        }

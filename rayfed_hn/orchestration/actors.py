@@ -1,0 +1,106 @@
+"""The actors: hosts of sites, and the centre that holds the hypernetwork and runs the loop.
+
+Both are plain classes of the federation behind Ray's calls; nothing is computed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+
+from rayfed_hn.federation.experiment import (
+    Outcome,
+    Plan,
+    SiteHost,
+    auc_rows,
+    finish,
+    score_records,
+)
+from rayfed_hn.federation.loop import run_federation
+from rayfed_hn.federation.messages import Request, SiteLost
+from rayfed_hn.federation.record import RunRecord
+from rayfed_hn.orchestration.executor import RayExecutor
+
+
+class _Sites:
+    """One site, or several of them, with their bags; the only actor that opens bags."""
+
+    def __init__(
+        self, plan: Plan, names: Sequence[str], folder: Path, gpus: float, resume: bool
+    ) -> None:
+        # Ray sets CUDA_VISIBLE_DEVICES for faked GPUs too: torch knows what is really there.
+        device = "cuda" if gpus > 0 and torch.cuda.is_available() else "cpu"
+        if device == "cuda" and gpus < 1:
+            # Ray's fraction is bookkeeping; this is what keeps a site within its share.
+            torch.cuda.set_per_process_memory_fraction(gpus)
+        self._host = SiteHost(plan, names, folder, device, resume)
+
+    def answer(self, request: Request) -> bytes:
+        return self._host.answer(request)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the driver is told after each version."""
+
+    version: int
+    num_alive: int
+    validation_auc: float | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the driver is told at the end."""
+
+    rows: list[dict[str, Any]]
+    best_versions: dict[str, int]
+    lost: tuple[SiteLost, ...]
+    digest: str
+    num_versions: int
+
+
+class _Centre:
+    """Holds the rule's state (the hypernetwork), runs the loop and commits every version."""
+
+    def __init__(self, plan: Plan, hosts: Mapping[str, Any], folder: Path, resume: bool) -> None:
+        torch.set_num_threads(1)
+        self._plan = plan
+        self._record = RunRecord(folder)
+        self._server = plan.server()
+        if not (resume and self._record.resume(self._server)):
+            self._record.begin(self._server)
+        self._executor = RayExecutor(hosts)
+
+    def start(self) -> int:
+        """The version that the run starts or goes on from."""
+        return self._server.version
+
+    @ray.method(num_returns="streaming")
+    def run(self) -> Iterator[Progress | Result]:
+        for report in run_federation(self._server, self._executor):
+            self._record.commit(self._server, report)
+            yield Progress(report.version, report.num_alive, report.mean_validation_auc)
+        outcome = finish(self._server, self._executor)
+        self._record.scores(score_records(self._plan, outcome.scores))
+        self._record.close()
+        yield _result(self._plan, outcome)
+
+
+def _result(plan: Plan, outcome: Outcome) -> Result:
+    return Result(
+        rows=auc_rows(plan, outcome.scores),
+        best_versions={scores.site: scores.best_version for scores in outcome.scores},
+        lost=outcome.lost,
+        digest=outcome.digest,
+        num_versions=outcome.server.version,
+    )
+
+
+# A retried call would run its body twice; what to ask again is the server's decision.
+SiteActor: Any = ray.remote(max_restarts=0, max_task_retries=0)(_Sites)
+CentralActor: Any = ray.remote(max_restarts=0, max_task_retries=0)(_Centre)

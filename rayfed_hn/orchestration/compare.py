@@ -1,0 +1,116 @@
+"""``compare``: methods x seeds x folds, one Ray task a cell."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from rayfed_hn.bags import store
+from rayfed_hn.config import Config
+from rayfed_hn.errors import FederationError
+from rayfed_hn.evaluation.comparison import compare_methods, markdown_table
+from rayfed_hn.federation.cell import Cell, cells, fingerprint, run_cell
+from rayfed_hn.federation.experiment import make_plan
+from rayfed_hn.federation.record import package_versions, write_summary, write_table
+from rayfed_hn.files import write_text
+
+_run_cell: Any = ray.remote(num_cpus=1, max_retries=1)(run_cell)
+
+
+def compare(
+    config: Config, root: Path, folder: Path, on_cell: Callable[[int, int], object]
+) -> dict[str, Any]:
+    """Run the cells that are not done yet, then write tables and summary.
+
+    Args:
+        config: Checked configuration.
+        root: The bag store.
+        folder: The run directory; finished cells of the same configuration in it are kept.
+        on_cell: Called with (done, total) at the start and after each cell.
+
+    Raises:
+        DataError: The bag store does not fit the configuration.
+        FederationError: No cell could be finished.
+    """
+    begun = time.monotonic()
+    make_plan(config, root)  # refuse what cannot work before sixty tasks find out
+    mark = fingerprint(config, store.digest(root))
+    todo = cells(config)
+    done = {cell: found for cell in todo if (found := _read(folder, cell, mark)) is not None}
+    on_cell(len(done), len(todo))
+    failed: list[dict[str, Any]] = []
+    waiting = {_run_cell.remote(cell, config, root): cell for cell in todo if cell not in done}
+    while waiting:
+        ready, _ = ray.wait(list(waiting), num_returns=1)
+        cell = waiting.pop(ready[0])
+        try:
+            done[cell] = ray.get(ready[0])
+            write_text(_file(folder, cell), json.dumps({"fingerprint": mark, **done[cell]}))
+        except RayError as error:
+            failed.append({**asdict(cell), "reason": _reason(error)})
+        on_cell(len(done), len(todo))
+    if not done:
+        raise FederationError(f"no cell could be finished; the first: {failed[0]['reason']}")
+    finished = [done[cell] for cell in todo if cell in done]
+    return _conclude(config, folder, finished, failed, time.monotonic() - begun)
+
+
+def _conclude(
+    config: Config,
+    folder: Path,
+    finished: list[dict[str, Any]],
+    failed: list[dict[str, Any]],
+    seconds: float,
+) -> dict[str, Any]:
+    def gather(name: str) -> list[dict[str, Any]]:
+        return [record for cell in finished for record in cell[name]]
+
+    scores, rows = gather("scores"), gather("rows")
+    write_table(folder / "scores.parquet", scores)
+    write_text(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in gather("metrics")))
+    comparison = compare_methods(rows, scores)
+    write_text(folder / "table.md", markdown_table(comparison))
+    degraded = bool(failed or gather("lost") or gather("set_aside"))
+    summary = {
+        "verb": "compare",
+        "status": "degraded" if degraded else "complete",
+        "exit_code": 3 if degraded else 0,
+        "methods": config.compare.methods,
+        "seeds": config.compare.seeds,
+        "folds": config.compare.folds,
+        "classes": finished[0]["classes"],
+        "rows": rows,
+        **comparison,
+        "failed_cells": failed,
+        "lost_sites": gather("lost"),
+        "set_aside": gather("set_aside"),
+        "seconds": round(seconds, 2),
+        "versions": package_versions(),
+    }
+    write_summary(folder, summary)
+    return summary
+
+
+def _file(folder: Path, cell: Cell) -> Path:
+    return folder / "cells" / f"{cell.name}.json"
+
+
+def _read(folder: Path, cell: Cell, mark: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(_file(folder, cell).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if found.pop("fingerprint", None) == mark else None
+
+
+def _reason(error: RayError) -> str:
+    if isinstance(error, RayTaskError) and error.cause is not None:
+        return f"{type(error.cause).__name__}: {error.cause}"
+    return f"its worker died ({type(error).__name__})"

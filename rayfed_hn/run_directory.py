@@ -1,0 +1,57 @@
+"""A run directory belongs to one configuration."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rayfed_hn.config import Config
+from rayfed_hn.errors import ConfigError
+from rayfed_hn.files import write_text
+from rayfed_hn.loading import to_yaml
+
+# What may change between a run and its continuation: where it runs, not what it computes.
+_MAY_CHANGE = ("run.dir", "run.resume", "resources.")
+
+
+def claim(folder: Path, config: Config, *, resume: bool) -> None:
+    """Make a run directory and write its resolved configuration.
+
+    Raises:
+        ConfigError: It holds a run already and ``resume`` is false, or a run of another
+            configuration.
+    """
+    path = folder / "config.yaml"
+    if path.exists():
+        if not resume:
+            raise ConfigError(
+                f"run.dir: {folder} holds a run already; give run.resume=true to go on with it, or "
+                "another folder"
+            )
+        _check_same(path, config)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(path, to_yaml(config))
+
+
+def _check_same(path: Path, config: Config) -> None:
+    found = _flat(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    asked = _flat(asdict(config))
+    for key in sorted(found.keys() | asked.keys()):
+        if not key.startswith(_MAY_CHANGE) and found.get(key) != asked.get(key):
+            raise ConfigError(
+                f"{key}: got {asked.get(key)!r}, but the run in {path.parent} has "
+                f"{found.get(key)!r}; continue with the same value or give another run.dir"
+            )
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat

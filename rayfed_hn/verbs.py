@@ -1,0 +1,228 @@
+"""What each verb of the command line does: words in; files, a few lines and an exit code out."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rayfed_hn.config import Config
+from rayfed_hn.errors import ConfigError, DataError
+from rayfed_hn.federation.record import package_versions, write_summary
+from rayfed_hn.loading import load, require
+from rayfed_hn.orchestration.resources import connect
+from rayfed_hn.progress import bar
+from rayfed_hn.run_directory import claim
+
+# What the demo changes about the defaults, so that it says something within minutes.
+DEMO_WORDS = (
+    "embed.tile_px=128",
+    "training.learning_rate=0.001",
+    "compare.seeds=2",
+)
+
+
+def demo(words: Sequence[str]) -> int:
+    """See ``rayfed-hn demo --help``."""
+    begun = time.monotonic()
+    config = _config([*DEMO_WORDS, *words])
+    home = Path(config.run.dir or "demo")
+    claim(home, config, resume=True)
+    manifest = _make_slides(config, home / "slides")
+    places = {"manifest": str(manifest), "bags": str(home / "bags")}
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, **places))
+    with connect(config):
+        embedded = _embed(config, home / "embed")
+        compared = _compare(config, home / "compare")
+    page = _report(home / "compare")
+    code = max(embedded["exit_code"], compared["exit_code"])
+    summary = {
+        "verb": "demo",
+        "status": "complete" if code == 0 else "degraded",
+        "exit_code": code,
+        "table": compared["table"],
+        "report": str(page.relative_to(home)),
+        "seconds": round(time.monotonic() - begun, 1),
+        "versions": package_versions(),
+    }
+    write_summary(home, summary)
+    print(f"\nThe whole demo took {summary['seconds']:.0f} s. Open the report: {page}")
+    return code
+
+
+def embed(words: Sequence[str]) -> int:
+    """See ``rayfed-hn embed --help``."""
+    config = _config(words)
+    _existing(config.data.manifest, "data.manifest", "give the CSV of slides, data.manifest=FILE")
+    require(config.data.bags, "data.bags", "give the folder to write bags to, data.bags=FOLDER")
+    folder = _run_dir(config, "embed")
+    with connect(config):
+        summary = _embed(config, folder)
+    return summary["exit_code"]
+
+
+def train(words: Sequence[str]) -> int:
+    """See ``rayfed-hn train --help``."""
+    from rayfed_hn.orchestration.actors import Progress
+    from rayfed_hn.orchestration.train import train as run
+
+    config = _config(words)
+    root, folder = _bags(config), _run_dir(config, "train")
+    with connect(config), bar("versions", config.rounds.num_versions) as progress:
+
+        def show(news: Progress) -> None:
+            auc = news.validation_auc
+            progress.update(news.version, "" if auc is None else f"validation AUC {auc:.3f}")
+
+        summary = run(config, root, folder, show)
+    _print_sites(summary)
+    _print_troubles(summary)
+    print(f"\nRun directory: {folder}. Pictures: rayfed-hn report {folder}")
+    return summary["exit_code"]
+
+
+def compare(words: Sequence[str]) -> int:
+    """See ``rayfed-hn compare --help``."""
+    config = _config(words)
+    _bags(config)
+    folder = _run_dir(config, "compare")
+    with connect(config):
+        summary = _compare(config, folder)
+    print(f"\nRun directory: {folder}. Pictures: rayfed-hn report {folder}")
+    return summary["exit_code"]
+
+
+def report(run: Path) -> int:
+    """See ``rayfed-hn report --help``."""
+    if not run.is_dir():
+        raise ConfigError(f"RUN: {run} is not a folder; give the run.dir of a train or compare")
+    print(f"Report: {_report(run)}")
+    return 0
+
+
+def _report(run: Path) -> Path:
+    from rayfed_hn.reporting.report import write_report
+
+    return write_report(run)
+
+
+def _make_slides(config: Config, folder: Path) -> Path:
+    from rayfed_hn.slides.synthetic import make_federation
+
+    manifest = folder / "manifest.csv"
+    if manifest.exists():  # written last, from the same settings (the run directory was claimed)
+        return manifest
+    with bar("making slides", 4 * config.demo.slides_per_site) as progress:
+        return make_federation(
+            folder,
+            config.demo.slides_per_site,
+            config.run.seed,
+            lambda done, total: progress.update(done),
+        )
+
+
+def _embed(config: Config, folder: Path) -> dict[str, Any]:
+    from rayfed_hn.orchestration.embed import SlideOutcome
+    from rayfed_hn.orchestration.embed import embed as run
+    from rayfed_hn.slides.manifest import read_manifest
+
+    begun, seen = time.monotonic(), 0
+    slides = read_manifest(Path(config.data.manifest or ""), config.data.root)
+    with bar("embedding slides", len(slides)) as progress:
+
+        def show(outcome: SlideOutcome) -> None:
+            nonlocal seen
+            seen += 1
+            note = f"{outcome.slide_id}: {outcome.status}, {outcome.num_tiles} tiles"
+            progress.update(seen, note)
+
+        result = run(config, show)
+    embedded, skipped = result.count("embedded"), result.count("skipped")
+    set_aside = [
+        {"slide_id": o.slide_id, "site": o.site, "reason": o.reason, "remedy": o.remedy}
+        for o in result.set_aside
+    ]
+    summary = {
+        "verb": "embed",
+        "status": "degraded" if set_aside else "complete",
+        "exit_code": 3 if set_aside else 0,
+        "embedded": embedded,
+        "skipped": skipped,
+        "num_tiles": result.num_tiles,
+        "bags": config.data.bags,
+        "set_aside": set_aside,
+        "seconds": round(time.monotonic() - begun, 2),
+        "versions": package_versions(),
+    }
+    write_summary(folder, summary)
+    print(
+        f"{embedded} slides embedded, {skipped} were in {config.data.bags} already, "
+        f"{len(set_aside)} set aside; {result.num_tiles} tiles in all."
+    )
+    _print_troubles(summary)
+    if embedded + skipped == 0:
+        raise DataError(f"no slide could be embedded; {folder / 'summary.json'} says why")
+    return summary
+
+
+def _compare(config: Config, folder: Path) -> dict[str, Any]:
+    from rayfed_hn.orchestration.compare import compare as run
+
+    total = len(config.compare.methods) * config.compare.seeds * config.compare.folds
+    with bar("comparing", total) as progress:
+        summary = run(config, _bags(config), folder, lambda done, _: progress.update(done))
+    print("\n" + (folder / "table.md").read_text(encoding="utf-8"))
+    _print_troubles(summary)
+    return summary
+
+
+def _config(words: Sequence[str]) -> Config:
+    files = [word for word in words if "=" not in word]
+    if len(files) > 1:
+        raise ConfigError(f"'{files[1]}' is not of the form section.key=value")
+    return load(files[0] if files else None, [word for word in words if "=" in word])
+
+
+def _existing(value: str | None, key: str, remedy: str) -> Path:
+    path = Path(require(value, key, remedy))
+    if not path.exists():
+        raise ConfigError(f"{key}: {path} does not exist; {remedy}")
+    return path
+
+
+def _bags(config: Config) -> Path:
+    return _existing(
+        config.data.bags, "data.bags", "make the bag store with 'rayfed-hn embed' first"
+    )
+
+
+def _run_dir(config: Config, verb: str) -> Path:
+    folder = Path(config.run.dir or f"runs/{verb}-{time.strftime('%Y%m%d-%H%M%S')}")
+    claim(folder, config, resume=config.run.resume)
+    return folder
+
+
+def _print_sites(summary: dict[str, Any]) -> None:
+    print(f"\n{'site':24} {'train':>6} {'val':>5} {'test':>5} {'AUC last':>9} {'AUC best':>9}")
+    for site in summary["sites"]:
+        last, best = (
+            "undefined" if site[k] is None else f"{site[k]:.3f}" for k in ("auc_last", "auc_best")
+        )
+        print(
+            f"{site['site']:24} {site['num_train']:6} {site['num_validation']:5} "
+            f"{site['num_test']:5} {last:>9} {best:>9}"
+        )
+
+
+def _print_troubles(summary: dict[str, Any]) -> None:
+    for trouble in summary.get("set_aside", []):
+        name = trouble.get("slide_id") or trouble["site"]
+        print(f"set aside: {name}: {trouble['reason']} ({trouble['remedy']})")
+    for loss in summary.get("lost_sites", []):
+        print(f"lost: site {loss['site']} at version {loss['version']}: {loss['reason']}")
+    for cell in summary.get("failed_cells", []):
+        print(
+            f"missing: {cell['method']} seed {cell['seed']} fold {cell['fold']}: {cell['reason']}"
+        )

@@ -1,0 +1,64 @@
+"""Fixtures that several parts of the suite share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rayfed_hn.bags import store
+from rayfed_hn.bags.bag import Bag
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real slides and bags, which is never part of the project."""
+    default = Path(__file__).parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("RAYFED_HN_DATA", default))
+    if not folder.is_dir():
+        pytest.skip("no real data here: set RAYFED_HN_DATA to the folder that holds it")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One Ray cluster for all tests that need one."""
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def bag_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three sites with ten bags each: positive bags hold a few instances of a shifted kind."""
+    root = tmp_path_factory.mktemp("bags")
+    rng = np.random.default_rng(7)
+    store.create(root, {"encoder": "test", "feature_dim": 12})
+    for number, site in enumerate(("north", "south", "west")):
+        for i in range(10):
+            store.write(root, make_bag(rng, site, i, number))
+    return root
+
+
+def make_bag(rng: np.random.Generator, site: str, i: int, shift: float = 0.0) -> Bag:
+    """A bag of 8 to 16 instances with 12 features; odd ones are positive."""
+    num_tiles = int(rng.integers(8, 17))
+    features_ND = rng.normal(0.1 * shift, 1, (num_tiles, 12)).astype(np.float32)
+    if i % 2:
+        features_ND[:3, :4] += 2.5
+    return Bag(
+        slide_id=f"{site}-{i}",
+        case_id=f"{site}-case-{i}",
+        site=site,
+        label="tumour" if i % 2 else "normal",
+        features_ND=features_ND,
+        coords_N2=np.zeros((num_tiles, 2), np.int64),
+        tissue_N=np.ones(num_tiles, np.float32),
+        tile_size0=256.0,
+        mpp=0.5,
+    )

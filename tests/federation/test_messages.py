@@ -1,0 +1,118 @@
+"""The border of a site: what is refused, and that nothing else comes through."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import save
+
+from rayfed_hn.errors import DataError, MessageError
+from rayfed_hn.federation.messages import (
+    EvaluateRequest,
+    Scores,
+    SiteLost,
+    TrainRequest,
+    Update,
+    failure_message,
+    read_answer,
+)
+
+P = 6
+REQUEST = TrainRequest("north", 3, np.zeros(P, np.float32))
+
+
+def update(**changes: object) -> Update:
+    values = {
+        "site": "north",
+        "version": 3,
+        "update": np.arange(P, dtype=np.float32),
+        "train_loss": 0.7,
+        "validation_loss": 0.6,
+        "validation_auc": None,
+        "num_steps": 4,
+        "seconds": 0.1,
+    }
+    return Update(**(values | changes))  # type: ignore[arg-type]
+
+
+def scores(num_bags: int = 3) -> Scores:
+    whole = np.arange(num_bags)
+    return Scores(
+        "north", 3, 2, whole, whole, whole, whole % 2, whole.astype("f4"), whole.astype("f4")
+    )
+
+
+def test_an_update_survives_the_border() -> None:
+    sent = update()
+    received = Update.from_bytes(sent.to_bytes(), "north", P)
+    np.testing.assert_array_equal(received.update, sent.update)
+    assert {k: v for k, v in vars(received).items() if k != "update"} == {
+        k: v for k, v in vars(sent).items() if k != "update"
+    }
+
+
+def test_scores_survive_the_border() -> None:
+    received = Scores.from_bytes(scores().to_bytes(), "north")
+    for name, value in vars(scores()).items():
+        np.testing.assert_array_equal(getattr(received, name), value)
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (pickle.dumps({"update": 1}), "not safetensors"),
+        (b"", "not safetensors"),
+        (update(update=np.zeros(P + 1, np.float32)).to_bytes(), "expected float32"),
+        (update(update=np.zeros(P)).to_bytes(), "expected float32"),
+        (update(update=np.full(P, np.nan, np.float32)).to_bytes(), "not finite"),
+        (update(update=np.full(P, np.inf, np.float32)).to_bytes(), "not finite"),
+        (update(version=2).to_bytes(), "asked was 3"),
+        (update(version=-1).to_bytes(), "whole numbers"),
+        (update(num_steps=float("nan")).to_bytes(), "whole numbers"),
+        (save({"update": np.zeros(P, np.float32)}), "lacks 'scalars'"),
+        (save({"failure": np.array([99])}), "unknown failure code"),
+    ],
+)
+def test_a_bad_update_loses_its_site_with_a_reason(message: bytes, words: str) -> None:
+    event = read_answer(REQUEST, message)
+    assert isinstance(event, SiteLost)
+    assert (event.site, event.version) == ("north", 3)
+    assert words in event.reason
+
+
+def test_an_oversized_message_is_refused_unread() -> None:
+    with pytest.raises(MessageError, match="bytes; at most"):
+        Update.from_bytes(b"\x00" * 100_000, "north", P)
+
+
+def test_scores_do_not_pass_for_an_update_nor_the_reverse() -> None:
+    assert isinstance(read_answer(REQUEST, scores().to_bytes()), SiteLost)
+    ask = EvaluateRequest("north", 3, REQUEST.parameters)
+    assert isinstance(read_answer(ask, update().to_bytes()), SiteLost)
+    assert isinstance(read_answer(ask, scores().to_bytes()), Scores)
+
+
+def test_a_failure_crosses_as_a_code_without_its_text() -> None:
+    message = failure_message(DataError("slide of patient Jane Doe is damaged"))
+    assert b"Jane" not in message
+    event = read_answer(REQUEST, message)
+    assert isinstance(event, SiteLost)
+    assert "could not read its bags" in event.reason
+
+
+@given(st.binary(max_size=400))
+def test_no_bytes_crash_the_server(message: bytes) -> None:
+    assert isinstance(read_answer(REQUEST, message), SiteLost)
+
+
+@given(st.data())
+def test_no_damaged_update_crashes_the_server(data: st.DataObject) -> None:
+    message = bytearray(update().to_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        message[data.draw(st.integers(0, len(message) - 1))] = data.draw(st.integers(0, 255))
+    event = read_answer(REQUEST, bytes(message))
+    assert isinstance(event, SiteLost) or np.isfinite(event.update).all()  # type: ignore[union-attr]
