@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,11 @@ import pytest
 
 from rayfed_hn.bags import store
 from rayfed_hn.bags.bag import Bag
+
+collect_ignore_glob: list[str] = []
+if os.environ.get("RAYFED_HN_WITHOUT_RAY"):  # as `make test` does: the core must not need it
+    sys.modules["ray"] = None  # type: ignore[assignment]
+    collect_ignore_glob += ["orchestration/*", "test_cli.py"]
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,244 @@
+"""The bag store: bags are written once, one file per slide, and mapped into memory ever after.
+
+``ROOT/recipe.json`` says how the bags were made; ``ROOT/site=<site>/<slide_id>.arrow`` is a bag.
+Bags of two recipes never share a store. Only the owner of the files can read them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rayfed_hn.bags.bag import Bag
+from rayfed_hn.bags.entry import BagEntry, content_digest, read_bag, read_entry, write_entry
+from rayfed_hn.errors import DataError
+from rayfed_hn.files import write_text
+
+__all__ = [
+    "BagEntry",
+    "SiteBags",
+    "contains",
+    "create",
+    "digest",
+    "find_entry",
+    "list_sites",
+    "read_recipe",
+    "recipe_digest",
+    "write",
+]
+
+SALT_BYTES = 16
+
+
+def create(root: Path, recipe: dict[str, Any]) -> None:
+    """Make a store, or accept the one that is there if it has the same recipe.
+
+    Args:
+        root: The store's folder (``data.bags``).
+        recipe: Everything that decides the features, as JSON values.
+
+    Raises:
+        DataError: The store has another recipe, or the folder holds something else.
+    """
+    if (root / "recipe.json").exists():
+        _compare(root, read_recipe(root), recipe)
+        return
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise DataError(f"{root} is no bag store and not empty; give data.bags another folder")
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    content = {"format": 1, "sha256": recipe_digest(recipe), "recipe": recipe}
+    write_text(root / "recipe.json", json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def recipe_digest(recipe: dict[str, Any]) -> str:
+    """SHA-256 (hex) of a recipe."""
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+
+
+def read_recipe(root: Path) -> dict[str, Any]:
+    """Return the store's recipe.
+
+    Raises:
+        DataError: The folder is no bag store, or its recipe is damaged.
+    """
+    path = root / "recipe.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        recipe, stated = content["recipe"], content["sha256"]
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(
+            f"{root} is no bag store (it has no recipe.json); run rayfed-hn embed "
+            f"data.manifest=... data.bags={root} first"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged; delete the store and embed again") from error
+    if not isinstance(recipe, dict) or recipe_digest(recipe) != stated:
+        raise DataError(f"{path} was changed by hand; delete the store and embed again")
+    return recipe
+
+
+def _compare(root: Path, found: dict[str, Any], asked: dict[str, Any]) -> None:
+    have, want = _flat(found), _flat(asked)
+    names = sorted(k for k in have.keys() | want.keys() if have.get(k) != want.get(k))
+    if names:
+        what = "; ".join(f"{k}: {have.get(k)!r} there, {want.get(k)!r} asked for" for k in names)
+        raise DataError(
+            f"{root} holds bags of another recipe ({what}); give data.bags another folder, or "
+            "delete this one"
+        )
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _entry_path(root: Path, site: str, slide_id: str) -> Path:
+    return root / f"site={site}" / f"{slide_id}.arrow"
+
+
+def write(root: Path, bag: Bag) -> Path:
+    """Write a bag atomically, in place of the entry of that name if there is one.
+
+    Raises:
+        DataError: The folder is no bag store, or the bag has another width than its recipe says.
+    """
+    recipe = read_recipe(root)
+    width = recipe.get("feature_dim", bag.feature_dim)
+    if width != bag.feature_dim:
+        raise DataError(
+            f"{bag.slide_id}: {bag.feature_dim} features, but the bags of {root} have {width}; "
+            "give it a store of its own (data.bags)"
+        )
+    path = _entry_path(root, bag.site, bag.slide_id)
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    write_entry(path, bag, recipe_digest(recipe))
+    return path
+
+
+def find_entry(root: Path, site: str, slide_id: str) -> BagEntry | None:
+    """Return the entry, or None if there is none that is whole and of the store's recipe."""
+    path = _entry_path(root, site, slide_id)
+    if not path.exists():
+        return None
+    try:
+        entry = read_entry(path)
+    except DataError:
+        return None
+    return entry if entry.recipe_sha256 == recipe_digest(read_recipe(root)) else None
+
+
+def contains(root: Path, site: str, slide_id: str) -> bool:
+    """Return whether a whole entry of the store's recipe is there."""
+    return find_entry(root, site, slide_id) is not None
+
+
+def list_sites(root: Path) -> list[str]:
+    """Return the sites that have bags, sorted.
+
+    Raises:
+        DataError: The folder is no bag store.
+    """
+    read_recipe(root)
+    return sorted(
+        folder.name.removeprefix("site=")
+        for folder in root.glob("site=*")
+        if next(folder.glob("*.arrow"), None) is not None
+    )
+
+
+class SiteBags:
+    """The bags of one site, opened as they are asked for.
+
+    Attributes:
+        entries: The bags without their features, sorted by slide_id.
+        feature_dim: D, the same for every bag.
+        unusable: What is wrong with entries that are damaged or of another recipe; they are left
+            out, and ``rayfed-hn embed`` makes them again.
+
+    Raises:
+        DataError: There is no such site, or none of its bags can be used.
+    """
+
+    def __init__(self, root: Path, site: str) -> None:
+        expected = recipe_digest(read_recipe(root))
+        self._folder = root / f"site={site}"
+        self._bags: dict[int, Bag] = {}
+        self.entries: list[BagEntry] = []
+        self.unusable: list[str] = []
+        for path in sorted(self._folder.glob("*.arrow")):
+            try:
+                entry = read_entry(path)
+            except DataError as error:
+                self.unusable.append(str(error))
+                continue
+            if entry.recipe_sha256 == expected:
+                self.entries.append(entry)
+            else:
+                self.unusable.append(f"{path}: made by another recipe than the rest of the store")
+        self.entries.sort(key=lambda entry: entry.slide_id)
+        if not self.entries:
+            why = self.unusable[0] if self.unusable else f"sites: {', '.join(list_sites(root))}"
+            raise DataError(f"{root} has no usable bags of site {site!r} ({why})")
+        self.feature_dim = self.entries[0].feature_dim
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def load(self, index: int) -> Bag:
+        """Return a bag whose features are a read-only map of its file.
+
+        Raises:
+            DataError: The entry is damaged.
+        """
+        if index not in self._bags:
+            self._bags[index] = read_bag(self.entries[index].path)
+        return self._bags[index]
+
+    @property
+    def salt(self) -> bytes:
+        """16 random bytes that stay at the site; names are hashed with them before they leave."""
+        path = self._folder / "salt"
+        if not path.exists():
+            _make_salt(path)
+        salt = path.read_bytes()
+        if len(salt) != SALT_BYTES:
+            raise DataError(f"{path} is damaged; delete it (hashes of names will change)")
+        return salt
+
+
+def _make_salt(path: Path) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".salt.", suffix=".partial")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(secrets.token_bytes(SALT_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        # A link, not a rename: of two processes at their first use, both take the first salt.
+        with contextlib.suppress(FileExistsError):
+            os.link(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def digest(root: Path) -> str:
+    """SHA-256 (hex) over the recipe and the content of every bag; reads the whole store.
+
+    Equal digests mean equal bags, however many workers wrote them and in whatever order.
+    """
+    total = hashlib.sha256(recipe_digest(read_recipe(root)).encode())
+    for site in list_sites(root):
+        for entry in SiteBags(root, site).entries:
+            total.update(content_digest(entry.path).encode())
+    return total.hexdigest()

@@ -1,0 +1,106 @@
+"""``report``: one self-contained page of a run, from its files alone."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+from rayfed_hn.errors import DataError
+from rayfed_hn.files import write_text
+from rayfed_hn.reporting import compare_report, page, train_report
+from rayfed_hn.reporting.run_files import Run, read_run
+
+_PARTS: dict[str, Callable[[Run], page.Parts]] = {
+    "train": train_report.parts,
+    "compare": compare_report.parts,
+}
+_MAX_TROUBLES = 12
+LIMITS = (
+    "A simulation in the manner of Lin et al. 2023, not a reproduction. Intervals over re-splits "
+    "of the same cases are optimistic, and are not corrected for the number of comparisons. An AUC "
+    "that is undefined (one class) is left out and counted. Research use only."
+)
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write ``report.html`` into a run directory and return its path.
+
+    Args:
+        run_dir: Of a finished ``train`` or ``compare``.
+
+    Raises:
+        DataError: A file is missing or broken, or the run is of another verb; says what to do.
+    """
+    run = read_run(run_dir)
+    try:
+        text = render(run)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{run_dir / 'summary.json'} is not what this version of rayfed_hn writes "
+            f"({type(error).__name__}: {error}); run {run.verb} again in a new run.dir"
+        ) from error
+    path = run_dir / "report.html"
+    write_text(path, text)
+    return path
+
+
+def render(run: Run) -> str:
+    """Return the page of a run: the answer first, then what it rests on."""
+    parts = _PARTS[run.verb](run)
+    incomplete = run.summary["status"] != "complete"
+    title = f"{run.verb}: {run.folder.resolve().name}"
+    found = list(parts.troubles)
+    hidden = len(found) - _MAX_TROUBLES
+    listed = found if hidden <= 0 else [*found[:_MAX_TROUBLES], f"and {hidden} more"]
+    if incomplete and not listed:
+        listed = [f"summary.json says '{run.summary['status']}' and gives no reason"]
+    return page.page(
+        f"rayfed_hn {title}",
+        [
+            f"<header><h1>{page.escape(title)}</h1>{page.paragraph(_what_was_run(run))}</header>",
+            page.paragraph(parts.verdict, "verdict"),
+            page.trouble("Not everything went through", listed),
+            parts.table,
+            page.figures(parts.figures),
+            *parts.more,
+            _how_to_repeat(run),
+            page.section("Limits", page.paragraph(LIMITS)),
+        ],
+    )
+
+
+def _what_was_run(run: Run) -> str:
+    negative, positive = run.summary["classes"]
+    seed = run.knob("run", "seed")
+    parts = [f"{positive} against {negative}"]
+    if run.verb == "compare":
+        folds, seeds = run.summary.get("folds"), run.summary.get("seeds")
+        parts += [", ".join(map(str, run.summary["methods"])), f"{seeds} seeds × {folds} folds"]
+    else:
+        fold, folds = run.knob("data", "fold"), run.knob("data", "folds")
+        parts += [str(run.summary["method"]), f"fold {fold} of {folds} is test"]
+    parts += [f"run.seed {seed}", _duration(float(run.summary["seconds"]))]
+    return " · ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _how_to_repeat(run: Run) -> str:
+    command = f"rayfed-hn {run.verb} config.yaml run.dir={shlex.quote(run.folder.name + '-again')}"
+    text = (
+        "With the same bag store and the versions below, this makes the same numbers on the same "
+        "kind of machine. config.yaml lies beside this page and holds every setting:"
+    )
+    return page.section(
+        "How to repeat it",
+        page.paragraph(text),
+        page.code(command),
+        page.details("config.yaml", page.code(run.config_text)),
+        page.details("Versions", page.pairs(run.summary["versions"])),
+    )

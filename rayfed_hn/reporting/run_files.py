@@ -1,0 +1,145 @@
+"""What a report reads of a run directory, checked: files in, one object out."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from rayfed_hn.errors import DataError
+
+_COMMON = ("status", "classes", "seconds", "versions")
+_NEEDED = {
+    "train": (*_COMMON, "method", "sites", "num_versions", "num_parameters", "lost_sites"),
+    "compare": (*_COMMON, "table", "per_site", "differences", "methods", "failed_cells"),
+}
+_SCORE_COLUMNS = ("case", "label", "readout", "score")
+_METRICS = ("train_loss", "validation_auc", "validation_loss", "update_norm")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        folder: The run directory.
+        verb: ``train`` or ``compare``.
+        summary: ``summary.json``.
+        config: ``config.yaml``.
+        config_text: The same as text.
+        metrics: ``metrics.jsonl``; undefined values are NaN.
+    """
+
+    folder: Path
+    verb: str
+    summary: Mapping[str, Any]
+    config: Mapping[str, Any]
+    config_text: str
+    metrics: tuple[Mapping[str, Any], ...]
+
+    def knob(self, section: str, name: str) -> Any:
+        """Return a value of the configuration, None where it is not there."""
+        values = self.config.get(section)
+        return values.get(name) if isinstance(values, Mapping) else None
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run directory of train or compare.
+
+    Raises:
+        DataError: A file is missing or broken, or the run is of another verb; says what to do.
+    """
+    summary = _read_summary(folder / "summary.json")
+    path = folder / "config.yaml"
+    text = _text(path, "it is written when a run starts; copy it back or run again")
+    try:
+        config = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise _broken(path, error) from error
+    if not isinstance(config, Mapping):
+        raise _broken(path, "it holds no sections")
+    metrics = _read_metrics(folder / "metrics.jsonl")
+    return Run(folder, summary["verb"], summary, config, text, metrics)
+
+
+def read_scores(folder: Path, site: str) -> dict[str, np.ndarray]:
+    """Read the test scores of one site of a training run.
+
+    Returns:
+        Columns case, label, readout and score, each of shape (B,).
+
+    Raises:
+        DataError: The file is missing or broken, or the site's name is no file name.
+    """
+    if site in ("", ".", "..") or {"/", "\\", "\0"} & set(site):
+        raise DataError(f"summary.json: {site!r} is no name of a site; run train again")
+    path = folder / "sites" / site / "scores.parquet"
+    if not path.is_file():
+        raise DataError(f"{path} is missing; copy the whole run directory or run train again")
+    try:
+        table = pq.ParquetFile(path).read(columns=list(_SCORE_COLUMNS))
+    except (pa.ArrowException, OSError) as error:
+        raise _broken(path, error) from error
+    if missing := [name for name in _SCORE_COLUMNS if name not in table.column_names]:
+        raise _broken(path, f"column {missing[0]} is missing")
+    columns = {name: np.array(table.column(name).to_pylist()) for name in _SCORE_COLUMNS}
+    if len(columns["score"]) and not np.isfinite(columns["score"].astype(float)).all():
+        raise _broken(path, "a score is not a finite number")
+    return columns
+
+
+def _read_summary(path: Path) -> dict[str, Any]:
+    text = _text(path, "the run did not finish; go on with it (run.resume=true) and report then")
+    try:
+        summary = json.loads(text)
+    except ValueError as error:
+        raise _broken(path, error) from error
+    verb = summary.get("verb") if isinstance(summary, dict) else None
+    if verb not in _NEEDED:
+        raise DataError(
+            f"{path} is of {verb!r}; a report is made of a run directory of train or compare "
+            "(of a demo: its folder compare)"
+        )
+    if missing := [name for name in _NEEDED[verb] if name not in summary]:
+        raise _broken(path, f"it has no {missing[0]!r}")
+    return summary
+
+
+def _read_metrics(path: Path) -> tuple[Mapping[str, Any], ...]:
+    lines = _text(path, "copy the whole run directory or run again").splitlines()
+    return tuple(_metric(path, n, line) for n, line in enumerate(lines, 1) if line.strip())
+
+
+def _metric(path: Path, number: int, line: str) -> Mapping[str, Any]:
+    try:
+        record = json.loads(line)
+        values = {name: _or_nan(record.get(name)) for name in _METRICS}
+        return {**record, "version": int(record["version"]), "site": str(record["site"]), **values}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _broken(path, f"line {number}: {type(error).__name__}") from error
+
+
+def _or_nan(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _text(path: Path, remedy: str) -> str:
+    if not path.is_file():
+        raise DataError(f"{path} is missing; {remedy}")
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _broken(path, error) from error
+
+
+def _broken(path: Path, detail: object) -> DataError:
+    line = " ".join(str(detail).split())
+    return DataError(f"{path} cannot be used ({line}); restore it or run again in a new run.dir")

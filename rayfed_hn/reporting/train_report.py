@@ -1,0 +1,210 @@
+"""The report of a training run: how good the network of every site is, and how it got there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rayfed_hn.evaluation.markdown import interval, number
+from rayfed_hn.evaluation.metrics import auc_interval, roc_curve
+from rayfed_hn.reporting import page
+from rayfed_hn.reporting.figures import Line, Roc, line_chart, roc_panels
+from rayfed_hn.reporting.run_files import Run, read_scores
+from rayfed_hn.reporting.theme import SERIES
+
+_MAX_PANELS = 12
+_LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class _Tested:
+    """What the test bags of a site say of its network under one readout."""
+
+    auc: float | None
+    low: float | None
+    high: float | None
+    roc: Roc | None
+
+
+def parts(run: Run) -> page.Parts:
+    """Return what a report shows of a training run."""
+    tested = _tested(run)
+    pictures = (
+        _site_curves(run, "validation_auc", "Validation AUC", "validation AUC"),
+        _rocs(run, tested),
+        _site_curves(run, "train_loss", "Training loss", "cross-entropy"),
+    )
+    return page.Parts(
+        _verdict(run), _troubles(run), _main_table(run, tested), pictures, tuple(_more(run))
+    )
+
+
+def _verdict(run: Run) -> str:
+    """Say how good the networks are on the test bags, and where worst."""
+    readout, summary = _readout(run), run.summary
+    aucs = {s["site"]: s[f"auc_{readout}"] for s in summary["sites"]}
+    defined = {site: value for site, value in aucs.items() if value is not None}
+    made = f"{summary['method']} made {summary['num_versions']} versions over {len(aucs)} site(s)"
+    if not defined:
+        return f"{made}; no site has test bags of both classes, so that no AUC is defined."
+    mean, worst = float(np.mean(list(defined.values()))), min(defined, key=lambda s: defined[s])
+    best = max(defined, key=lambda s: defined[s])
+    missing = len(aucs) - len(defined)
+    note = f" Undefined at {missing} site(s)." if missing else ""
+    spread = f", from {number(defined[worst])} ({worst}) to {number(defined[best])} ({best})"
+    return f"{made}: mean site test AUC {number(mean)}{spread if len(defined) > 1 else ''}.{note}"
+
+
+def _troubles(run: Run) -> list[str]:
+    """List lost sites and whatever was set aside."""
+    lost = [
+        f"{loss.get('site')} was lost at version {loss.get('version')}: {loss.get('reason')}"
+        for loss in run.summary["lost_sites"]
+    ]
+    aside = [
+        f"{item.get('site') or item.get('slide_id') or 'one'} was set aside: {item.get('reason')} "
+        f"({item.get('remedy')})"
+        for item in run.summary.get("set_aside", [])
+    ]
+    return lost + aside
+
+
+def _main_table(run: Run, tested: Mapping[str, _Tested]) -> str:
+    """Return the sites with their AUC and its interval."""
+    readout = _readout(run)
+    other = "last" if readout == "best" else "best"
+    rows = []
+    for site in run.summary["sites"]:
+        found = tested[site["site"]]
+        rows.append(
+            [
+                site["site"],
+                site["num_train"],
+                site["num_validation"],
+                site["num_test"],
+                number(site[f"auc_{readout}"]),
+                interval(found.low, found.high),
+                number(site[f"auc_{other}"]),
+                "–" if site.get("best_version") is None else site["best_version"],
+            ]
+        )
+    return page.table(
+        "Bags and test AUC of every site. Intervals count cases, not bags (Newcombe 2006); one "
+        "division of the cases: compare repeats it.",
+        [
+            "site",
+            "train",
+            "validation",
+            "test",
+            f"AUC ({readout})",
+            "95 % interval",
+            f"AUC ({other})",
+            "best version",
+        ],
+        rows,
+    )
+
+
+def _more(run: Run) -> list[str]:
+    """Return the sections below the first screen."""
+    pictures = [
+        _site_curves(run, "validation_loss", "Validation loss", "cross-entropy"),
+        _site_curves(run, "update_norm", "Size of updates", "norm of a site's update"),
+    ]
+    noise = run.summary.get("noise_scale", 0)
+    facts = {
+        "method": run.summary["method"],
+        "versions": run.summary["num_versions"],
+        "parameters of a network": f"{run.summary['num_parameters']:,}",
+        "noise on released networks": f"{noise:g} standard deviations of every weight tensor; "
+        "no formal guarantee"
+        if noise
+        else "none",
+    }
+    return [
+        page.section("Training", page.figures(pictures)),
+        page.section("Model and privacy", page.pairs(facts)),
+    ]
+
+
+def _readout(run: Run) -> str:
+    """Return the run's readout: last or best."""
+    asked = run.summary.get("readout") or run.knob("evaluation", "readout")
+    return asked if asked in ("last", "best") else "last"
+
+
+def _tested(run: Run) -> dict[str, _Tested]:
+    lost = {loss.get("site") for loss in run.summary["lost_sites"]}
+    found = {}
+    for site in run.summary["sites"]:
+        value = site[f"auc_{_readout(run)}"]
+        empty = value is None and (site["site"] in lost or not site["num_test"])
+        found[site["site"]] = (
+            _Tested(None, None, None, None) if empty else _test_site(run, site["site"], value)
+        )
+    return found
+
+
+def _test_site(run: Run, site: str, value: float | None) -> _Tested:
+    columns = read_scores(run.folder, site)
+    chosen = columns["readout"] == _readout(run)
+    label_B, case_B = columns["label"][chosen], columns["case"][chosen]
+    if value is None or len(set(label_B.tolist())) < 2:
+        return _Tested(None, None, None, None)
+    sizes = [len(set(case_B[label_B == label].tolist())) for label in (1, 0)]
+    low, high = auc_interval(value, *sizes, level=_LEVEL)
+    curve = roc_curve(label_B, columns["score"][chosen])
+    return _Tested(value, low, high, Roc(site, *curve, note=number(value)))
+
+
+def _rocs(run: Run, tested: Mapping[str, _Tested]) -> str:
+    curves = [found.roc for found in tested.values() if found.roc is not None]
+    if not curves:
+        return ""
+    shown = curves
+    if len(curves) > _MAX_PANELS:
+        shown = sorted(curves, key=lambda curve: curve.note)[:_MAX_PANELS]
+    words = "; ".join(f"{curve.title} area {curve.note}" for curve in shown)
+    svg = roc_panels("roc", shown, alt=f"One ROC curve per site: {words}.")
+    note = "" if shown is curves else f" The {len(shown)} lowest of {len(curves)} sites."
+    return page.figure(
+        "ROC on test bags", svg, f"Readout '{_readout(run)}', AUC in the corner.{note}"
+    )
+
+
+def _site_curves(run: Run, metric: str, title: str, ylabel: str) -> str:
+    by_site: dict[str, list[Mapping[str, Any]]] = {}
+    for record in run.metrics:
+        by_site.setdefault(record["site"], []).append(record)
+    lines = [
+        _line(site, records, metric, SERIES[i % len(SERIES)])
+        for i, (site, records) in enumerate(sorted(by_site.items()))
+    ]
+    values = np.concatenate([line.y for line in lines]) if lines else np.array([])
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return ""
+    log = metric == "update_norm" and bool((values > 0).all()) and np.ptp(np.log10(values)) > 1
+    ends = ", ".join(f"{line.label} {line.y[-1]:.3f}" for line in lines[:_MAX_PANELS])
+    svg = line_chart(
+        metric, lines, ylabel=ylabel, log=log, alt=f"{title} by site; at the end {ends}."
+    )
+    return page.figure(title, svg, _CAPTIONS[metric])
+
+
+def _line(site: str, records: Sequence[Mapping[str, Any]], metric: str, colour: str) -> Line:
+    ordered = sorted(records, key=lambda record: record["version"])
+    x = np.array([record["version"] for record in ordered])
+    y = np.array([record[metric] for record in ordered], float)
+    return Line(site, x, np.where(np.isfinite(y), y, np.nan), colour=colour)
+
+
+_CAPTIONS = {
+    "validation_auc": "Of the network that a site received, on its validation bags.",
+    "train_loss": "Mean over the local steps that follow a version.",
+    "validation_loss": "Of the network that a site received.",
+    "update_norm": "Of what a site sent, noise included.",
+}

@@ -1,0 +1,124 @@
+"""The command line as a user meets it: exit codes, messages, files."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from rayfed_hn import cli
+from rayfed_hn.config import METHODS
+
+pytestmark = pytest.mark.ray
+SHORT = ["rounds.num_versions=2", "training.steps=2", "resources.num_hosts=1"]
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["rayfed-hn", *words])
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert isinstance(end.value.code, int)
+    return end.value.code
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["trian"], "No such command"),
+        (["train"], "data.bags: missing"),
+        (["train", "data.bags=nowhere"], "data.bags: nowhere does not exist"),
+        (["train", "nowhere.yaml"], "nowhere.yaml does not exist"),
+        (["train", "a.yaml", "b.yaml"], "'b.yaml' is not of the form"),
+        (["compare", "rounds.num_version=3"], "did you mean rounds.num_versions?"),
+        (["embed", "data.bags=x"], "data.manifest: missing"),
+        (["embed", "data.manifest=x.csv", "data.bags=x"], "x.csv does not exist"),
+        (["report", "nowhere"], "nowhere is not a folder"),
+    ],
+)
+def test_bad_usage_ends_with_2_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    words: list[str],
+    says: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, *words) == 2
+    assert says in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_of_every_verb_names_its_keys(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for verb, key in [
+        ("demo", "demo.slides_per_site=16"),
+        ("embed", "embed.mpp=0.5"),
+        ("train", "privacy.noise_scale=0.0"),
+        ("compare", "compare.seeds=3"),
+    ]:
+        assert run(monkeypatch, verb, "--help") == 0
+        assert key in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_train_then_report(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    bag_root: Path,
+) -> None:
+    folder = tmp_path / "run"
+    words = ["train", f"data.bags={bag_root}", f"run.dir={folder}", *SHORT]
+    assert run(monkeypatch, *words) == 0
+    assert "versions: 2/2" in capsys.readouterr().out
+    assert run(monkeypatch, *words) == 2
+    assert "holds a run already; give run.resume=true" in capsys.readouterr().err
+    other = [*words, "run.resume=true", "hypernetwork.rho=0.5"]
+    assert run(monkeypatch, *other) == 2
+    assert "hypernetwork.rho: got 0.5, but the run in" in capsys.readouterr().err
+    assert run(monkeypatch, "report", str(folder)) == 0
+    assert (folder / "report.html").stat().st_size > 10_000
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_compare_resumes_cell_by_cell(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    bag_root: Path,
+) -> None:
+    folder = tmp_path / "run"
+    words = [
+        "compare",
+        f"data.bags={bag_root}",
+        f"run.dir={folder}",
+        "compare.methods=" + ",".join(METHODS),
+        "compare.seeds=1",
+        "compare.folds=3",
+        *SHORT,
+    ]
+    assert run(monkeypatch, *words) == 0
+    summary = json.loads((folder / "summary.json").read_text())
+    assert len(summary["rows"]) == 4 * 3 * 3 * 2  # methods, folds, sites, readouts
+    assert set(summary["rows"][0]) == {
+        "method", "readout", "site", "seed", "fold", "auc", "num_test"
+    }  # fmt: skip
+    assert {(t["method"], t["readout"]) for t in summary["table"]} == {
+        (m, r) for m in METHODS for r in ("last", "best")
+    }
+    assert len(summary["differences"]) == 2 * 6
+    assert (folder / "table.md").read_text() in capsys.readouterr().out
+    stamps = {p: p.stat().st_mtime_ns for p in (folder / "cells").iterdir()}
+    assert len(stamps) == 12
+    lost = folder / "cells" / "local-seed0-fold1.json"
+    lost.write_text("{")
+    assert run(monkeypatch, *words, "run.resume=true") == 0
+    again = json.loads((folder / "summary.json").read_text())
+    assert again["rows"] == summary["rows"]
+    assert again["table"] == summary["table"]
+    redone = {p for p, stamp in stamps.items() if p.stat().st_mtime_ns != stamp}
+    assert redone == {lost}
