@@ -31,7 +31,7 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 bench: $(READY)
-	$(BIN)/python benchmarks/first_light.py
+	$(BIN)/python benchmarks/histology.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -33,6 +33,7 @@ def demo(words: Sequence[str]) -> int:
     manifest = _make_slides(config, home / "slides")
     places = {"manifest": str(manifest), "bags": str(home / "bags")}
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, **places))
+    claim(home / "compare", config, resume=True)
     with connect(config):
         embedded = _embed(config, home / "embed")
         compared = _compare(config, home / "compare")

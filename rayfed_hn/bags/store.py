@@ -235,10 +235,13 @@ def _make_salt(path: Path) -> None:
 def digest(root: Path) -> str:
     """SHA-256 (hex) over the recipe and the content of every bag; reads the whole store.
 
-    Equal digests mean equal bags, however many workers wrote them and in whatever order.
+    Equal digests mean equal bags, however many workers wrote them and in whatever order. A store
+    with unusable entries has another digest than one without those entries.
     """
     total = hashlib.sha256(recipe_digest(read_recipe(root)).encode())
     for site in list_sites(root):
-        for entry in SiteBags(root, site).entries:
+        bags = SiteBags(root, site)
+        for entry in bags.entries:
             total.update(content_digest(entry.path).encode())
+        total.update("".join(bags.unusable).encode())
     return total.hexdigest()

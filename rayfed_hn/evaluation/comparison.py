@@ -6,7 +6,9 @@ Undefined cells are left out and counted.
 Standard errors are cluster-robust with the split as the cluster: the cells of a split share the
 division of the cases and the training run. What they do not know is that splits re-divide the same
 cases, so that train and test sets of different splits overlap: errors and intervals are optimistic
-(Nadeau and Bengio 2003), and a difference near the edge of its interval has not been shown.
+(Nadeau and Bengio 2003), and a difference near the edge of its interval has not been shown. Where
+folds hold few bags, cells take few values: methods that agree in all of them get an interval of no
+width, which says that the folds are too small, not that the methods are equal.
 """
 
 from __future__ import annotations
@@ -143,8 +145,8 @@ def _table(cells: _Cells, scores: Scores) -> list[dict[str, Any]]:
                 "readout": arm[1],
                 "mean_site_auc": found.mean,
                 "se": found.se,
-                "low": found.low,
-                "high": found.high,
+                "low": None if found.low is None else max(found.low, 0.0),  # no AUC is outside
+                "high": None if found.high is None else min(found.high, 1.0),
                 "worst_site_auc": None if worst is None else float(found.site_means[worst]),
                 "worst_site": None if worst is None else cells.sites[worst],
                 "pooled_auc": pooled.get(arm),

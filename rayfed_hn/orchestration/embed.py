@@ -171,6 +171,8 @@ class _SlideWorker:
         self._config = config.embed
         device = _device(config.resources.gpus_per_encoder)
         self._encoder = factory and factory(config.embed, device)
+        digest = self._encoder and self._encoder.digest
+        self._as_agreed = digest == store.read_recipe(root).get("encoder_digest")
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         records = [
@@ -205,6 +207,11 @@ class _SlideWorker:
         started = time.monotonic()
         num_tiles, reason, remedy = 0, "", ""
         try:
+            if not self._as_agreed:
+                raise SetAside(
+                    "the worker's encoder is not the one of the recipe",
+                    "install the same rayfed_hn and weights on every machine of the cluster",
+                )
             bag = embedding.embed_slide(record, self._encoder, self._config)
             store.write(self._root, bag)
             num_tiles = len(bag)

@@ -27,6 +27,8 @@ def connect(config: Config) -> Iterator[None]:
         return
     # Ray 2.60 would warn on every start about a default that it is going to change.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Otherwise Ray Data's own start of a worker prints a line that no user can act on.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     address = os.environ.get("RAY_ADDRESS")
     ray.init(
         address=address or "local",
@@ -34,7 +36,7 @@ def connect(config: Config) -> Iterator[None]:
         include_dashboard=None if address else False,
         # Sites keep their own logs; what a worker prints must not reach the driver's console.
         log_to_driver=False,
-        logging_level=logging.WARNING,
+        logging_level=logging.ERROR,
     )
     try:
         yield

@@ -15,7 +15,7 @@ from rayfed_hn.reporting.run_files import Run
 from rayfed_hn.reporting.theme import look
 
 Record = Mapping[str, Any]
-_MAX_SITES = 24  # rows of the picture; the table has all
+_MAX_SITES = 12  # rows of the picture; the table has all
 
 
 def results(run: Run) -> list[str]:
@@ -47,9 +47,11 @@ def under(records: Iterable[Record], readout: str) -> list[Record]:
 
 def claim(difference: Record) -> str:
     """Say against whom, by how much, and between what bounds."""
+    if difference["low"] == difference["high"] == 0:  # no width, no evidence: few bags a fold
+        return f"{difference['against']} (the same AUC at every site in every split)"
     found = number(difference["difference"], signed=True)
     bounds = interval(difference["low"], difference["high"], signed=True)
-    return f"{difference['against']} ({found}; {bounds})"
+    return f"{difference['against']} ({found}, 95 % interval {bounds})"
 
 
 def _looks(run: Run) -> dict[str, tuple[str, str]]:
@@ -69,6 +71,8 @@ def _means(run: Run, readout: str) -> str:
         filled = row["readout"] == readout
         dots.append(Dot(dot.row, dot.value, dot.low, dot.high, colour, marker, series, filled))
         words.append(f"{row['method']} ({row['readout']}) {number(row['mean_site_auc'])}")
+    if not dots:
+        return ""
     svg = dot_plot(
         "means", dots, xlabel="mean site AUC", reference=0.5, alt=f"Dots: {'; '.join(words)}."
     )
@@ -109,6 +113,8 @@ def _sites(run: Run, readout: str) -> str:
                 colour, marker = looks.get(record["method"], look(record["method"], 0))
                 dot = Dot(site, record["mean_auc"], colour=colour, marker=marker)
                 dots.append(Dot(dot.row, dot.value, None, None, colour, marker, record["method"]))
+    if not dots:
+        return ""
     words = "; ".join(f"{d.row} {d.series} {number(d.value)}" for d in dots)
     svg = dot_plot("sites", dots, xlabel="test AUC", reference=0.5, alt=f"Dots: {words}.")
     note = "" if len(shown) == len(order) else f" The {len(shown)} lowest of {len(order)} sites."

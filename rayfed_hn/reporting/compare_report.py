@@ -18,15 +18,30 @@ from rayfed_hn.reporting.compare_figures import (
 )
 from rayfed_hn.reporting.run_files import Run
 
+_COLUMNS = (
+    "method",
+    "readout",
+    "mean site AUC",
+    "s.e.",
+    "95 % interval",
+    "worst site",
+    "pooled out of fold",
+    "undefined",
+)
+
 
 def parts(run: Run) -> page.Parts:
     """Return what a report shows of a comparison."""
     return page.Parts(
-        _verdict(run), _troubles(run), _main_table(run), tuple(results(run)), tuple(_more(run))
+        verdict(run),
+        tuple(_troubles(run)),
+        _main_table(run),
+        tuple(results(run)),
+        tuple(_more(run)),
     )
 
 
-def _verdict(run: Run) -> str:
+def verdict(run: Run) -> str:
     """Say in words what the paired differences under the run's readout allow to say."""
     readout = chosen_readout(run)
     rows = [row for row in under(run.summary["table"], readout) if row["mean_site_auc"] is not None]
@@ -42,7 +57,8 @@ def _verdict(run: Run) -> str:
     groups = {kind: [claim(d) for d in differences if _kind(d) == kind] for kind in _KINDS}
     claims = [f"{kind} {_listed(found)}" for kind, found in groups.items() if found]
     sentence = (
-        f"{_name(subject['method'])} reaches a mean site AUC of {number(subject['mean_site_auc'])}"
+        f"{_name(subject['method'])} reaches a mean site AUC of {number(subject['mean_site_auc'])} "
+        f"over {subject.get('num_sites')} sites and {subject.get('num_splits')} splits"
     )
     return sentence + (": " + "; ".join(claims) if claims else "") + "."
 
@@ -72,17 +88,7 @@ def _main_table(run: Run) -> str:
     sites = max((row.get("num_sites", 0) for row in rows), default=0)
     return page.table(
         f"Test AUC over {sites} sites and {splits} splits of the cases. Bold: readout '{readout}'.",
-        [
-            "method",
-            "readout",
-            "mean site AUC",
-            "s.e.",
-            "95 % interval",
-            "worst site",
-            "AUC there",
-            "pooled out of fold",
-            "undefined",
-        ],
+        _COLUMNS,
         [
             [
                 row["method"],
@@ -90,8 +96,7 @@ def _main_table(run: Run) -> str:
                 number(row["mean_site_auc"]),
                 number(row["se"]),
                 interval(row.get("low"), row.get("high")),
-                row["worst_site"] or "–",
-                number(row["worst_site_auc"]),
+                _worst(row),
                 number(row["pooled_auc"]),
                 row["num_undefined"],
             ]
@@ -100,6 +105,11 @@ def _main_table(run: Run) -> str:
         chosen=[i for i, row in enumerate(rows) if row["readout"] == readout],
         text_columns=2,
     )
+
+
+def _worst(row: Record) -> str:
+    site = "" if row["worst_site"] is None else f" ({row['worst_site']})"
+    return number(row["worst_site_auc"]) + site
 
 
 def _more(run: Run) -> list[str]:

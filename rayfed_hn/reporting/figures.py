@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from rayfed_hn.reporting.theme import (
     INK,
@@ -58,7 +59,7 @@ class Roc:
     title: str
     false_rate: np.ndarray
     true_rate: np.ndarray
-    note: str = field(default="")
+    note: str = ""
 
 
 def dot_plot(
@@ -86,6 +87,7 @@ def dot_plot(
         axes.set_xlabel(xlabel)
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         low, high = axes.get_xlim()
         if reference is not None and low - 0.1 <= reference <= high + 0.1:
             axes.axvline(reference, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=0.5)
@@ -107,6 +109,8 @@ def line_chart(
         figure, axes = new_axes(WIDTH, 2.7)
         if log:
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(NullFormatter())
         for line in lines:
             colour, width = (MUTED, 0.7) if crowd else (line.colour, 1.7)
             alpha = 0.35 if crowd else 1.0
@@ -130,10 +134,11 @@ def line_chart(
 
 def roc_panels(name: str, curves: Sequence[Roc], *, alt: str) -> str:
     """Draw one small square panel per curve, at most four in a row."""
-    num_columns = min(len(curves), 4 if len(curves) > 3 else 3)
+    num_columns = min(math.ceil(math.sqrt(len(curves))), 4)
     num_rows = -(-len(curves) // num_columns)
+    side = min(WIDTH / num_columns, 2.9 / num_rows)  # inches; as high as the figures beside it
     with drawing():
-        figure = Figure(figsize=(WIDTH, 0.5 + num_rows * (WIDTH / num_columns + 0.15)))
+        figure = Figure(figsize=(WIDTH, 0.4 + num_rows * (side + 0.1)))
         grid = figure.subplots(num_rows, num_columns, squeeze=False, sharex=True, sharey=True)
         for panel, curve in zip(grid.flat, curves, strict=False):
             panel.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
@@ -194,7 +199,8 @@ def _median(lines: Sequence[Line]) -> Line:
 def _ends_of_crowd(lines: Sequence[Line]) -> list[Line]:
     ending = [line for line in lines if _end(line) is not None]
     ending.sort(key=lambda line: line.y[~np.isnan(line.y)][-1])
-    return [ending[0], ending[-1]] if len(ending) > 1 else ending
+    extremes = [ending[0], ending[-1]] if len(ending) > 1 else ending
+    return [replace(line, colour=MUTED) for line in extremes]
 
 
 def _end(line: Line) -> tuple[float, float] | None:
@@ -227,7 +233,7 @@ def _name_ends(axes: Axes, lines: Sequence[Line]) -> None:
 
 
 def spread(positions: Sequence[float], gap: float) -> list[float]:
-    """Return ascending positions moved as a whole so that neighbours are ``gap`` apart.
+    """Return ascending positions moved so that neighbours are ``gap`` apart within 0 to 1.
 
     Positions that are too close form a block around their common mean (isotonic regression).
     """
@@ -239,4 +245,7 @@ def spread(positions: Sequence[float], gap: float) -> list[float]:
             total, size = blocks.pop()
             blocks[-1] = [blocks[-1][0] + total, blocks[-1][1] + size]
     flat = np.concatenate([np.full(int(size), total / size) for total, size in blocks])
-    return [float(v) for v in flat + gap * np.arange(len(positions))]
+    apart = flat + gap * np.arange(len(positions))
+    upper = 1 - gap * np.arange(len(positions))[::-1]
+    lower = gap * np.arange(len(positions))
+    return [float(v) for v in np.maximum(np.minimum(apart, upper), lower)]

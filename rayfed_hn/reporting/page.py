@@ -24,14 +24,15 @@ h2{font-size:1.1rem;margin:2.2rem 0 .6rem}
 .trouble p{margin:0;font-weight:650} .trouble ul{margin:.3rem 0 0;padding-left:1.2rem}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;margin:0}
-caption{text-align:left;color:var(--muted);padding-bottom:.35rem}
+caption{text-align:left;color:var(--muted);padding-bottom:.35rem;width:max-content;
+  max-width:min(56rem,calc(100vw - 3rem))}
 th,td{padding:.28rem .9rem .28rem 0;text-align:right;white-space:nowrap;
   border-bottom:1px solid var(--rule)}
 th:first-child,td:first-child,.text{text-align:left}
 thead th{font-weight:600;color:var(--muted);border-bottom-color:var(--muted);
   vertical-align:bottom}
 tbody th{font-weight:400} tr.chosen th,tr.chosen td{font-weight:650}
-.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(21rem,100%),1fr));
+.figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(20rem,100%),1fr));
   gap:1.4rem 2rem;align-items:start;margin:1.2rem 0}
 figure{margin:0;min-width:0;max-width:34rem;break-inside:avoid}
 figure h3{font-size:.95rem;margin:0 0 .2rem;font-weight:650}
@@ -45,7 +46,9 @@ code{font-size:.92em} dt{font-weight:600} dd{margin:0 0 .5rem}
 a{color:inherit}
 @media print{main{padding:0;max-width:none} body{font-size:10.5pt} pre{white-space:pre-wrap}
   .verdict{font-size:14pt} section{break-inside:avoid-page} details{break-inside:auto}
-  .figures{grid-template-columns:repeat(2,1fr)}
+  .figures{grid-template-columns:repeat(3,1fr);gap:.8rem 1rem}
+  .scroll{overflow:visible} table{font-size:8.5pt} th,td{padding:.15rem .5rem .15rem 0}
+  thead th{white-space:normal}
   details::details-content{content-visibility:visible;height:auto}}
 """
 

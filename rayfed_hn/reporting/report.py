@@ -76,7 +76,7 @@ def _what_was_run(run: Run) -> str:
     parts = [f"{positive} against {negative}"]
     if run.verb == "compare":
         folds, seeds = run.summary.get("folds"), run.summary.get("seeds")
-        parts += [", ".join(map(str, run.summary["methods"])), f"{seeds} seeds × {folds} folds"]
+        parts += [", ".join(map(str, run.summary["methods"])), f"{seeds} seed(s) × {folds} folds"]
     else:
         fold, folds = run.knob("data", "fold"), run.knob("data", "folds")
         parts += [str(run.summary["method"]), f"fold {fold} of {folds} is test"]

@@ -79,7 +79,7 @@ def read_scores(folder: Path, site: str) -> dict[str, np.ndarray]:
     Raises:
         DataError: The file is missing or broken, or the site's name is no file name.
     """
-    if site in ("", ".", "..") or {"/", "\\", "\0"} & set(site):
+    if site in ("", ".", "..") or {"/", "\0"} & set(site):
         raise DataError(f"summary.json: {site!r} is no name of a site; run train again")
     path = folder / "sites" / site / "scores.parquet"
     if not path.is_file():

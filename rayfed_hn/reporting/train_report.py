@@ -15,7 +15,7 @@ from rayfed_hn.reporting.figures import Line, Roc, line_chart, roc_panels
 from rayfed_hn.reporting.run_files import Run, read_scores
 from rayfed_hn.reporting.theme import SERIES
 
-_MAX_PANELS = 12
+_MAX_PANELS = 12  # sites in a picture or in the first table; of more, the lowest
 _LEVEL = 0.95
 
 
@@ -38,7 +38,7 @@ def parts(run: Run) -> page.Parts:
         _site_curves(run, "train_loss", "Training loss", "cross-entropy"),
     )
     return page.Parts(
-        _verdict(run), _troubles(run), _main_table(run, tested), pictures, tuple(_more(run))
+        _verdict(run), tuple(_troubles(run)), _main_table(run, tested), pictures, tuple(_more(run))
     )
 
 
@@ -47,15 +47,16 @@ def _verdict(run: Run) -> str:
     readout, summary = _readout(run), run.summary
     aucs = {s["site"]: s[f"auc_{readout}"] for s in summary["sites"]}
     defined = {site: value for site, value in aucs.items() if value is not None}
-    made = f"{summary['method']} made {summary['num_versions']} versions over {len(aucs)} site(s)"
+    made = f"after {summary['num_versions']} versions of {summary['method']}"
     if not defined:
-        return f"{made}; no site has test bags of both classes, so that no AUC is defined."
+        return f"No AUC is defined {made}: no site was tested on bags of both classes."
     mean, worst = float(np.mean(list(defined.values()))), min(defined, key=lambda s: defined[s])
     best = max(defined, key=lambda s: defined[s])
-    missing = len(aucs) - len(defined)
-    note = f" Undefined at {missing} site(s)." if missing else ""
     spread = f", from {number(defined[worst])} ({worst}) to {number(defined[best])} ({best})"
-    return f"{made}: mean site test AUC {number(mean)}{spread if len(defined) > 1 else ''}.{note}"
+    return (
+        f"Mean site test AUC {number(mean)} {made}, at {len(defined)} of {len(aucs)} sites"
+        f"{spread if defined[best] > defined[worst] else ''}."
+    )
 
 
 def _troubles(run: Run) -> list[str]:
@@ -73,39 +74,42 @@ def _troubles(run: Run) -> list[str]:
 
 
 def _main_table(run: Run, tested: Mapping[str, _Tested]) -> str:
-    """Return the sites with their AUC and its interval."""
+    """Return the sites with their AUC and its interval; of many sites the worst, rest folded."""
+    sites = list(run.summary["sites"])
+    caption = (
+        "Bags and test AUC of every site. Intervals count cases, not bags (Newcombe 2006); one "
+        "division of the cases: compare repeats it."
+    )
+    whole = _site_table(run, caption, sites, tested)
+    if len(sites) <= _MAX_PANELS:
+        return whole
+    key = f"auc_{_readout(run)}"
+    worst = sorted((site for site in sites if site[key] is not None), key=lambda site: site[key])
+    first = f"The {len(worst[:_MAX_PANELS])} lowest of {len(sites)} sites."
+    return _site_table(run, first, worst[:_MAX_PANELS], tested) + page.details("Every site", whole)
+
+
+def _site_table(
+    run: Run,
+    caption: str,
+    sites: Sequence[Mapping[str, Any]],
+    tested: Mapping[str, _Tested],
+) -> str:
     readout = _readout(run)
     other = "last" if readout == "best" else "best"
-    rows = []
-    for site in run.summary["sites"]:
-        found = tested[site["site"]]
-        rows.append(
-            [
-                site["site"],
-                site["num_train"],
-                site["num_validation"],
-                site["num_test"],
-                number(site[f"auc_{readout}"]),
-                interval(found.low, found.high),
-                number(site[f"auc_{other}"]),
-                "–" if site.get("best_version") is None else site["best_version"],
-            ]
+    header = ["site", "train", "validation", "test", f"AUC ({readout})", "95 % interval"]
+    rows = [
+        (
+            site["site"],
+            *(site[f"num_{part}"] for part in ("train", "validation", "test")),
+            number(site[f"auc_{readout}"]),
+            interval(tested[site["site"]].low, tested[site["site"]].high),
+            number(site[f"auc_{other}"]),
+            "–" if site.get("best_version") is None else site["best_version"],
         )
-    return page.table(
-        "Bags and test AUC of every site. Intervals count cases, not bags (Newcombe 2006); one "
-        "division of the cases: compare repeats it.",
-        [
-            "site",
-            "train",
-            "validation",
-            "test",
-            f"AUC ({readout})",
-            "95 % interval",
-            f"AUC ({other})",
-            "best version",
-        ],
-        rows,
-    )
+        for site in sites
+    ]
+    return page.table(caption, [*header, f"AUC ({other})", "best version"], rows)
 
 
 def _more(run: Run) -> list[str]:

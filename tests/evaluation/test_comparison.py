@@ -44,6 +44,10 @@ def _scores(rng: np.random.Generator, method: str = "local", shift: float = 1.0)
     return records
 
 
+def _arm_and_site(record: dict[str, Any]) -> tuple[str, str]:
+    return record["method"], record.get("site", "")
+
+
 @given(_CELLS)
 def test_on_complete_data_the_error_is_that_of_the_splits_means(cells_SK: np.ndarray) -> None:
     found = estimate(cells_SK)
@@ -108,6 +112,11 @@ def test_table_counts_what_is_undefined_and_names_the_worst_site() -> None:
     assert row["pooled_auc"] is None
 
 
+def test_the_interval_of_an_auc_stays_among_aucs() -> None:
+    (row,) = compare_methods(_rows("local", np.array([[0.2, 1.0, 1.0]])), [])["table"]
+    assert 0 <= row["low"] < row["mean_site_auc"] < row["high"] == 1
+
+
 def test_an_undefined_value_is_never_a_half() -> None:
     nothing = compare_methods(_rows("local", np.full((2, 2), np.nan)), [])
     assert nothing["table"][0]["mean_site_auc"] is None
@@ -123,8 +132,7 @@ def test_the_order_of_rows_changes_nothing(cells_SK: np.ndarray, random: Any) ->
     random.shuffle(shuffled)
     before, after = compare_methods(rows, []), compare_methods(shuffled, [])
     for name in ("table", "per_site"):
-        key = lambda record: (record["method"], record.get("site"))  # noqa: E731
-        assert sorted(before[name], key=key) == sorted(after[name], key=key)
+        assert sorted(before[name], key=_arm_and_site) == sorted(after[name], key=_arm_and_site)
 
 
 def test_differences_are_paired_and_the_hypernetwork_comes_first() -> None:

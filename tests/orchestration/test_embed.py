@@ -18,11 +18,7 @@ from rayfed_hn.orchestration.embed import SlideOutcome, embed
 from rayfed_hn.slides.embedding import embed_slide
 from rayfed_hn.slides.manifest import read_manifest
 
-pytestmark = [
-    pytest.mark.ray,
-    # Ray Data 2.60 warns about its own defaults.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*"),
-]
+pytestmark = pytest.mark.ray
 # Workers cannot import this file.
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 

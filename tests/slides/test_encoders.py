@@ -1,0 +1,416 @@
+"""Tile encoders: texture against formulas and properties, ResNet-50 against a re-derivation."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from safetensors.torch import save_file
+from skimage.color import rgb2hed
+from skimage.feature import graycomatrix, graycoprops
+from skimage.filters import threshold_otsu
+from torch.nn import functional
+
+from rayfed_hn.config import EmbedConfig
+from rayfed_hn.errors import ConfigError
+from rayfed_hn.slides import texture, texture_nuclei, texture_patterns
+from rayfed_hn.slides.encoders import make_encoder
+from rayfed_hn.slides.resnet import ResNet50Encoder, ResNet50Trunk
+
+TILES = arrays(np.uint8, (40, 48, 3))
+
+
+def smooth_tiles(number: int, side: int = 64, seed: int = 0) -> np.ndarray:
+    """Blotchy tiles in the colours of H&E, uint8 (N, side, side, 3)."""
+    rng = np.random.default_rng(seed)
+    waves = rng.normal(size=(number, 2, 5, 5))
+    fine = np.kron(waves, np.ones((side // 4, side // 4)))[:, :, :side, :side]
+    h, e = np.clip(0.3 + 0.3 * fine, 0, 1.5).transpose(1, 0, 2, 3)
+    density = h[..., None] * [0.65, 0.70, 0.29] + e[..., None] * [0.07, 0.99, 0.2]
+    noise = rng.normal(0, 3, size=(number, side, side, 3))
+    return np.clip(240 * 10**-density + noise, 0, 255).astype(np.uint8)
+
+
+# --- texture ---------------------------------------------------------------------------------
+
+
+def test_texture_names_shape_and_finiteness():
+    encoder = texture.TextureEncoder()
+    features = encoder.encode(smooth_tiles(3))
+    assert features.shape == (3, encoder.feature_dim)
+    assert features.dtype == np.float32
+    assert 100 <= encoder.feature_dim <= 200
+    assert len(set(encoder.feature_names)) == encoder.feature_dim
+    assert list(encoder.feature_names) == list(texture.describe(smooth_tiles(1)[0]))
+    assert np.isfinite(features).all()
+    assert len(encoder.digest) == 64
+
+
+def test_texture_of_a_tile_does_not_depend_on_its_batch():
+    tiles = smooth_tiles(7)
+    encoder = texture.TextureEncoder()
+    together = encoder.encode(tiles)
+    alone = np.concatenate([encoder.encode(tile[None]) for tile in tiles])
+    turned = encoder.encode(tiles[::-1])[::-1]
+    assert np.array_equal(together, alone)
+    assert np.array_equal(together, turned)
+
+
+def test_texture_does_not_depend_on_memory_layout():
+    tiles = smooth_tiles(2)
+    wide = np.zeros((2, 64, 128, 3), np.uint8)
+    wide[:, :, ::2] = tiles
+    tiles.flags.writeable = False
+    encoder = texture.TextureEncoder()
+    assert np.array_equal(encoder.encode(wide[:, :, ::2]), encoder.encode(tiles))
+
+
+@pytest.mark.parametrize("side", [32, 128])
+def test_constant_tiles_are_finite_and_bounded(side: int):
+    shades = np.array([[0, 0, 0], [255, 255, 255], [1, 255, 0], [200, 120, 170]], np.uint8)
+    tiles = np.broadcast_to(shades[:, None, None], (4, side, side, 3)).copy()
+    features = texture.TextureEncoder().encode(tiles)
+    assert np.isfinite(features).all()
+    assert np.abs(features).max() <= texture.CLIP
+
+
+@settings(max_examples=25, deadline=None)
+@given(TILES)
+def test_any_pixels_give_finite_bounded_features(tile: np.ndarray):
+    features = texture.TextureEncoder().encode(tile[None])
+    assert np.isfinite(features).all()
+    assert np.abs(features).max() <= texture.CLIP
+
+
+def test_empty_batch_keeps_its_width():
+    encoder = texture.TextureEncoder()
+    assert encoder.encode(np.empty((0, 64, 64, 3), np.uint8)).shape == (0, encoder.feature_dim)
+
+
+@pytest.mark.parametrize(
+    "tiles",
+    [
+        np.zeros((2, 64, 64, 3), np.float32),
+        np.zeros((64, 64, 3), np.uint8),
+        np.zeros((1, 64, 64, 4), np.uint8),
+        np.zeros((1, 16, 64, 3), np.uint8),
+    ],
+)
+def test_texture_refuses_what_is_no_tile(tiles: np.ndarray):
+    with pytest.raises(ValueError, match="uint8"):
+        texture.TextureEncoder().encode(tiles)
+
+
+def test_mirrored_tiles_keep_what_has_no_direction():
+    tile = smooth_tiles(1)[0]
+    one, other = texture.describe(tile), texture.describe(tile[:, ::-1])
+    for name in ("colour_h_mean", "colour_R_std", "colour_h_p90", "lbp_h_r1_0", "nuclei_share"):
+        assert one[name] == pytest.approx(other[name], abs=1e-5)
+    # Co-occurrence sums over directions that a mirror maps onto one another.
+    assert one["glcm_h_d1_contrast"] == pytest.approx(other["glcm_h_d1_contrast"], abs=1e-6)
+
+
+def test_deconvolution_is_proportional_to_scikit_image():
+    tile = smooth_tiles(1)[0]
+    ours, theirs = texture.separate(tile), rgb2hed(tile)
+    # scikit-image scales densities by 1 / log(1e-6), we use log10; residual is its third stain.
+    for plane, stain in ((ours.h, 0), (ours.e, 1), (ours.r, 2)):
+        assert np.corrcoef(plane.ravel(), theirs[:, :, stain].ravel())[0, 1] > 0.999
+
+
+def test_otsu_agrees_with_scikit_image():
+    rng = np.random.default_rng(1)
+    values = np.concatenate([rng.normal(0.1, 0.03, 3000), rng.normal(0.5, 0.05, 1000)])
+    ours = texture_nuclei.otsu(values.astype(np.float32), -1, 2)
+    assert ours == pytest.approx(threshold_otsu(values), abs=0.05)
+    assert texture_nuclei.otsu(values.astype(np.float32), 0.4, 0.45) == pytest.approx(0.4)
+
+
+def test_blobs_of_known_size_shape_and_place():
+    y, x = np.mgrid[0:128, 0:128]
+    h = np.zeros((128, 128), np.float32)
+    h[(x - 30) ** 2 + (y - 40) ** 2 <= 10**2] = 0.6
+    h[((x - 90) / 20) ** 2 + ((y - 80) / 5) ** 2 <= 1] = 0.8
+    h[5:8, 5:8] = 0.9  # a speck
+    labels, count = texture_nuclei.find_blobs(h, 0.3)
+    assert count == 2
+    blobs = texture_nuclei.blob_table(labels, count, h)
+    disc, ellipse = np.argsort(blobs["elongation"])
+    assert blobs["area"][disc] == pytest.approx(np.pi * 100, rel=0.03)
+    assert (blobs["cx"][disc], blobs["cy"][disc]) == pytest.approx((30, 40))
+    assert blobs["elongation"][disc] == pytest.approx(0, abs=0.02)
+    assert blobs["elongation"][ellipse] == pytest.approx(0.75, abs=0.03)
+    assert blobs["fill"] == pytest.approx([1, 1], abs=0.04)
+    assert blobs["double_cos"][ellipse] == pytest.approx(1, abs=0.01)
+    assert blobs["level"][ellipse] == pytest.approx(0.8, abs=1e-6)
+    assert blobs["chromatin"] == pytest.approx([0, 0], abs=1e-3)
+    near, variation = texture_nuclei.spacing(blobs["cy"], blobs["cx"])
+    assert near == pytest.approx(np.hypot(60, 40))
+    assert variation == pytest.approx(0)
+
+
+def test_local_binary_patterns_of_known_planes():
+    flat = np.full((20, 20), 7, np.uint8)
+    assert texture_patterns.local_binary_patterns(flat, 1)[8] == 1  # every neighbour >= centre
+    dot = np.zeros((21, 21), np.uint8)
+    dot[10, 10] = 9
+    bins = texture_patterns.local_binary_patterns(dot, 1) * 19 * 19
+    assert bins[0] == pytest.approx(1)  # the dot itself: a spot
+    assert bins[8] == pytest.approx(19 * 19 - 1)  # the rest, the dot's neighbours included
+    edge = np.zeros((20, 20), np.uint8)
+    edge[:, 10:] = 200
+    assert texture_patterns.local_binary_patterns(edge, 1)[5] == pytest.approx(1 / 18)
+
+
+@pytest.mark.parametrize(("angle", "radians"), [("0", 0), ("45", 3 * np.pi / 4), ("90", np.pi / 2)])
+@pytest.mark.parametrize("distance", [1, 4])
+def test_cooccurrence_agrees_with_scikit_image(angle: str, radians: float, distance: int):
+    levels = np.random.default_rng(0).integers(16, size=(40, 33)).astype(np.uint8)
+    levels[10:, :20] //= 3
+    # scikit-image counts angles clockwise, and rounds a diagonal of length d to whole steps.
+    reach = distance * np.sqrt(2) if angle == "45" else distance
+    theirs = graycomatrix(levels, [reach], [radians], 16, symmetric=True, normed=True)
+    ours = texture_patterns.cooccurrence(levels, distance, angle)
+    assert ours == pytest.approx(theirs[:, :, 0, 0])
+    found = texture_patterns.haralick(ours)
+    assert found["homogeneity"] == pytest.approx(graycoprops(theirs, "homogeneity").item())
+    assert 10 ** found["contrast"] - 1e-2 == pytest.approx(graycoprops(theirs, "contrast").item())
+    assert found["correlation"] == pytest.approx(
+        graycoprops(theirs, "correlation").item(), abs=1e-3
+    )
+
+
+def test_blur_is_the_binomial_kernel_and_keeps_constants():
+    plane = np.zeros((9, 9), np.float32)
+    plane[4, 4] = 256
+    kernel = np.array([1, 4, 6, 4, 1])
+    assert np.array_equal(texture_nuclei.blur(plane)[2:7, 2:7], np.outer(kernel, kernel))
+    flat = np.full((8, 11), 3, np.float32)
+    assert np.array_equal(texture_nuclei.blur(flat), flat)
+
+
+def test_stripes_are_aligned_and_noise_is_not():
+    stripes = np.tile(np.repeat([90, 220], 4), 16)[None, :, None].repeat(128, 0).repeat(3, 2)
+    noise = np.random.default_rng(0).integers(90, 220, (128, 128, 1)).repeat(3, 2)
+    ordered, disordered = (texture.describe(t.astype(np.uint8)) for t in (stripes, noise))
+    assert ordered["scale_h1_aligned"] > 0.9 > 0.3 > disordered["scale_h1_aligned"]
+    assert ordered["scale_h1_coherence"] > disordered["scale_h1_coherence"]
+
+
+GOLDEN_SUM, GOLDEN_ABS = 116.944, 223.26
+
+
+def test_features_of_a_known_tile_have_not_moved():
+    """A change here needs a higher ``texture.VERSION``, or old bags would be mixed with new."""
+    y, x = np.mgrid[0:128, 0:128]
+    nuclei = (np.sin(x / 5) * np.sin(y / 6) > 0.5) * 90
+    tile = np.stack([210 - nuclei, 150 - nuclei // 2 + x % 7, 190 + 0 * x], axis=-1)
+    found = texture.describe(tile.astype(np.uint8))
+    values = np.array(list(found.values()))
+    assert texture.VERSION == 1
+    assert values.sum() == pytest.approx(GOLDEN_SUM, rel=1e-4)
+    assert np.abs(values).sum() == pytest.approx(GOLDEN_ABS, rel=1e-4)
+
+
+# --- make_encoder ----------------------------------------------------------------------------
+
+
+def test_make_encoder_knows_texture_and_says_what_is_missing():
+    assert make_encoder(EmbedConfig()).name == "texture"
+    with pytest.raises(ConfigError, match=r"embed\.weights"):
+        make_encoder(EmbedConfig(encoder="resnet50"))
+    with pytest.raises(ConfigError, match="no weights"):
+        make_encoder(EmbedConfig(weights="somewhere.pth"))
+
+
+# --- resnet50 --------------------------------------------------------------------------------
+
+
+def published_shapes() -> dict[str, tuple[int, ...]]:
+    """Names and shapes of torchvision's resnet50, from He et al. 2016, Table 1."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def conv_bn(conv: str, norm: str, out: int, inp: int, side: int) -> None:
+        shapes[f"{conv}.weight"] = (out, inp, side, side)
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            shapes[f"{norm}.{part}"] = (out,)
+        shapes[f"{norm}.num_batches_tracked"] = ()
+
+    conv_bn("conv1", "bn1", 64, 3, 7)
+    inputs = 64
+    for stage, (width, blocks) in enumerate([(64, 3), (128, 4), (256, 6), (512, 3)], start=1):
+        for block in range(blocks):
+            at = f"layer{stage}.{block}"
+            conv_bn(f"{at}.conv1", f"{at}.bn1", width, inputs, 1)
+            conv_bn(f"{at}.conv2", f"{at}.bn2", width, width, 3)
+            conv_bn(f"{at}.conv3", f"{at}.bn3", 4 * width, width, 1)
+            if block == 0:
+                conv_bn(f"{at}.downsample.0", f"{at}.downsample.1", 4 * width, inputs, 1)
+            inputs = 4 * width
+    return shapes | {"fc.weight": (1000, 2048), "fc.bias": (1000,)}
+
+
+def is_parameter(name: str) -> bool:
+    return not name.endswith(("running_mean", "running_var", "num_batches_tracked"))
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, torch.Tensor]:
+    """Random numbers under every published name, layer 4 and fc included."""
+    generator = torch.Generator().manual_seed(0)
+    out: dict[str, torch.Tensor] = {}
+    for name, shape in published_shapes().items():
+        if name.endswith("num_batches_tracked"):
+            out[name] = torch.tensor(1)
+        elif name.endswith("running_var"):
+            out[name] = torch.rand(shape, generator=generator) + 0.5
+        elif name.startswith(("layer4", "fc.weight")):
+            out[name] = torch.zeros(shape)  # ignored; zeros are quick to make
+        else:
+            fan_in = max(1, int(np.prod(shape[1:])))
+            out[name] = torch.randn(shape, generator=generator) / fan_in**0.5
+    return out
+
+
+@pytest.fixture(scope="module")
+def needed(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The same without what the trunk ignores: smaller files, quicker tests."""
+    return {k: v for k, v in state.items() if not k.startswith(("layer4", "fc"))}
+
+
+@pytest.fixture(scope="module")
+def encoder(state: dict[str, torch.Tensor], tmp_path_factory) -> ResNet50Encoder:
+    path = tmp_path_factory.mktemp("weights") / "resnet50.pth"
+    torch.save(state, path)
+    return ResNet50Encoder(str(path))
+
+
+def test_parameter_counts_are_the_published_ones():
+    shapes = published_shapes()
+    count = {name: int(np.prod(shape)) for name, shape in shapes.items() if is_parameter(name)}
+    assert sum(count.values()) == 25_557_032  # what torchvision states
+    kept = sum(n for name, n in count.items() if not name.startswith(("layer4", "fc")))
+    assert sum(p.numel() for p in ResNet50Trunk().parameters()) == kept
+    found = {k: tuple(v.shape) for k, v in ResNet50Trunk().state_dict().items()}
+    assert found == {k: s for k, s in shapes.items() if not k.startswith(("layer4", "fc"))}
+
+
+def straightforward_trunk(x: torch.Tensor, w: dict[str, torch.Tensor]) -> torch.Tensor:
+    """ResNet-50 to layer 3 written out over convolutions, in float64."""
+
+    def norm(y: torch.Tensor, at: str) -> torch.Tensor:
+        scale = w[f"{at}.weight"] / torch.sqrt(w[f"{at}.running_var"] + 1e-5)
+        shift = w[f"{at}.bias"] - w[f"{at}.running_mean"] * scale
+        return y * scale[:, None, None] + shift[:, None, None]
+
+    x = norm(functional.conv2d(x, w["conv1.weight"], stride=2, padding=3), "bn1").clamp(min=0)
+    x = functional.max_pool2d(functional.pad(x, (1, 1, 1, 1)), 3, 2)  # x >= 0: zeros pad as -inf
+    for stage, blocks in ((1, 3), (2, 4), (3, 6)):
+        for k in range(blocks):
+            at, step = f"layer{stage}.{k}", 2 if stage > 1 and k == 0 else 1
+            y = norm(functional.conv2d(x, w[f"{at}.conv1.weight"]), f"{at}.bn1").clamp(min=0)
+            y = functional.conv2d(y, w[f"{at}.conv2.weight"], stride=step, padding=1)
+            y = norm(y, f"{at}.bn2").clamp(min=0)
+            y = norm(functional.conv2d(y, w[f"{at}.conv3.weight"]), f"{at}.bn3")
+            if k == 0:
+                x = functional.conv2d(x, w[f"{at}.downsample.0.weight"], stride=step)
+                x = norm(x, f"{at}.downsample.1")
+            x = (x + y).clamp(min=0)
+    return x.flatten(2).mean(2)
+
+
+def test_resnet_equals_a_straightforward_rederivation(encoder, needed):
+    tiles = smooth_tiles(2)
+    x = torch.from_numpy(tiles).permute(0, 3, 1, 2).double() / 255
+    mean = torch.tensor([0.485, 0.456, 0.406], dtype=torch.float64).view(1, 3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225], dtype=torch.float64).view(1, 3, 1, 1)
+    expected = straightforward_trunk((x - mean) / std, {k: v.double() for k, v in needed.items()})
+    found = encoder.encode(tiles)
+    assert found.shape == (2, encoder.feature_dim) == (2, 1024)
+    assert found.dtype == np.float32
+    assert float(expected.std()) > 1e-3
+    assert np.abs(found - expected.numpy()).max() < 1e-4 * float(expected.abs().max())
+
+
+def test_resnet_makes_larger_tiles_smaller_and_leaves_smaller_ones(encoder):
+    shade = np.full((1, 256, 256, 3), (200, 120, 170), np.uint8)
+    # Constant tiles stay constant when resized, so both have the size that 224 px give.
+    assert encoder.encode(shade) == pytest.approx(encoder.encode(shade[:, :224, :224]), rel=1e-4)
+    assert encoder.encode(np.empty((0, 96, 96, 3), np.uint8)).shape == (0, 1024)
+
+
+def test_resnet_takes_read_only_tiles_and_batches_of_any_size(encoder):
+    tiles = smooth_tiles(66, side=32)
+    tiles.flags.writeable = False
+    found = encoder.encode(tiles)
+    assert found[[0, 65]] == pytest.approx(encoder.encode(tiles[[0, 65]]), rel=1e-4, abs=1e-5)
+    with pytest.raises(ValueError, match="uint8"):
+        encoder.encode(tiles[0])
+
+
+def test_resnet_digest_is_the_files_and_safetensors_gives_the_same(encoder, needed, tmp_path: Path):
+    path = tmp_path / "weights.safetensors"
+    save_file(needed, path)
+    other = make_encoder(EmbedConfig(encoder="resnet50", weights=str(path)))
+    assert other.digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    tiles = smooth_tiles(1)
+    assert np.array_equal(other.encode(tiles), encoder.encode(tiles))
+
+
+def test_resnet_takes_files_without_batch_counters(needed, tmp_path: Path):
+    path = tmp_path / "old.pth"
+    torch.save({k: v for k, v in needed.items() if "num_batches" not in k}, path)
+    assert ResNet50Encoder(str(path)).feature_dim == 1024
+
+
+def refuse(state: object, path: Path, *words: str) -> None:
+    torch.save(state, path)
+    with pytest.raises(ConfigError) as caught:
+        ResNet50Encoder(str(path))
+    for word in (*words, "resnet50-0676ba61.pth"):
+        assert word in str(caught.value)
+
+
+def test_resnet_refuses_what_is_not_resnet50(needed, tmp_path: Path):
+    path = tmp_path / "w.pth"
+    name = "layer2.1.conv2.weight"
+    refuse({k: v for k, v in needed.items() if k != name}, path, f"missing {name}")
+    refuse(needed | {"head.weight": torch.ones(1)}, path, "unexpected head.weight")
+    refuse(needed | {name: torch.ones(1, 2)}, path, name, "(1, 2)", "(128, 128, 3, 3)")
+    refuse({k: v for k, v in needed.items() if "bn" not in k}, path, "more")
+    refuse([1, 2], path, "named tensors")
+    path.write_bytes(b"not weights")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        ResNet50Encoder(str(path))
+    with pytest.raises(ConfigError, match="not a file"):
+        ResNet50Encoder(str(tmp_path / "absent.pth"))
+    path.with_suffix(".safetensors").write_bytes(b"not weights either")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        ResNet50Encoder(str(path.with_suffix(".safetensors")))
+
+
+def test_resnet_runs_no_code_from_the_file(tmp_path: Path):
+    class Trap:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "sprung",))
+
+    torch.save({"conv1.weight": Trap()}, tmp_path / "w.pth")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        ResNet50Encoder(str(tmp_path / "w.pth"))
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_resnet_checks_the_digest_in_the_name(needed, tmp_path: Path):
+    wrong = tmp_path / "resnet50-0676ba61.pth"
+    torch.save(needed, wrong)
+    with pytest.raises(ConfigError, match="0676ba61"):
+        ResNet50Encoder(str(wrong))
+    digest = hashlib.sha256(wrong.read_bytes()).hexdigest()
+    right = wrong.rename(tmp_path / f"resnet50-{digest[:8]}.pth")
+    assert ResNet50Encoder(str(right)).digest == digest
