@@ -19,7 +19,6 @@ from rayfed_hn.run_directory import claim
 # What the demo changes about the defaults, so that it says something within minutes.
 DEMO_WORDS = (
     "embed.tile_px=128",
-    "training.learning_rate=0.001",
     "compare.seeds=2",
 )
 

@@ -224,13 +224,16 @@ def run_in_process(
     server, executor = plan.server(), InProcessExecutor(SiteHost(plan, plan.participants))
     for report in run_federation(server, executor):
         on_version(report)
-    return finish(server, executor)
+    return finish(plan, server, executor)
 
 
-def finish(server: Server, executor: Executor) -> Outcome:
+def finish(plan: Plan, server: Server, executor: Executor) -> Outcome:
     """Score the test bags and close the books."""
     scores, lost = evaluate_sites(server, executor)
-    return Outcome(server, tuple(scores), (*server.lost, *lost))
+    fitting = [s for s in scores if len(s.best_version_O) == len(plan.origins(s.site))]
+    reason = "its answer was refused: scores of other hospitals than its own"
+    odd = [SiteLost(s.site, s.version, reason) for s in scores if all(s is not f for f in fitting)]
+    return Outcome(server, tuple(fitting), (*server.lost, *lost, *odd))
 
 
 def auc_rows(plan: Plan, scores: Iterable[Scores]) -> list[dict[str, Any]]:

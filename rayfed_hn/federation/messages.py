@@ -120,7 +120,7 @@ class Scores:
     Attributes:
         site: Who sent it.
         version: Of the last network.
-        best_version: Version chosen on the site's validation bags.
+        best_version_O: Version that each of its O origins chose on its validation bags, int64.
         origin_B: Which of the site's origins each bag is from (pooled training has several), int64.
         slide_B, case_B: Opaque numbers, int64.
         label_B: Class index, int64.
@@ -129,7 +129,7 @@ class Scores:
 
     site: str
     version: int
-    best_version: int
+    best_version_O: np.ndarray
     origin_B: np.ndarray
     slide_B: np.ndarray
     case_B: np.ndarray
@@ -148,7 +148,7 @@ class Scores:
 
     def to_bytes(self) -> bytes:
         """The message as it leaves the site."""
-        versions = np.array([self.version, self.best_version])
+        versions = np.array([self.version, *self.best_version_O])
         columns = {name: getattr(self, name).astype(kind) for name, kind in self._COLUMNS}
         return _serialise({"versions": versions, **columns})
 
@@ -156,12 +156,15 @@ class Scores:
     def from_bytes(cls, message: bytes, site: str) -> Scores:
         """Read a message from a site. Raises ``MessageError`` if it is not one of scores."""
         tensors = _open(message, 64 * MAX_BAGS)
-        versions = _expect(tensors, "versions", np.int64, (2,))
-        num_bags = (len(tensors.get("label_B", ())),)
+        versions = _expect(tensors, "versions", np.int64, _length(tensors, "versions"))
+        num_bags = _length(tensors, "label_B")
         columns = {name: _expect(tensors, name, kind, num_bags) for name, kind in cls._COLUMNS}
+        origin_B = columns["origin_B"]
+        if len(versions) < 2 or ((origin_B < 0) | (origin_B >= len(versions) - 1)).any():
+            raise MessageError("a bag is from an origin that is not declared")
         if not (np.isfinite(columns["last_B"]).all() and np.isfinite(columns["best_B"]).all()):
             raise MessageError("a score is not finite")
-        return cls(site, int(versions[0]), int(versions[1]), **columns)
+        return cls(site, int(versions[0]), versions[1:], **columns)
 
 
 @dataclass(frozen=True)
@@ -227,6 +230,11 @@ def _open(message: bytes, payload_limit: int) -> dict[str, np.ndarray]:
         return _parse(message)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise MessageError(f"message is not safetensors ({type(error).__name__})") from None
+
+
+def _length(tensors: dict[str, np.ndarray], name: str) -> tuple[int, ...]:
+    """The shape of a vector of any length; a missing tensor is refused later, by its name."""
+    return (tensors[name].size,) if name in tensors else (0,)
 
 
 def _expect(

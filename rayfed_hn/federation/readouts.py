@@ -1,21 +1,23 @@
-"""Which network of a site is reported at the end, chosen on its validation bags alone."""
+"""Which network of a hospital is reported at the end, chosen on its validation bags alone."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from rayfed_hn.errors import DataError
 from rayfed_hn.files import write_atomically
 
 
 @dataclass
 class BestVersion:
-    """The received network with the highest validation AUC so far.
+    """The received network with the highest validation AUC of one hospital so far.
 
     Of equal ones the latest counts: on a handful of bags many versions are perfect, and the later
     one has seen more. Observing a version again (after a resume) changes nothing.
@@ -30,10 +32,12 @@ class BestVersion:
     auc: float = -1.0
     parameters: Tensor | None = None
 
-    def observe(self, version: int, auc: float | None, parameters: Tensor) -> None:
-        """Take the validation AUC of the network received at a version; None: undefined."""
-        if auc is not None and auc >= self.auc:
+    def observe(self, version: int, auc: float | None, parameters: Tensor) -> bool:
+        """Take the AUC of the network received at a version; True if it is the best now."""
+        better = auc is not None and auc >= self.auc
+        if better and auc is not None:
             self.version, self.auc, self.parameters = version, auc, parameters.clone()
+        return better
 
     def choose(self, last_version: int, last: Tensor) -> tuple[int, Tensor]:
         """The best version, or the last one where validation was never defined."""
@@ -41,24 +45,50 @@ class BestVersion:
             return last_version, last
         return self.version, self.parameters
 
+
+class BestVersions:
+    """One ``BestVersion`` for every hospital that a participant holds bags of.
+
+    Every hospital chooses on its own bags, pooled training included: otherwise that baseline would
+    be chosen by what tells hospitals apart, and not by what tells its slides apart.
+    """
+
+    def __init__(self, num_origins: int) -> None:
+        self.by_origin = [BestVersion() for _ in range(num_origins)]
+
+    def observe(self, version: int, aucs: Sequence[float | None], parameters: Tensor) -> bool:
+        """Take the AUC at every hospital; True if any of them has a new best."""
+        pairs = zip(self.by_origin, aucs, strict=True)
+        news = [best.observe(version, auc, parameters) for best, auc in pairs]  # all must see it
+        return any(news)
+
     def save(self, path: Path) -> None:
-        """Write the state, if there is any."""
-        if self.parameters is not None:
-            tensors = {
-                "parameters": self.parameters,
-                "version_and_auc": torch.tensor([self.version, self.auc], dtype=torch.float64),
-            }
-            write_atomically(path, lambda temporary: save_file(tensors, temporary))
+        """Write the state atomically."""
+        tensors: dict[str, Tensor] = {}
+        for number, best in enumerate(self.by_origin):
+            if best.parameters is not None:
+                state = torch.tensor([best.version, best.auc], dtype=torch.float64)
+                tensors |= {f"parameters.{number}": best.parameters, f"state.{number}": state}
+        write_atomically(path, lambda temporary: save_file(tensors, temporary))
 
     def load(self, path: Path) -> None:
         """Read the state back, if it was ever saved.
 
         It may be one version ahead of the server's last commit; that version will be observed
         again, with the same result.
+
+        Raises:
+            DataError: The file is damaged.
         """
         if not path.exists():
             return
-        with safe_open(path, framework="pt") as file:
-            version, auc = file.get_tensor("version_and_auc").tolist()
-            self.version, self.auc = int(version), auc
-            self.parameters = file.get_tensor("parameters")
+        try:
+            with safe_open(path, framework="pt") as file:
+                names = set(file.keys())
+                for number, best in enumerate(self.by_origin):
+                    if f"state.{number}" in names:
+                        version, best.auc = file.get_tensor(f"state.{number}").tolist()
+                        best.version = int(version)
+                        best.parameters = file.get_tensor(f"parameters.{number}")
+        except (SafetensorError, ValueError) as error:
+            raise DataError(f"{path.name} of a site is damaged ({error})") from error

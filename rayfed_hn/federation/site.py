@@ -27,7 +27,7 @@ from rayfed_hn.federation.messages import (
     Update,
     failure_message,
 )
-from rayfed_hn.federation.readouts import BestVersion
+from rayfed_hn.federation.readouts import BestVersions
 from rayfed_hn.files import write_atomically
 from rayfed_hn.models.parameters import ParameterLayout
 from rayfed_hn.models.training import BagScores, score_bags, train_locally
@@ -72,7 +72,7 @@ class Site:
         self._mechanism = PaperNoise(noise_scale, config.privacy.noise_source)
         self._folder = folder
         self._device = device
-        self._best = BestVersion()
+        self._best = BestVersions(len(data.origins))
 
     def resume(self) -> None:
         """Take up what was kept in the folder, for a run that goes on."""
@@ -124,35 +124,45 @@ class Site:
 
     def _evaluate(self, request: EvaluateRequest, last: Tensor) -> Scores:
         self._validate(request.version, last)
-        best_version, best = self._best.choose(request.version, last)
         test = self.data.test
+        chosen = [best.choose(request.version, last) for best in self._best.by_origin]
         scores = Scores(
             site=self.data.name,
             version=request.version,
-            best_version=best_version,
+            best_version_O=np.array([version for version, _ in chosen]),
             origin_B=_column(test, "origin"),
             slide_B=_column(test, "slide"),
             case_B=_column(test, "case"),
             label_B=_column(test, "label"),
             last_B=self._score(last, test).scores_B,
-            best_B=self._score(best, test).scores_B,
+            best_B=self._score_each([network for _, network in chosen], test),
         )
         if self._folder is not None:
-            for name, version, network in (
-                ("last", request.version, last),
-                ("best", best_version, best),
-            ):
+            self._keep("last", request.version, last)
+            for origin, (version, network) in zip(self.data.origins, chosen, strict=True):
+                name = "best" if len(chosen) == 1 else f"best_{origin}"
                 self._keep(name, version, network)
         return scores
 
     def _validate(self, version: int, received: Tensor) -> tuple[BagScores, float | None]:
+        """Score the validation bags; the AUC is the mean over hospitals where it is defined."""
         bags = self.data.validation
         scores = self._score(received, bags)
-        result = auc(_column(bags, "label"), scores.scores_B)
-        self._best.observe(version, result, received)
-        if self._folder is not None and self._best.version == version:
+        label_B, origin_B = _column(bags, "label"), _column(bags, "origin")
+        numbers = range(len(self.data.origins))
+        aucs = [auc(label_B[origin_B == n], scores.scores_B[origin_B == n]) for n in numbers]
+        if self._best.observe(version, aucs, received) and self._folder is not None:
             self._best.save(self._folder / _BEST_SO_FAR)
-        return scores, result
+        defined = [value for value in aucs if value is not None]
+        return scores, float(np.mean(defined)) if defined else None
+
+    def _score_each(self, networks: list[Tensor], bags: tuple[SiteBag, ...]) -> np.ndarray:
+        """Score every bag with the network of its own hospital, float32 (B,)."""
+        scores_B = np.empty(len(bags), np.float32)
+        for number, network in enumerate(networks):
+            own = [i for i, bag in enumerate(bags) if bag.origin == number]
+            scores_B[own] = self._score(network, tuple(bags[i] for i in own)).scores_B
+        return scores_B
 
     def _score(self, parameters: Tensor, bags: tuple[SiteBag, ...]) -> BagScores:
         return score_bags(self._model, parameters, bags, self._device)

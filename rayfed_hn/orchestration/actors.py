@@ -85,7 +85,7 @@ class _Centre:
         for report in run_federation(self._server, self._executor):
             self._record.commit(self._server, report)
             yield Progress(report.version, report.num_alive, report.mean_validation_auc)
-        outcome = finish(self._server, self._executor)
+        outcome = finish(self._plan, self._server, self._executor)
         self._record.scores(score_records(self._plan, outcome.scores))
         self._record.close()
         yield _result(self._plan, outcome)
@@ -94,7 +94,13 @@ class _Centre:
 def _result(plan: Plan, outcome: Outcome) -> Result:
     return Result(
         rows=auc_rows(plan, outcome.scores),
-        best_versions={scores.site: scores.best_version for scores in outcome.scores},
+        best_versions={
+            hospital: int(version)
+            for scores in outcome.scores
+            for hospital, version in zip(
+                plan.origins(scores.site), scores.best_version_O, strict=True
+            )
+        },
         lost=outcome.lost,
         digest=outcome.digest,
         num_versions=outcome.server.version,

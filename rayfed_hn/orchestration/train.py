@@ -122,7 +122,6 @@ def _site_summary(plan: Plan, result: Result, name: str) -> dict[str, Any]:
         SiteBags(plan.root, name), plan.classes, data.folds, data.fold, plan.config.run.seed
     )
     aucs = {row["readout"]: row["auc"] for row in result.rows if row["site"] == name}
-    participant = name if name in plan.participants else plan.participants[0]
     return {
         "site": name,
         "num_train": len(bags.train),
@@ -130,5 +129,5 @@ def _site_summary(plan: Plan, result: Result, name: str) -> dict[str, Any]:
         "num_test": len(bags.test),
         "auc_last": aucs["last"],
         "auc_best": aucs["best"],
-        "best_version": result.best_versions.get(participant),
+        "best_version": result.best_versions.get(name),
     }

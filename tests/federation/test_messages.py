@@ -39,11 +39,18 @@ def update(**changes: object) -> Update:
     return Update(**(values | changes))  # type: ignore[arg-type]
 
 
-def scores(num_bags: int = 3) -> Scores:
-    whole = np.arange(num_bags)
-    return Scores(
-        "north", 3, 2, whole, whole, whole, whole % 2, whole.astype("f4"), whole.astype("f4")
-    )
+def scores(**changes: np.ndarray) -> Scores:
+    whole, share = np.arange(3), np.linspace(0, 1, 3, dtype=np.float32)
+    values = {
+        "best_version_O": np.array([2]),
+        "origin_B": np.zeros(3, np.int64),
+        "slide_B": whole,
+        "case_B": whole,
+        "label_B": whole % 2,
+        "last_B": share,
+        "best_B": share,
+    }
+    return Scores("north", 3, **(values | changes))
 
 
 def test_an_update_survives_the_border() -> None:
@@ -94,6 +101,30 @@ def test_scores_do_not_pass_for_an_update_nor_the_reverse() -> None:
     ask = EvaluateRequest("north", 3, REQUEST.parameters)
     assert isinstance(read_answer(ask, update().to_bytes()), SiteLost)
     assert isinstance(read_answer(ask, scores().to_bytes()), Scores)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"origin_B": np.array([0, 1, 0])}, "not declared"),
+        ({"origin_B": np.array([0, -1, 0])}, "not declared"),
+        ({"best_version_O": np.array([], np.int64)}, "not declared"),
+        ({"label_B": np.array([0, 1])}, "expected"),
+        ({"last_B": np.array([0, np.nan, 0], np.float32)}, "not finite"),
+    ],
+)
+def test_bad_scores_lose_their_site_with_a_reason(changes: dict, words: str) -> None:
+    event = read_answer(
+        EvaluateRequest("north", 3, REQUEST.parameters), scores(**changes).to_bytes()
+    )
+    assert isinstance(event, SiteLost)
+    assert words in event.reason
+
+
+def test_scalars_where_vectors_belong_are_refused() -> None:
+    message = save({"versions": np.array(3), "label_B": np.array(1)})
+    event = read_answer(EvaluateRequest("north", 3, REQUEST.parameters), message)
+    assert isinstance(event, SiteLost)
 
 
 def test_a_failure_crosses_as_a_code_without_its_text() -> None:

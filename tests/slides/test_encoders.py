@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from safetensors.torch import save_file
 from skimage.color import rgb2hed
@@ -166,6 +165,36 @@ def test_local_binary_patterns_of_known_planes():
     edge = np.zeros((20, 20), np.uint8)
     edge[:, 10:] = 200
     assert texture_patterns.local_binary_patterns(edge, 1)[5] == pytest.approx(1 / 18)
+
+
+@pytest.mark.parametrize("radius", [1, 2])
+def test_local_binary_patterns_equal_the_definition(radius: int):
+    plane = np.random.default_rng(0).integers(6, size=(12, 14)).astype(np.uint8)
+    turns = 2 * np.pi * np.arange(8) / 8
+    # Whole pixels nearest to the circle, a little inside on the diagonals of radius 2.
+    ring = [
+        (round(np.sin(a) * radius * 0.9 + 1e-9), round(np.cos(a) * radius * 0.9)) for a in turns
+    ]
+    expected = np.zeros(10)
+    for y in range(radius, 12 - radius):
+        for x in range(radius, 14 - radius):
+            bits = [int(plane[y + dy, x + dx] >= plane[y, x]) for dy, dx in ring]
+            changes = sum(bits[k] != bits[k - 1] for k in range(8))
+            expected[sum(bits) if changes <= 2 else 9] += 1
+    found = texture_patterns.local_binary_patterns(plane, radius)
+    assert found == pytest.approx(expected / expected.sum())
+
+
+@pytest.mark.parametrize("angle", [0, 30, 45, 90, 150])
+def test_direction_of_a_blob(angle: float):
+    y, x = np.mgrid[0:64, 0:64] - 32
+    turn = np.deg2rad(angle)
+    u, v = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
+    h = ((u / 20) ** 2 + (v / 6) ** 2 <= 1).astype(np.float32)
+    labels, count = texture_nuclei.find_blobs(h, 0.5)
+    blobs = texture_nuclei.blob_table(labels, count, h)
+    found = (blobs["double_cos"][0], blobs["double_sin"][0])
+    assert found == pytest.approx((np.cos(2 * turn), np.sin(2 * turn)), abs=0.02)
 
 
 @pytest.mark.parametrize(("angle", "radians"), [("0", 0), ("45", 3 * np.pi / 4), ("90", np.pi / 2)])

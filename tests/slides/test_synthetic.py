@@ -65,11 +65,13 @@ def test_openslide_reads_scale_and_three_levels(federation: Path):
             width, height = slide.dimensions
             assert width * hospital.mpp == pytest.approx(WIDTH_UM, abs=1)
             assert height * hospital.mpp == pytest.approx(HEIGHT_UM, abs=1)
-            corner = np.asarray(slide.read_region((0, 0), 0, (4, 4)))[..., :3]
-            assert np.abs(corner.astype(int) - hospital.white).max() < 12  # glass, in true colour
+            corner = np.asarray(slide.read_region((0, 0), 0, (9, 9)))[..., :3]
+            glass = np.median(corner, axis=(0, 1))
+            assert np.abs(glass - hospital.white).max() < 8  # in true colour
         with tifffile.TiffFile(federation / row["path"]) as tiff:
-            assert {page.compression for page in tiff.pages} == {tifffile.COMPRESSION.JPEG}
-            assert all(page.is_tiled for page in tiff.pages)
+            levels = [level.keyframe for level in tiff.series[0].levels]
+            assert {page.compression for page in levels} == {tifffile.COMPRESSION.JPEG}
+            assert all(page.is_tiled for page in levels)
         assert (federation / row["path"]).stat().st_size < 1_500_000
 
 
@@ -96,6 +98,7 @@ def test_another_seed_gives_other_slides():
 def test_cases_have_one_label_and_are_enough_for_five_folds(slides_per_site: int, seed: int):
     planned = list(synthetic.plan_slides(slides_per_site, seed))
     assert Counter(s.hospital.name for s in planned) == {h.name: slides_per_site for h in HOSPITALS}
+    assert len({s.seed for s in planned}) == len(planned)  # not the same slides at every site
     labels: dict[str, set[bool]] = defaultdict(set)
     for slide in planned:
         labels[slide.case_id].add(slide.has_tumour)
@@ -135,7 +138,7 @@ def test_stamps_have_the_size_their_kind_says_at_every_scale():
         for mpp in (0.25, 0.5):
             areas = [s.cover.sum() * mpp**2 for bank in stamps(name, mpp) for s in bank]
             middle = np.pi * kind.length**2 * np.mean(kind.roundness)
-            assert np.mean(areas) == pytest.approx(middle, rel=0.35)
+            assert np.mean(areas) == pytest.approx(middle, rel=0.45)  # ten outlines
     spread = {
         name: np.std([np.sqrt(s.cover.sum()) for s in stamps(name, 0.5)[0]]) for name in KINDS
     }
