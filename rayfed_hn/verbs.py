@@ -17,10 +17,7 @@ from rayfed_hn.progress import bar
 from rayfed_hn.run_directory import claim
 
 # What the demo changes about the defaults, so that it says something within minutes.
-DEMO_WORDS = (
-    "embed.tile_px=128",
-    "compare.seeds=2",
-)
+DEMO_WORDS = ("embed.tile_px=128", "training.learning_rate=0.001", "compare.seeds=2")
 
 
 def demo(words: Sequence[str]) -> int:
