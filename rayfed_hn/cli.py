@@ -6,6 +6,7 @@ something was set aside or missing; 4 interrupted, can be resumed.
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import sys
@@ -15,8 +16,8 @@ from pathlib import Path
 import click
 
 from rayfed_hn import __version__
-from rayfed_hn.errors import ConfigError, RayfedError
-from rayfed_hn.loading import help_text
+from rayfed_hn.errors import ConfigError, Interrupted, RayfedError
+from rayfed_hn.loading import help_text, is_knob
 
 
 @click.group(
@@ -30,19 +31,35 @@ def app() -> None:
     """Federated learning with a hypernetwork for whole-slide images, on Ray."""
 
 
-def _verb(*keys: str) -> Callable[[Callable[[tuple[str, ...]], int]], click.Command]:
+def _verb(*keys: str, example: str) -> Callable[[Callable[[tuple[str, ...]], int]], click.Command]:
     """A verb whose help lists the keys that start so."""
 
     def decorate(function: Callable[[tuple[str, ...]], int]) -> click.Command:
-        text = f"{function.__doc__}\n\n\b\n{help_text(keys)}"
+        def run(words: tuple[str, ...]) -> int:
+            for word in words:
+                key, equals, _ = word.partition("=")
+                if equals and is_knob(key) and not key.startswith(keys):
+                    _say(f"note: {key} has no effect on {function.__name__}", 0)
+            return function(words)
+
+        text = f"{inspect.cleandoc(function.__doc__ or '')}\n\n\b\nExample:\n  {example}"
+        text += f"\n\n\b\n{help_text(keys)}"
         words = click.argument("words", nargs=-1, metavar="[CONFIG.yaml] [section.key=value ...]")
-        # A word may begin with a dash as little as with a name: all of them are ours.
-        return app.command(function.__name__, help=text)(words(function))
+        return app.command(function.__name__, help=text)(words(run))
 
     return decorate
 
 
-@_verb("demo.", "run.dir", "run.seed", "resources.cpus")
+@_verb(
+    "demo.",
+    "run.dir",
+    "run.seed",
+    "resources.cpus",
+    "compare.",
+    "training.",
+    "rounds.",
+    example="rayfed-hn demo",
+)
 def demo(words: tuple[str, ...]) -> int:
     """Run everything on synthetic slides of four hospitals that differ in stain and scanner.
 
@@ -55,8 +72,9 @@ def demo(words: tuple[str, ...]) -> int:
 
 
 @_verb(
-    *("data.manifest", "data.root", "data.bags", "embed.", "run.dir"),
+    *("data.manifest", "data.root", "data.bags", "embed.", "run.dir", "run.resume"),
     *("resources.cpus", "resources.gpus_per_encoder"),
+    example="rayfed-hn embed data.manifest=slides/manifest.csv data.bags=bags",
 )
 def embed(words: tuple[str, ...]) -> int:
     """Turn slides into bags: tissue, tiles, features; one stored bag a slide.
@@ -64,8 +82,6 @@ def embed(words: tuple[str, ...]) -> int:
     Slides that are in the store already are skipped, so an interrupted run is simply started again;
     unusable slides are set aside with reason and remedy. A manifest of .h5 files (CLAM, TRIDENT) is
     imported as features.
-
-    Example: rayfed-hn embed data.manifest=slides/manifest.csv data.bags=bags
     """
     from rayfed_hn import verbs
 
@@ -75,13 +91,12 @@ def embed(words: tuple[str, ...]) -> int:
 @_verb(
     *("data.bags", "data.positive_label", "data.fold", "run.", "method.", "hypernetwork."),
     *("rounds.", "training.", "model.", "privacy.", "evaluation.", "resources."),
+    example="rayfed-hn train data.bags=bags method.name=hypernetwork privacy.noise_scale=0.1",
 )
 def train(words: tuple[str, ...]) -> int:
     """Train one federation: sites as actors with their own bags, the hypernetwork at the centre.
 
     Writes every site's network and scores, metrics per version and a summary into run.dir.
-
-    Example: rayfed-hn train data.bags=bags method.name=hypernetwork privacy.noise_scale=0.1
     """
     from rayfed_hn import verbs
 
@@ -90,15 +105,14 @@ def train(words: tuple[str, ...]) -> int:
 
 @_verb(
     *("compare.", "data.bags", "data.positive_label", "run.", "hypernetwork.", "rounds."),
-    *("training.", "model.", "privacy.", "resources.cpus"),
+    *("training.", "model.", "privacy.", "evaluation.", "resources.cpus"),
+    example="rayfed-hn compare data.bags=bags compare.methods=local,fedavg,hypernetwork",
 )
 def compare(words: tuple[str, ...]) -> int:
     """Compare methods over seeds and folds by case, with equal budgets.
 
     Versions are chosen on validation cases only. Prints the table and writes summary.json, table.md
     and scores.parquet into run.dir.
-
-    Example: rayfed-hn compare data.bags=bags compare.methods=local,fedavg,hypernetwork
     """
     from rayfed_hn import verbs
 
@@ -124,10 +138,12 @@ def main() -> None:
         code = 2
     except ConfigError as error:
         code = _say(error, 2)
+    except Interrupted as error:
+        code = _say(error, 4)
     except RayfedError as error:
         code = _say(error, 1)
     except (KeyboardInterrupt, click.Abort):
-        code = _say("interrupted; the same command with run.resume=true goes on from there", 4)
+        code = _say("interrupted before anything was done; give the same command again", 4)
     except BrokenPipeError:  # the reader of our output went away, as with '| head'
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         code = 1

@@ -91,9 +91,11 @@ class TissueConfig:
 class RunConfig:
     """Where a run keeps its files and what it is seeded with."""
 
-    dir: str | None = _knob(None, "run directory (default: runs/<verb>)")
+    dir: str | None = _knob(None, "run directory (default: a new runs/<verb>-<time>; demo: demo)")
     seed: int = _knob(0, "seed of everything random in a run, paper noise included", at_least=0)
-    resume: bool = _knob(False, "go on from the last checkpoint of run.dir")
+    resume: bool = _knob(
+        False, "go on with the run in run.dir: from its last checkpoint, or with its missing cells"
+    )
 
 
 @dataclass(frozen=True)

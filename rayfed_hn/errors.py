@@ -23,6 +23,10 @@ class MessageError(RayfedError):
     """Bytes that crossed the site boundary are not the message they should be."""
 
 
+class Interrupted(RayfedError):
+    """The user or the cluster stopped a run; its text says how to go on."""
+
+
 class SetAside(RayfedError):
     """One slide or bag cannot be used; the rest goes on without it.
 

@@ -59,6 +59,11 @@ def knobs(cls: type = Config, prefix: str = "") -> Iterator[Knob]:
         yield Knob(f"{prefix}{f.name}", _type_name(hint), default, f.metadata["about"], limits)
 
 
+def is_knob(key: str) -> bool:
+    """Whether a key exists."""
+    return any(knob.key == key for knob in knobs())
+
+
 def help_text(prefixes: tuple[str, ...]) -> str:
     """Key, default, meaning and range of every knob whose key starts with one of the prefixes."""
     lines = ["Keys, with their defaults:"]
@@ -185,6 +190,15 @@ def check(config: Config) -> None:
         raise ConfigError(
             "embed.weights: missing; embed.encoder=resnet50 needs torchvision's weight file, for "
             "example embed.weights=resnet50-0676ba61.pth (or use embed.encoder=texture)"
+        )
+    if config.embed.encoder == "texture" and config.embed.weights is not None:
+        raise ConfigError(
+            "embed.weights: embed.encoder=texture needs none; leave them out or give "
+            "embed.encoder=resnet50"
+        )
+    if config.run.resume and config.run.dir is None:
+        raise ConfigError(
+            "run.dir: missing; run.resume=true goes on with the run in that folder, so name it"
         )
     if len(set(config.compare.methods)) < len(config.compare.methods):
         raise ConfigError(f"compare.methods: {config.compare.methods} names a method twice")

@@ -33,6 +33,7 @@ def claim(folder: Path, config: Config, *, resume: bool) -> None:
             )
         _check_same(path, config)
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "summary.json").unlink(missing_ok=True)  # it would speak for the run before
     write_text(path, to_yaml(config))
 
 

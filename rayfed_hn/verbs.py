@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rayfed_hn.config import Config
-from rayfed_hn.errors import ConfigError, DataError
+from rayfed_hn.errors import ConfigError, DataError, Interrupted
 from rayfed_hn.federation.record import package_versions, write_summary
 from rayfed_hn.loading import load, require
-from rayfed_hn.orchestration.resources import connect
 from rayfed_hn.progress import bar
 from rayfed_hn.run_directory import claim
+
+if TYPE_CHECKING:
+    from rayfed_hn.slides.manifest import SlideRecord
+    from rayfed_hn.slides.outcome import EmbedReport, SlideOutcome
 
 # What the demo changes about the defaults, so that it says something within minutes.
 DEMO_WORDS = ("embed.tile_px=128", "training.learning_rate=0.001", "compare.seeds=2")
@@ -26,13 +30,14 @@ def demo(words: Sequence[str]) -> int:
     config = _config([*DEMO_WORDS, *words])
     home = Path(config.run.dir or "demo")
     claim(home, config, resume=True)
-    manifest = _make_slides(config, home / "slides")
-    places = {"manifest": str(manifest), "bags": str(home / "bags")}
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, **places))
-    claim(home / "compare", config, resume=True)
-    with connect(config):
-        embedded = _embed(config, home / "embed")
-        compared = _compare(config, home / "compare")
+    with _resumable(f"the same command goes on with what is in {home}"):
+        manifest = _make_slides(config, home / "slides")
+        places = {"manifest": str(manifest), "bags": str(home / "bags")}
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, **places))
+        claim(home / "compare", config, resume=True)
+        with _connect(config):
+            embedded = _embed(config, home / "embed")
+            compared = _compare(config, home / "compare")
     page = _report(home / "compare")
     code = max(embedded["exit_code"], compared["exit_code"])
     summary = {
@@ -54,20 +59,27 @@ def embed(words: Sequence[str]) -> int:
     config = _config(words)
     _existing(config.data.manifest, "data.manifest", "give the CSV of slides, data.manifest=FILE")
     require(config.data.bags, "data.bags", "give the folder to write bags to, data.bags=FOLDER")
+    if config.embed.weights is not None:
+        _existing(config.embed.weights, "embed.weights", "give torchvision's ResNet-50 weight file")
+    _read_manifest(config)  # what is wrong with it as a whole is said before anything starts
     folder = _run_dir(config, "embed")
-    with connect(config):
+    with _resumable("the same command goes on: slides in the store are skipped"), _connect(config):
         summary = _embed(config, folder)
     return summary["exit_code"]
 
 
 def train(words: Sequence[str]) -> int:
     """See ``rayfed-hn train --help``."""
+    from rayfed_hn.federation.experiment import make_plan
     from rayfed_hn.orchestration.actors import Progress
     from rayfed_hn.orchestration.train import train as run
 
     config = _config(words)
-    root, folder = _bags(config), _run_dir(config, "train")
-    with connect(config), bar("versions", config.rounds.num_versions) as progress:
+    root = _bags(config)
+    make_plan(config, root)
+    folder = _run_dir(config, "train")
+    total = config.rounds.num_versions
+    with _resumable(_go_on(folder)), _connect(config), bar("versions", total) as progress:
 
         def show(news: Progress) -> None:
             auc = news.validation_auc
@@ -82,10 +94,12 @@ def train(words: Sequence[str]) -> int:
 
 def compare(words: Sequence[str]) -> int:
     """See ``rayfed-hn compare --help``."""
+    from rayfed_hn.federation.experiment import make_plan
+
     config = _config(words)
-    _bags(config)
+    make_plan(config, _bags(config))
     folder = _run_dir(config, "compare")
-    with connect(config):
+    with _resumable(_go_on(folder)), _connect(config):
         summary = _compare(config, folder)
     print(f"\nRun directory: {folder}. Pictures: rayfed-hn report {folder}")
     return summary["exit_code"]
@@ -97,6 +111,25 @@ def report(run: Path) -> int:
         raise ConfigError(f"RUN: {run} is not a folder; give the run.dir of a train or compare")
     print(f"Report: {_report(run)}")
     return 0
+
+
+@contextmanager
+def _resumable(how: str) -> Iterator[None]:
+    """Say how to go on when the block is interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted; {how}") from None
+
+
+def _go_on(folder: Path) -> str:
+    return f"the same command with run.dir={folder} run.resume=true goes on"
+
+
+def _connect(config: Config) -> AbstractContextManager[None]:
+    from rayfed_hn.orchestration.resources import connect
+
+    return connect(config)
 
 
 def _report(run: Path) -> Path:
@@ -120,14 +153,18 @@ def _make_slides(config: Config, folder: Path) -> Path:
         )
 
 
-def _embed(config: Config, folder: Path) -> dict[str, Any]:
-    from rayfed_hn.orchestration.embed import SlideOutcome
-    from rayfed_hn.orchestration.embed import embed as run
+def _read_manifest(config: Config) -> list[SlideRecord]:
     from rayfed_hn.slides.manifest import read_manifest
 
+    root = config.data.root
+    return read_manifest(Path(config.data.manifest or ""), None if root is None else Path(root))
+
+
+def _embed(config: Config, folder: Path) -> dict[str, Any]:
+    from rayfed_hn.orchestration.embed import embed as run
+
     begun, seen = time.monotonic(), 0
-    slides = read_manifest(Path(config.data.manifest or ""), config.data.root)
-    with bar("embedding slides", len(slides)) as progress:
+    with bar("embedding slides", len(_read_manifest(config))) as progress:
 
         def show(outcome: SlideOutcome) -> None:
             nonlocal seen
@@ -136,32 +173,37 @@ def _embed(config: Config, folder: Path) -> dict[str, Any]:
             progress.update(seen, note)
 
         result = run(config, show)
+    summary = _embed_summary(config, result)
+    summary["seconds"] = round(time.monotonic() - begun, 2)
+    write_summary(folder, summary)
+    print(
+        f"{summary['embedded']} slides embedded, {summary['skipped']} were in {config.data.bags} "
+        f"already, {len(summary['set_aside'])} set aside; {result.num_tiles} tiles in all."
+    )
+    _print_troubles(summary)
+    if summary["status"] == "failed":
+        raise DataError(f"no slide could be embedded; {folder / 'summary.json'} says why")
+    return summary
+
+
+def _embed_summary(config: Config, result: EmbedReport) -> dict[str, Any]:
     embedded, skipped = result.count("embedded"), result.count("skipped")
     set_aside = [
         {"slide_id": o.slide_id, "site": o.site, "reason": o.reason, "remedy": o.remedy}
         for o in result.set_aside
     ]
-    summary = {
+    code = (3 if embedded + skipped else 1) if set_aside else 0
+    return {
         "verb": "embed",
-        "status": "degraded" if set_aside else "complete",
-        "exit_code": 3 if set_aside else 0,
+        "status": {0: "complete", 1: "failed", 3: "degraded"}[code],
+        "exit_code": code,
         "embedded": embedded,
         "skipped": skipped,
         "num_tiles": result.num_tiles,
         "bags": config.data.bags,
         "set_aside": set_aside,
-        "seconds": round(time.monotonic() - begun, 2),
         "versions": package_versions(),
     }
-    write_summary(folder, summary)
-    print(
-        f"{embedded} slides embedded, {skipped} were in {config.data.bags} already, "
-        f"{len(set_aside)} set aside; {result.num_tiles} tiles in all."
-    )
-    _print_troubles(summary)
-    if embedded + skipped == 0:
-        raise DataError(f"no slide could be embedded; {folder / 'summary.json'} says why")
-    return summary
 
 
 def _compare(config: Config, folder: Path) -> dict[str, Any]:
@@ -192,12 +234,13 @@ def _existing(value: str | None, key: str, remedy: str) -> Path:
 def _bags(config: Config) -> Path:
     return _existing(
         config.data.bags, "data.bags", "make the bag store with 'rayfed-hn embed' first"
-    )
+    ).resolve()  # actors of a joined cluster work in other folders
 
 
 def _run_dir(config: Config, verb: str) -> Path:
-    folder = Path(config.run.dir or f"runs/{verb}-{time.strftime('%Y%m%d-%H%M%S')}")
+    folder = Path(config.run.dir or f"runs/{verb}-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
     claim(folder, config, resume=config.run.resume)
+    print(f"Run directory: {folder}")
     return folder
 
 

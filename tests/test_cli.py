@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -77,11 +80,34 @@ def test_train_then_report(
     assert "versions: 2/2" in capsys.readouterr().out
     assert run(monkeypatch, *words) == 2
     assert "holds a run already; give run.resume=true" in capsys.readouterr().err
+    assert run(monkeypatch, *words[:2], *SHORT, "run.resume=true") == 2
+    assert "run.dir: missing; run.resume=true" in capsys.readouterr().err
     other = [*words, "run.resume=true", "hypernetwork.rho=0.5"]
     assert run(monkeypatch, *other) == 2
     assert "hypernetwork.rho: got 0.5, but the run in" in capsys.readouterr().err
     assert run(monkeypatch, "report", str(folder)) == 0
     assert (folder / "report.html").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_run_ends_with_4_and_says_how_to_go_on(
+    tmp_path: Path, bag_root: Path, kind: signal.Signals
+) -> None:
+    folder = tmp_path / "run"
+    words = ["train", f"data.bags={bag_root}", f"run.dir={folder}", "rounds.num_versions=100000"]
+    command = [sys.executable, "-m", "rayfed_hn", *words, "training.steps=1", SHORT[-1]]
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        metrics = folder / "metrics.jsonl"
+        deadline = time.monotonic() + 120
+        while not metrics.exists() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        process.send_signal(kind)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 4
+    assert f"run.dir={folder} run.resume=true goes on" in errors
+    assert "Traceback" not in errors
 
 
 @pytest.mark.usefixtures("ray_session")

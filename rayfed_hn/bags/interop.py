@@ -68,12 +68,12 @@ def read_h5_width(path: Path) -> int:
 
 
 def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
-    # Only what lies in this very file: a link to another one could read what the user may not
-    # have meant to give.
+    # Only what lies in this very file: a link to another one, external storage or a virtual
+    # dataset could read what the user may not have meant to give.
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
         raise SetAside(f"has no dataset {name!r}", "give features as CLAM or TRIDENT write them")
     dataset = file[name]
-    if not isinstance(dataset, h5py.Dataset) or dataset.external:
+    if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual:
         raise SetAside(f"has no dataset {name!r}", "give features as CLAM or TRIDENT write them")
     return dataset
 

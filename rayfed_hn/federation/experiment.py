@@ -7,7 +7,6 @@ metadata; it builds the server and every site, wherever they will live.
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from rayfed_hn.bags.splits import check_leakage, split
-from rayfed_hn.bags.store import SiteBags, list_sites
+from rayfed_hn.bags.store import SiteBags, list_sites, read_recipe, recipe_digest
 from rayfed_hn.config import Config
 from rayfed_hn.errors import DataError, SetAside
 from rayfed_hn.evaluation.metrics import auc
@@ -26,13 +25,13 @@ from rayfed_hn.federation.loop import Executor, InProcessExecutor, evaluate_site
 from rayfed_hn.federation.messages import Request, Scores, SiteLost, failure_message
 from rayfed_hn.federation.rules import make_rule
 from rayfed_hn.federation.server import Server, VersionReport
-from rayfed_hn.federation.site import Site
+from rayfed_hn.federation.site import Site, note_failure
 from rayfed_hn.models.mil import initial_parameters, make_model
 from rayfed_hn.models.parameters import ParameterLayout
+from rayfed_hn.privacy.mechanisms import PaperNoise
 from rayfed_hn.seeds import derive
 
 POOLED = "pooled"
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,8 @@ class Plan:
         set_aside: Sites of which something, or everything, cannot be used, with the reason.
         classes: Negative and positive label.
         feature_dim: D.
+        num_bags: Training, validation and test bags of every hospital.
+        digest: Of what decides the division of the cases: recipe, slides, cases, labels.
     """
 
     config: Config
@@ -54,6 +55,8 @@ class Plan:
     set_aside: tuple[tuple[str, SetAside], ...]
     classes: tuple[str, str]
     feature_dim: int
+    num_bags: Mapping[str, tuple[int, int, int]]
+    digest: str
 
     @property
     def pooled(self) -> bool:
@@ -92,14 +95,25 @@ class Plan:
             self.model(),
             self.config,
             num_steps=self.config.training.steps * len(hospitals),
-            releases=self.config.method.name not in ("local", "pooled"),
+            mechanism=self.mechanism(),
+            log=self.log(name),
             folder=folder,
             device=device,
         )
 
+    def mechanism(self) -> PaperNoise:
+        """What sites do before release; nothing for the baselines in which nothing is released."""
+        privacy = self.config.privacy
+        shares = self.config.method.name not in ("local", "pooled")
+        return PaperNoise(privacy.noise_scale if shares else 0.0, privacy.noise_source)
+
+    def log(self, participant: str) -> Path:
+        """A participant's own log, on its own ground and not in the run directory."""
+        return self.root / ("" if self.pooled else f"site={participant}") / "site.log"
+
     def origins(self, participant: str) -> tuple[str, ...]:
         """The hospitals whose bags a participant scores."""
-        return self.hospitals if participant == POOLED else (participant,)
+        return self.hospitals if self.pooled else (participant,)
 
     def _data(self, bags: SiteBags) -> SiteData:
         data = self.config.data
@@ -120,12 +134,14 @@ def make_plan(config: Config, root: Path) -> Plan:
     dims = {name: bags.feature_dim for name, bags in sites.items()}
     if len(set(dims.values())) != 1:
         raise DataError(f"sites have features of different lengths: {dims}; embed them alike")
-    idle = _without_training(config, sites)
+    num_bags = {name: _num_bags(config, bags) for name, bags in sites.items()}
+    idle = [name for name, (num_train, _, _) in num_bags.items() if num_train == 0]
     hospitals = tuple(name for name in sorted(sites) if name not in idle)
     if not hospitals:
         raise DataError("no site has a case to train on; lower the number of folds")
     set_aside = (*_damaged(sites), *((name, _NO_TRAINING) for name in sorted(idle)))
-    return Plan(config, root, hospitals, set_aside, classes, next(iter(dims.values())))
+    dim, digest = next(iter(dims.values())), _digest(root, sites)
+    return Plan(config, root, hospitals, set_aside, classes, dim, num_bags, digest)
 
 
 _NO_TRAINING = SetAside(
@@ -134,13 +150,19 @@ _NO_TRAINING = SetAside(
 )
 
 
-def _without_training(config: Config, sites: Mapping[str, SiteBags]) -> set[str]:
-    data, seed = config.data, config.run.seed
-    return {
-        name
-        for name, bags in sites.items()
-        if not split(bags.entries, data.folds, data.fold, seed).train
-    }
+def _num_bags(config: Config, bags: SiteBags) -> tuple[int, int, int]:
+    data = config.data
+    parts = split(bags.entries, data.folds, data.fold, config.run.seed)
+    return len(parts.train), len(parts.validation), len(parts.test)
+
+
+def _digest(root: Path, sites: Mapping[str, SiteBags]) -> str:
+    """Cheap, from metadata: what a continued run must find unchanged."""
+    hasher = hashlib.sha256(recipe_digest(read_recipe(root)).encode())
+    for name, bags in sorted(sites.items()):
+        for e in bags.entries:
+            hasher.update(repr((name, e.slide_id, e.case_id, e.label, e.num_tiles)).encode())
+    return hasher.hexdigest()
 
 
 def _damaged(sites: Mapping[str, SiteBags]) -> list[tuple[str, SetAside]]:
@@ -185,7 +207,7 @@ class SiteHost:
                 if resume:
                     self._sites[name].resume()
             except Exception as error:
-                _log.warning("a site could not be opened", exc_info=True)
+                note_failure(plan.log(name))
                 self._failed[name] = failure_message(error)
 
     def answer(self, request: Request) -> bytes:
@@ -221,6 +243,7 @@ def run_in_process(
     plan: Plan, on_version: Callable[[VersionReport], object] = lambda report: None
 ) -> Outcome:
     """Train and evaluate without a cluster."""
+    torch.set_num_threads(1)  # before the server computes anything
     server, executor = plan.server(), InProcessExecutor(SiteHost(plan, plan.participants))
     for report in run_federation(server, executor):
         on_version(report)
@@ -233,7 +256,7 @@ def finish(plan: Plan, server: Server, executor: Executor) -> Outcome:
     fitting = [s for s in scores if len(s.best_version_O) == len(plan.origins(s.site))]
     reason = "its answer was refused: scores of other hospitals than its own"
     odd = [SiteLost(s.site, s.version, reason) for s in scores if all(s is not f for f in fitting)]
-    return Outcome(server, tuple(fitting), (*server.lost, *lost, *odd))
+    return Outcome(server, tuple(fitting), (*server.lost_before, *server.lost, *lost, *odd))
 
 
 def auc_rows(plan: Plan, scores: Iterable[Scores]) -> list[dict[str, Any]]:

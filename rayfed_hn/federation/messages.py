@@ -101,6 +101,8 @@ class Update:
         if not all(v >= 0 and float(v).is_integer() for v in whole):
             raise MessageError("version and num_steps must be whole numbers")
         auc = values["validation_auc"]
+        if not (math.isnan(auc) or 0 <= auc <= 1) or not math.isfinite(values["seconds"]):
+            raise MessageError("validation_auc must lie in 0 to 1 and seconds be finite")
         return cls(
             site=site,
             version=int(values["version"]),
@@ -120,6 +122,7 @@ class Scores:
     Attributes:
         site: Who sent it.
         version: Of the last network.
+        validation_auc: Of the last network, mean over origins; None where undefined.
         best_version_O: Version that each of its O origins chose on its validation bags, int64.
         origin_B: Which of the site's origins each bag is from (pooled training has several), int64.
         slide_B, case_B: Opaque numbers, int64.
@@ -129,6 +132,7 @@ class Scores:
 
     site: str
     version: int
+    validation_auc: float | None
     best_version_O: np.ndarray
     origin_B: np.ndarray
     slide_B: np.ndarray
@@ -149,8 +153,9 @@ class Scores:
     def to_bytes(self) -> bytes:
         """The message as it leaves the site."""
         versions = np.array([self.version, *self.best_version_O])
+        auc = np.array([math.nan if self.validation_auc is None else self.validation_auc])
         columns = {name: getattr(self, name).astype(kind) for name, kind in self._COLUMNS}
-        return _serialise({"versions": versions, **columns})
+        return _serialise({"versions": versions, "validation_auc": auc, **columns})
 
     @classmethod
     def from_bytes(cls, message: bytes, site: str) -> Scores:
@@ -162,9 +167,15 @@ class Scores:
         origin_B = columns["origin_B"]
         if len(versions) < 2 or ((origin_B < 0) | (origin_B >= len(versions) - 1)).any():
             raise MessageError("a bag is from an origin that is not declared")
-        if not (np.isfinite(columns["last_B"]).all() and np.isfinite(columns["best_B"]).all()):
-            raise MessageError("a score is not finite")
-        return cls(site, int(versions[0]), versions[1:], **columns)
+        auc = float(_expect(tensors, "validation_auc", np.float64, (1,))[0])
+        _within(columns["last_B"], 0, 1, "a score")
+        _within(columns["best_B"], 0, 1, "a score")
+        _within(columns["label_B"], 0, 1, "a label")
+        _within(versions[1:], 0, versions[0], "a best version")
+        if not math.isnan(auc):
+            _within(np.array([auc]), 0, 1, "the validation AUC")
+        version = int(versions[0])
+        return cls(site, version, None if math.isnan(auc) else auc, versions[1:], **columns)
 
 
 @dataclass(frozen=True)
@@ -206,10 +217,12 @@ def read_answer(request: Request, message: bytes) -> Event:
     try:
         failure = _open(message, 4 * request.parameters.size + 64 * MAX_BAGS).get("failure")
         if failure is not None:
-            code = int(failure[0]) if failure.shape == (1,) else -1
+            code = int(_expect({"failure": failure}, "failure", np.int64, (1,))[0])
             if not 0 <= code < len(_FAILURES):
                 raise MessageError("unknown failure code")
-            return SiteLost(site, version, f"{_FAILURES[code][1]}; its own log says why")
+            return SiteLost(
+                site, version, f"{_FAILURES[code][1]}; site.log beside its bags says why"
+            )
         if isinstance(request, EvaluateRequest):
             answer = Scores.from_bytes(message, site)
         else:
@@ -230,6 +243,11 @@ def _open(message: bytes, payload_limit: int) -> dict[str, np.ndarray]:
         return _parse(message)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise MessageError(f"message is not safetensors ({type(error).__name__})") from None
+
+
+def _within(values: np.ndarray, low: float, high: float, what: str) -> None:
+    if not ((values >= low) & (values <= high)).all():  # false for NaN too
+        raise MessageError(f"{what} is not within {low:g} to {high:g}")
 
 
 def _length(tensors: dict[str, np.ndarray], name: str) -> tuple[int, ...]:

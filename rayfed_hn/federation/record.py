@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import platform
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rayfed_hn.errors import DataError
+from rayfed_hn.federation.messages import Scores, SiteLost
 from rayfed_hn.federation.server import Server, VersionReport
 from rayfed_hn.files import write_atomically, write_text
 
@@ -30,21 +32,35 @@ LAST, BEST = "last", "best"
 class RunRecord:
     """Writes the directory of a training run and reads its checkpoint back."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, data_digest: str) -> None:
         self.folder = folder
+        self._data_digest = data_digest
         self._best_auc = -1.0
+        self._first_version = 0
         self._tensorboard: Any = None
 
     def resume(self, server: Server) -> bool:
         """Put the server where the last commit left it. Returns whether there was one.
 
         Metrics of versions that were never committed are dropped; they will be made again.
+
+        Raises:
+            DataError: The checkpoint is damaged or of another federation, or the bag store has
+                changed: other bags would be dealt to other folds, and test cases have been trained
+                on.
         """
         path = self._checkpoint(LAST)
         if not path.exists():
             return False
         tensors, about = _read_checkpoint(path)
-        server.resume(tensors, int(about["version"]))
+        if about["data"] != self._data_digest:
+            raise DataError(
+                f"data.bags: the bag store is not what it was when the run in {self.folder} began; "
+                "start again with another run.dir"
+            )
+        lost = [SiteLost(**loss) for loss in json.loads(about["lost"])]
+        server.resume(tensors, int(about["version"]), lost)
+        self._first_version = server.version
         self._best_auc = float(about["best_auc"])
         kept = [r for r in self._read_metrics() if r["version"] < server.version]
         self._write_metrics(kept)
@@ -59,15 +75,31 @@ class RunRecord:
         records = metric_records(report)
         self._append_metrics(records)
         self._to_tensorboard(records, report.mean_validation_auc)
-        mean_auc = report.mean_validation_auc
-        if mean_auc is not None and mean_auc >= self._best_auc:
-            # These AUCs belong to the version before, whose commit is still the last one on disk.
-            self._best_auc = mean_auc
-            self._save(BEST, *_read_checkpoint(self._checkpoint(LAST)))
+        # These AUCs belong to the version before, whose commit is still the last one on disk.
+        self._keep_if_best(report.mean_validation_auc)
         self._commit(server)
 
+    def finish(self, scores: Sequence[Scores]) -> None:
+        """Take the AUCs of the final version; without any ever, the last version is the best."""
+        defined = [s.validation_auc for s in scores if s.validation_auc is not None]
+        self._keep_if_best(sum(defined) / len(defined) if defined else None)
+        if not self._checkpoint(BEST).exists():
+            self._save(BEST, *_read_checkpoint(self._checkpoint(LAST)))
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+    def _keep_if_best(self, mean_auc: float | None) -> None:
+        if mean_auc is not None and mean_auc >= self._best_auc:
+            self._best_auc = mean_auc
+            self._save(BEST, *_read_checkpoint(self._checkpoint(LAST)))
+
     def _commit(self, server: Server) -> None:
-        about = {"version": str(server.version), "best_auc": repr(self._best_auc)}
+        about = {
+            "version": str(server.version),
+            "best_auc": repr(self._best_auc),
+            "data": self._data_digest,
+            "lost": json.dumps([asdict(loss) for loss in (*server.lost_before, *server.lost)]),
+        }
         self._save(LAST, server.rule.state(), about)
 
     def scores(self, records: Iterable[Mapping[str, Any]]) -> None:
@@ -77,11 +109,6 @@ class RunRecord:
             by_site.setdefault(record["site"], []).append(record)
         for site, rows in by_site.items():
             write_table(self.folder / "sites" / site / "scores.parquet", rows, drop=("site",))
-
-    def close(self) -> None:
-        """Flush what is still open."""
-        if self._tensorboard is not None:
-            self._tensorboard.close()
 
     def _checkpoint(self, name: str) -> Path:
         return self.folder / "checkpoints" / f"{name}.safetensors"
@@ -114,7 +141,10 @@ class RunRecord:
         if self._tensorboard is None:
             from torch.utils.tensorboard import SummaryWriter  # slow to import
 
-            self._tensorboard = SummaryWriter(str(self.folder / "tensorboard"))
+            self._tensorboard = SummaryWriter(
+                str(self.folder / "tensorboard"),
+                purge_step=self._first_version,  # events of versions that were never committed
+            )
         for record in records:
             for name in ("train_loss", "validation_auc", "validation_loss", "update_norm"):
                 if record[name] is not None:
@@ -122,6 +152,7 @@ class RunRecord:
                     self._tensorboard.add_scalar(tag, record[name], record["version"])
         if mean_auc is not None:
             self._tensorboard.add_scalar("validation_auc/mean", mean_auc, records[0]["version"])
+        self._tensorboard.flush()  # a committed version is never made again
 
 
 def metric_records(report: VersionReport) -> list[dict[str, Any]]:

@@ -45,6 +45,8 @@ class Server:
     Attributes:
         version: Versions made so far.
         lost: Losses in the order they happened.
+        lost_before: Losses before the run was continued; those sites are asked again, but the run
+            has missed them.
     """
 
     def __init__(self, rule: Rule, sites: Sequence[str], num_versions: int) -> None:
@@ -53,6 +55,7 @@ class Server:
         self.num_versions = num_versions
         self.version = 0
         self.lost: list[SiteLost] = []
+        self.lost_before: list[SiteLost] = []
         self._number = {site: i for i, site in enumerate(self.sites)}
         self._in_flight: dict[str, int] = {}
         self._buffer: dict[str, Update] = {}
@@ -112,11 +115,11 @@ class Server:
         self.version += 1
         return VersionReport(self.version, updates, len(self.alive))
 
-    def resume(self, state: Mapping[str, Tensor], version: int) -> None:
+    def resume(self, state: Mapping[str, Tensor], version: int, lost: Sequence[SiteLost]) -> None:
         """Go on from a committed version. Sites that were lost are asked again."""
         self.rule.load_state(state)
         self.version = version
-        self.lost = []
+        self.lost, self.lost_before = [], list(lost)
         self._in_flight.clear()
         self._buffer.clear()
 

@@ -6,8 +6,9 @@ its bytes travel.
 
 from __future__ import annotations
 
-import logging
+import os
 import time
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,6 @@ from rayfed_hn.privacy.mechanisms import PaperNoise
 from rayfed_hn.seeds import derive
 
 _BEST_SO_FAR = "best_so_far.safetensors"
-_log = logging.getLogger(__name__)
 
 
 class Site:
@@ -46,8 +46,8 @@ class Site:
         model: The network whose shapes a parameter vector fills.
         config: The run's configuration.
         num_steps: Local gradient steps per version.
-        releases: Whether its networks leave it, and so are noised. False for the baselines in
-            which nothing is shared (isolated) or nothing is private (pooled).
+        mechanism: What is done to its parameters before they leave it.
+        log: Where it writes down why it failed, for its own eyes; None: nowhere.
         folder: Where it keeps its state and networks; None keeps them in memory only.
         device: Where it trains.
     """
@@ -59,7 +59,8 @@ class Site:
         config: Config,
         *,
         num_steps: int,
-        releases: bool = True,
+        mechanism: PaperNoise,
+        log: Path | None = None,
         folder: Path | None = None,
         device: str = "cpu",
     ) -> None:
@@ -68,8 +69,8 @@ class Site:
         self._layout = ParameterLayout.of(model)
         self._config = config
         self._num_steps = num_steps
-        noise_scale = config.privacy.noise_scale if releases else 0.0
-        self._mechanism = PaperNoise(noise_scale, config.privacy.noise_source)
+        self._mechanism = mechanism
+        self._log = log
         self._folder = folder
         self._device = device
         self._best = BestVersions(len(data.origins))
@@ -88,7 +89,7 @@ class Site:
             return self._evaluate(request, parameters).to_bytes()
         except Exception as error:
             # The text may name a slide, so only a code crosses; the text stays at the site.
-            _log.warning("site could not answer version %d", request.version, exc_info=True)
+            note_failure(self._log)
             return failure_message(error)
 
     def _check(self, request: Request) -> Tensor:
@@ -123,12 +124,13 @@ class Site:
         )
 
     def _evaluate(self, request: EvaluateRequest, last: Tensor) -> Scores:
-        self._validate(request.version, last)
+        _, validation_auc = self._validate(request.version, last)
         test = self.data.test
         chosen = [best.choose(request.version, last) for best in self._best.by_origin]
         scores = Scores(
             site=self.data.name,
             version=request.version,
+            validation_auc=validation_auc,
             best_version_O=np.array([version for version, _ in chosen]),
             origin_B=_column(test, "origin"),
             slide_B=_column(test, "slide"),
@@ -178,6 +180,14 @@ class Site:
 
     def seed(self, purpose: str, version: int) -> int:
         return derive(self._config.run.seed, purpose, self.data.name, version)
+
+
+def note_failure(log: Path | None) -> None:
+    """Append the traceback of the current exception to a site's own log, which only it may read."""
+    if log is not None:
+        handle = os.open(log, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
+        with os.fdopen(handle, "a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}\n{traceback.format_exc()}\n")
 
 
 def _column(bags: tuple[SiteBag, ...], name: str) -> np.ndarray:

@@ -40,6 +40,9 @@ class _Sites:
             torch.cuda.set_per_process_memory_fraction(gpus)
         self._host = SiteHost(plan, names, folder, device, resume)
 
+    def ready(self) -> None:
+        """Answers once the actor has a place and its bags are open."""
+
     def answer(self, request: Request) -> bytes:
         return self._host.answer(request)
 
@@ -70,14 +73,15 @@ class _Centre:
     def __init__(self, plan: Plan, hosts: Mapping[str, Any], folder: Path, resume: bool) -> None:
         torch.set_num_threads(1)
         self._plan = plan
-        self._record = RunRecord(folder)
+        self._record = RunRecord(folder, plan.digest)
         self._server = plan.server()
-        if not (resume and self._record.resume(self._server)):
-            self._record.begin(self._server)
+        self._resume = resume
         self._executor = RayExecutor(hosts)
 
     def start(self) -> int:
-        """The version that the run starts or goes on from."""
+        """Take up the last commit, if asked to; returns the version to go on from."""
+        if not (self._resume and self._record.resume(self._server)):
+            self._record.begin(self._server)
         return self._server.version
 
     @ray.method(num_returns="streaming")
@@ -87,7 +91,7 @@ class _Centre:
             yield Progress(report.version, report.num_alive, report.mean_validation_auc)
         outcome = finish(self._plan, self._server, self._executor)
         self._record.scores(score_records(self._plan, outcome.scores))
-        self._record.close()
+        self._record.finish(outcome.scores)
         yield _result(self._plan, outcome)
 
 

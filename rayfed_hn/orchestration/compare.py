@@ -14,7 +14,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from rayfed_hn.bags import store
 from rayfed_hn.config import Config
-from rayfed_hn.errors import FederationError
+from rayfed_hn.errors import ConfigError, FederationError
 from rayfed_hn.evaluation.comparison import compare_methods, markdown_table
 from rayfed_hn.federation.cell import Cell, cells, fingerprint, run_cell
 from rayfed_hn.federation.experiment import make_plan
@@ -111,6 +111,11 @@ def _read(folder: Path, cell: Cell, mark: str) -> dict[str, Any] | None:
 
 
 def _reason(error: RayError) -> str:
-    if isinstance(error, RayTaskError) and error.cause is not None:
-        return f"{type(error.cause).__name__}: {error.cause}"
+    cause = error.cause if isinstance(error, RayTaskError) else None
+    if isinstance(cause, ConfigError | FederationError):
+        return str(cause)
+    if cause is not None:  # any other text may name a slide
+        return (
+            f"{type(cause).__name__}; 'rayfed-hn train' with this method, seed and fold says more"
+        )
     return f"its worker died ({type(error).__name__})"

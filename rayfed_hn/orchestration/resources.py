@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +31,8 @@ def connect(config: Config) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Otherwise Ray Data's own start of a worker prints a line that no user can act on.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    # Ray puts its own handler in place, which would end the process with another exit code.
+    on_terminate = signal.getsignal(signal.SIGTERM)
     address = os.environ.get("RAY_ADDRESS")
     ray.init(
         address=address or "local",
@@ -38,6 +42,8 @@ def connect(config: Config) -> Iterator[None]:
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_terminate)
     try:
         yield
     finally:

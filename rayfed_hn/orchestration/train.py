@@ -9,19 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError
+from ray.exceptions import RayError, RayTaskError
 
-from rayfed_hn.bags.store import SiteBags
 from rayfed_hn.config import Config
-from rayfed_hn.errors import FederationError
-from rayfed_hn.federation.data import load_site
+from rayfed_hn.errors import FederationError, RayfedError
 from rayfed_hn.federation.experiment import Plan, make_plan
 from rayfed_hn.federation.record import package_versions, write_summary
 from rayfed_hn.models.mil import widths
 from rayfed_hn.models.parameters import ParameterLayout
 from rayfed_hn.orchestration.actors import CentralActor, Progress, Result, SiteActor
 from rayfed_hn.orchestration.resources import START_SECONDS, divide
-from rayfed_hn.privacy.mechanisms import PaperNoise
 
 
 def train(
@@ -65,20 +62,36 @@ def _start(plan: Plan, folder: Path) -> tuple[Any, list[Any]]:
     ]
     hosts = {name: actor for names, actor in zip(shares, actors, strict=True) for name in names}
     centre = CentralActor.options(**asdict(centre_share)).remote(plan, hosts, folder, resume)
-    try:
-        ray.get(centre.start.remote(), timeout=START_SECONDS)
-    except GetTimeoutError:
+    starting = [centre.start.remote(), *(actor.ready.remote() for actor in actors)]
+    _, waiting = ray.wait(starting, num_returns=len(starting), timeout=START_SECONDS)
+    if waiting:
         raise FederationError(
-            f"the central actor did not start within {START_SECONDS:.0f} s: the cluster has no "
-            f"room for {num_hosts} site actors with {host_share.num_cpus:g} CPU each; lower "
-            "resources.num_hosts"
-        ) from None
+            f"{len(waiting)} of {len(starting)} actors did not start within {START_SECONDS:.0f} s: "
+            f"the cluster has no room for {num_hosts} site actors with {host_share.num_cpus:g} CPU "
+            f"and {host_share.num_gpus:g} GPU each; lower resources.num_hosts, or wait for others"
+        )
+    _get(starting[0])  # a site actor that failed is lost at its first request, and said to be
     return centre, actors
+
+
+def _get(reference: Any) -> Any:
+    """The central actor's answer, or its error as it was raised there, without Ray's traceback."""
+    try:
+        return ray.get(reference)
+    except RayTaskError as error:
+        if isinstance(error.cause, RayfedError):
+            raise error.cause from None
+        raise FederationError(f"the central actor failed: {error.cause!r}") from error
+    except RayError as error:
+        raise FederationError(
+            f"the central actor died ({type(error).__name__}); run.resume=true goes on from the "
+            "last commit"
+        ) from error
 
 
 def _run(centre: Any, on_version: Callable[[Progress], object]) -> Result:
     for reference in centre.run.remote():
-        news: Progress | Result = ray.get(reference)
+        news: Progress | Result = _get(reference)
         if isinstance(news, Result):
             return news
         on_version(news)
@@ -103,8 +116,8 @@ def _summary(plan: Plan, result: Result, seconds: float) -> dict[str, Any]:
         "hidden_dim": hidden,
         "attention_dim": attention,
         "classes": list(plan.classes),
-        "noise_scale": config.privacy.noise_scale,
-        "privacy": PaperNoise(config.privacy.noise_scale, config.privacy.noise_source).describe(),
+        "noise_scale": plan.mechanism().noise_scale,
+        "privacy": plan.mechanism().describe(),
         "lost_sites": [asdict(loss) for loss in result.lost],
         "set_aside": [
             {"site": name, "reason": why.reason, "remedy": why.remedy}
@@ -117,16 +130,13 @@ def _summary(plan: Plan, result: Result, seconds: float) -> dict[str, Any]:
 
 
 def _site_summary(plan: Plan, result: Result, name: str) -> dict[str, Any]:
-    data = plan.config.data
-    bags = load_site(
-        SiteBags(plan.root, name), plan.classes, data.folds, data.fold, plan.config.run.seed
-    )
+    num_train, num_validation, num_test = plan.num_bags[name]
     aucs = {row["readout"]: row["auc"] for row in result.rows if row["site"] == name}
     return {
         "site": name,
-        "num_train": len(bags.train),
-        "num_validation": len(bags.validation),
-        "num_test": len(bags.test),
+        "num_train": num_train,
+        "num_validation": num_validation,
+        "num_test": num_test,
         "auc_last": aucs["last"],
         "auc_best": aucs["best"],
         "best_version": result.best_versions.get(name),

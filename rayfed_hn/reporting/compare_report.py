@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 from rayfed_hn.evaluation.comparison import HYPERNETWORK
@@ -17,6 +16,7 @@ from rayfed_hn.reporting.compare_figures import (
     under,
 )
 from rayfed_hn.reporting.run_files import Run
+from rayfed_hn.reporting.troubles import troubles
 
 _COLUMNS = (
     "method",
@@ -34,7 +34,7 @@ def parts(run: Run) -> page.Parts:
     """Return what a report shows of a comparison."""
     return page.Parts(
         verdict(run),
-        tuple(_troubles(run)),
+        troubles(run.summary),
         _main_table(run),
         tuple(results(run)),
         tuple(_more(run)),
@@ -61,23 +61,6 @@ def verdict(run: Run) -> str:
         f"over {subject.get('num_sites')} sites and {subject.get('num_splits')} splits"
     )
     return sentence + (": " + "; ".join(claims) if claims else "") + "."
-
-
-def _troubles(run: Run) -> list[str]:
-    """List what failed, was lost or could not train, alike ones together."""
-    lines = [
-        f"{cell.get('method')}, seed {cell.get('seed')}, fold {cell.get('fold')} failed: "
-        f"{cell.get('reason', 'no reason given')}"
-        for cell in run.summary["failed_cells"]
-    ]
-    lost = Counter(
-        (str(loss.get("site")), str(loss.get("reason", "no reason given")))
-        for loss in run.summary.get("lost_sites", [])
-    )
-    lines += [f"{site} was lost in {n} cell(s): {why}" for (site, why), n in lost.items()]
-    idle = Counter(str(r.get("site")) for r in run.summary.get("without_training", []))
-    lines += [f"{site} had no case to train on in {n} cell(s)" for site, n in idle.items()]
-    return lines
 
 
 def _main_table(run: Run) -> str:

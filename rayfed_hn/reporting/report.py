@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rayfed_hn.errors import DataError
 from rayfed_hn.files import write_text
 from rayfed_hn.reporting import compare_report, page, train_report
 from rayfed_hn.reporting.run_files import Run, read_run
+from rayfed_hn.reporting.troubles import NO_REASON, troubles
 
 _PARTS: dict[str, Callable[[Run], page.Parts]] = {
     "train": train_report.parts,
@@ -27,7 +28,7 @@ def write_report(run_dir: Path) -> Path:
     """Write ``report.html`` into a run directory and return its path.
 
     Args:
-        run_dir: Of a finished ``train`` or ``compare``.
+        run_dir: Of a finished ``train`` or ``compare``, or one that failed (also ``embed``).
 
     Raises:
         DataError: A file is missing or broken, or the run is of another verb; says what to do.
@@ -47,27 +48,53 @@ def write_report(run_dir: Path) -> Path:
 
 def render(run: Run) -> str:
     """Return the page of a run: the answer first, then what it rests on."""
+    if run.failed:
+        return _failure(run)
     parts = _PARTS[run.verb](run)
-    incomplete = run.summary["status"] != "complete"
-    title = f"{run.verb}: {run.folder.resolve().name}"
-    found = list(parts.troubles)
-    hidden = len(found) - _MAX_TROUBLES
-    listed = found if hidden <= 0 else [*found[:_MAX_TROUBLES], f"and {hidden} more"]
-    if incomplete and not listed:
+    listed = _shortened(parts.troubles)
+    if run.summary["status"] != "complete" and not listed:
         listed = [f"summary.json says '{run.summary['status']}' and gives no reason"]
-    return page.page(
-        f"rayfed_hn {title}",
-        [
-            f"<header><h1>{page.escape(title)}</h1>{page.paragraph(_what_was_run(run))}</header>",
-            page.paragraph(parts.verdict, "verdict"),
-            page.trouble("Not everything went through", listed),
-            parts.table,
-            page.figures(parts.figures),
-            *parts.more,
-            _how_to_repeat(run),
-            page.section("Limits", page.paragraph(LIMITS)),
-        ],
+    text = (
+        "With the same bag store and the versions below, this makes the same numbers on the same "
+        "kind of machine. config.yaml lies beside this page and holds every setting:"
     )
+    body = [
+        page.paragraph(parts.verdict, "verdict"),
+        page.trouble("Not everything went through", listed),
+        parts.table,
+        page.figures(parts.figures),
+        *parts.more,
+        _how_to_repeat(run, "How to repeat it", text),
+        page.section("Limits", page.paragraph(LIMITS)),
+    ]
+    return _page(run, _what_was_run(run), body)
+
+
+def _failure(run: Run) -> str:
+    """Return the page of a run that failed: why, and how to run it again."""
+    found = troubles(run.summary)
+    reason = run.summary.get("reason") or run.summary.get("error")
+    because = f": {str(reason).rstrip('.')}" if reason else "" if found else f": {NO_REASON}"
+    text = "Mend the cause first. config.yaml lies beside this page and holds every setting:"
+    body = [
+        page.paragraph(f"This run of {run.verb} failed{because}. It has no results.", "verdict"),
+        page.trouble("What went wrong", _shortened(found)),
+        _how_to_repeat(run, "How to run it again", text),
+    ]
+    seconds = run.summary.get("seconds")
+    after = "" if seconds is None else f" after {_duration(float(seconds))}"
+    return _page(run, f"failed{after}", body)
+
+
+def _page(run: Run, subtitle: str, body: Sequence[str]) -> str:
+    title = f"{run.verb}: {run.folder.resolve().name}"
+    header = f"<header><h1>{page.escape(title)}</h1>{page.paragraph(subtitle)}</header>"
+    return page.page(f"rayfed_hn {title}", [header, *body])
+
+
+def _shortened(lines: Sequence[str]) -> list[str]:
+    hidden = len(lines) - _MAX_TROUBLES
+    return [*lines[:_MAX_TROUBLES], *([f"and {hidden} more"] if hidden > 0 else [])]
 
 
 def _what_was_run(run: Run) -> str:
@@ -91,16 +118,12 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _how_to_repeat(run: Run) -> str:
+def _how_to_repeat(run: Run, title: str, text: str) -> str:
     command = f"rayfed-hn {run.verb} config.yaml run.dir={shlex.quote(run.folder.name + '-again')}"
-    text = (
-        "With the same bag store and the versions below, this makes the same numbers on the same "
-        "kind of machine. config.yaml lies beside this page and holds every setting:"
-    )
     return page.section(
-        "How to repeat it",
+        title,
         page.paragraph(text),
         page.code(command),
         page.details("config.yaml", page.code(run.config_text)),
-        page.details("Versions", page.pairs(run.summary["versions"])),
+        page.details("Versions", page.pairs(run.summary.get("versions", {}))),
     )

@@ -16,26 +16,28 @@ import yaml
 
 from rayfed_hn.errors import DataError
 
-_COMMON = ("status", "classes", "seconds", "versions")
+_COMMON = ("status", "classes", "seconds", "versions", "lost_sites", "set_aside")
 _NEEDED = {
-    "train": (*_COMMON, "method", "sites", "num_versions", "num_parameters", "lost_sites"),
+    "train": (*_COMMON, "method", "sites", "num_versions", "num_parameters"),
     "compare": (*_COMMON, "table", "per_site", "differences", "methods", "failed_cells"),
 }
+_MAY_FAIL = (*_NEEDED, "embed")  # verbs whose failure is reported; without results
 _SCORE_COLUMNS = ("case", "label", "readout", "score")
+_FAILED = "failed"
 _METRICS = ("train_loss", "validation_auc", "validation_loss", "update_norm")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run.
+    """A run that finished or failed.
 
     Attributes:
         folder: The run directory.
-        verb: ``train`` or ``compare``.
+        verb: ``train`` or ``compare``; of a failed run also ``embed``.
         summary: ``summary.json``.
         config: ``config.yaml``.
         config_text: The same as text.
-        metrics: ``metrics.jsonl``; undefined values are NaN.
+        metrics: ``metrics.jsonl``; undefined values are NaN. Empty of a failed run.
     """
 
     folder: Path
@@ -45,6 +47,11 @@ class Run:
     config_text: str
     metrics: tuple[Mapping[str, Any], ...]
 
+    @property
+    def failed(self) -> bool:
+        """Whether the run ended without results; then its summary holds little but reasons."""
+        return self.summary["status"] == _FAILED
+
     def knob(self, section: str, name: str) -> Any:
         """Return a value of the configuration, None where it is not there."""
         values = self.config.get(section)
@@ -52,7 +59,7 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run directory of train or compare.
+    """Read a run directory of train or compare, or of any of them and embed that failed.
 
     Raises:
         DataError: A file is missing or broken, or the run is of another verb; says what to do.
@@ -66,7 +73,8 @@ def read_run(folder: Path) -> Run:
         raise _broken(path, error) from error
     if not isinstance(config, Mapping):
         raise _broken(path, "it holds no sections")
-    metrics = _read_metrics(folder / "metrics.jsonl")
+    failed = summary["status"] == _FAILED
+    metrics = () if failed else _read_metrics(folder / "metrics.jsonl")
     return Run(folder, summary["verb"], summary, config, text, metrics)
 
 
@@ -103,6 +111,8 @@ def _read_summary(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise _broken(path, error) from error
     verb = summary.get("verb") if isinstance(summary, dict) else None
+    if verb in _MAY_FAIL and summary.get("status") == _FAILED:
+        return summary
     if verb not in _NEEDED:
         raise DataError(
             f"{path} is of {verb!r}; a report is made of a run directory of train or compare "

@@ -14,6 +14,7 @@ from rayfed_hn.reporting import page
 from rayfed_hn.reporting.figures import Line, Roc, line_chart, roc_panels
 from rayfed_hn.reporting.run_files import Run, read_scores
 from rayfed_hn.reporting.theme import SERIES
+from rayfed_hn.reporting.troubles import troubles
 
 _MAX_PANELS = 12  # sites in a picture or in the first table; of more, the lowest
 _LEVEL = 0.95
@@ -38,7 +39,7 @@ def parts(run: Run) -> page.Parts:
         _site_curves(run, "train_loss", "Training loss", "cross-entropy"),
     )
     return page.Parts(
-        _verdict(run), tuple(_troubles(run)), _main_table(run, tested), pictures, tuple(_more(run))
+        _verdict(run), troubles(run.summary), _main_table(run, tested), pictures, tuple(_more(run))
     )
 
 
@@ -57,20 +58,6 @@ def _verdict(run: Run) -> str:
         f"Mean site test AUC {number(mean)} {made}, at {len(defined)} of {len(aucs)} sites"
         f"{spread if defined[best] > defined[worst] else ''}."
     )
-
-
-def _troubles(run: Run) -> list[str]:
-    """List lost sites and whatever was set aside."""
-    lost = [
-        f"{loss.get('site')} was lost at version {loss.get('version')}: {loss.get('reason')}"
-        for loss in run.summary["lost_sites"]
-    ]
-    aside = [
-        f"{item.get('site') or item.get('slide_id') or 'one'} was set aside: {item.get('reason')} "
-        f"({item.get('remedy')})"
-        for item in run.summary.get("set_aside", [])
-    ]
-    return lost + aside
 
 
 def _main_table(run: Run, tested: Mapping[str, _Tested]) -> str:
@@ -118,20 +105,34 @@ def _more(run: Run) -> list[str]:
         _site_curves(run, "validation_loss", "Validation loss", "cross-entropy"),
         _site_curves(run, "update_norm", "Size of updates", "norm of a site's update"),
     ]
-    noise = run.summary.get("noise_scale", 0)
     facts = {
         "method": run.summary["method"],
         "versions": run.summary["num_versions"],
         "parameters of a network": f"{run.summary['num_parameters']:,}",
-        "noise on released networks": f"{noise:g} standard deviations of every weight tensor; "
-        "no formal guarantee"
-        if noise
-        else "none",
+        "noise on released networks": _noise(run.summary.get("privacy")),
     }
     return [
         page.section("Training", page.figures(pictures)),
         page.section("Model and privacy", page.pairs(facts)),
     ]
+
+
+def _noise(privacy: Mapping[str, Any] | None) -> str:
+    """Say what was done to networks before they left a site, and what that promises."""
+    if not privacy:
+        return "not recorded"
+    guarantee = privacy.get("formal_guarantee", "none")
+    promise = "no formal guarantee" if guarantee == "none" else f"formal guarantee: {guarantee}"
+    if privacy["mechanism"] == "none":
+        return f"no noise was applied; {promise}"
+    if privacy["mechanism"] != "paper":
+        return f"mechanism '{privacy['mechanism']}'; {promise}"
+    words = [
+        f"{privacy['noise_scale']:g} standard deviations of every weight tensor, none on biases"
+    ]
+    if privacy.get("noise_source") == "seeded":
+        words.append("drawn from run.seed (for simulations only)")
+    return "; ".join([*words, promise])
 
 
 def _readout(run: Run) -> str:
@@ -210,5 +211,5 @@ _CAPTIONS = {
     "validation_auc": "Of the network that a site received, on its validation bags.",
     "train_loss": "Mean over the local steps that follow a version.",
     "validation_loss": "Of the network that a site received.",
-    "update_norm": "Of what a site sent, noise included.",
+    "update_norm": "Of what a site sent, any noise included.",
 }

@@ -94,6 +94,24 @@ def test_unusable_features_are_set_aside(
         _read(_write(tmp_path / "a.h5", **datasets))
 
 
+@pytest.mark.parametrize("name", ["features", "coords"])
+def test_virtual_datasets_read_no_other_file(tmp_path: Path, name: str) -> None:
+    values: dict[str, Any] = {"features": FEATURES, "coords": COORDS.astype(np.float32)}
+    secret = _write(tmp_path / "secret.h5", **values)
+    whole = values.pop(name)
+    path = _write(tmp_path / "a.h5", **values)
+    layout = h5py.VirtualLayout(whole.shape, whole.dtype)
+    layout[...] = h5py.VirtualSource(secret, name, whole.shape)
+    with h5py.File(path, "a") as file:
+        file.create_virtual_dataset(name, layout)
+        assert (file[name][()] == whole).all()  # type: ignore[index]
+    with pytest.raises(SetAside, match=f"no dataset '{name}'"):
+        _read(path)
+    if name == "features":
+        with pytest.raises(SetAside, match="no dataset"):
+            read_h5_width(path)
+
+
 def test_damaged_files_are_set_aside(tmp_path: Path) -> None:
     whole = _write(tmp_path / "a.h5", features=np.ones((1000, 30))).read_bytes()
     for share in (0.0, 0.01, 0.5, 0.99):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -50,7 +51,7 @@ def scores(**changes: np.ndarray) -> Scores:
         "last_B": share,
         "best_B": share,
     }
-    return Scores("north", 3, **(values | changes))
+    return Scores("north", 3, 0.75, **(values | changes))  # type: ignore[arg-type]
 
 
 def test_an_update_survives_the_border() -> None:
@@ -82,13 +83,16 @@ def test_scores_survive_the_border() -> None:
         (update(num_steps=float("nan")).to_bytes(), "whole numbers"),
         (save({"update": np.zeros(P, np.float32)}), "lacks 'scalars'"),
         (save({"failure": np.array([99])}), "unknown failure code"),
+        (save({"failure": np.array([np.nan])}), "expected int64"),
+        (update(validation_auc=float("inf")).to_bytes(), "within 0 to 1|lie in 0 to 1"),
+        (update(seconds=float("nan")).to_bytes(), "seconds be finite"),
     ],
 )
 def test_a_bad_update_loses_its_site_with_a_reason(message: bytes, words: str) -> None:
     event = read_answer(REQUEST, message)
     assert isinstance(event, SiteLost)
     assert (event.site, event.version) == ("north", 3)
-    assert words in event.reason
+    assert re.search(words, event.reason)
 
 
 def test_an_oversized_message_is_refused_unread() -> None:
@@ -110,7 +114,10 @@ def test_scores_do_not_pass_for_an_update_nor_the_reverse() -> None:
         ({"origin_B": np.array([0, -1, 0])}, "not declared"),
         ({"best_version_O": np.array([], np.int64)}, "not declared"),
         ({"label_B": np.array([0, 1])}, "expected"),
-        ({"last_B": np.array([0, np.nan, 0], np.float32)}, "not finite"),
+        ({"last_B": np.array([0, np.nan, 0], np.float32)}, "a score is not within 0 to 1"),
+        ({"best_B": np.array([0, 7, 0], np.float32)}, "a score is not within 0 to 1"),
+        ({"label_B": np.array([0, 1, 7])}, "a label is not within 0 to 1"),
+        ({"best_version_O": np.array([4])}, "a best version is not within 0 to 3"),
     ],
 )
 def test_bad_scores_lose_their_site_with_a_reason(changes: dict, words: str) -> None:
@@ -147,3 +154,23 @@ def test_no_damaged_update_crashes_the_server(data: st.DataObject) -> None:
         message[data.draw(st.integers(0, len(message) - 1))] = data.draw(st.integers(0, 255))
     event = read_answer(REQUEST, bytes(message))
     assert isinstance(event, SiteLost) or np.isfinite(event.update).all()  # type: ignore[union-attr]
+
+
+SHAPES = st.sampled_from([(), (0,), (1,), (2,), (3,), (6,), (2, 3)])
+NAMES = ("update", "scalars", "failure", "versions", "validation_auc", "label_B", "origin_B")
+
+
+@st.composite
+def tensors(draw: st.DrawFn) -> np.ndarray:
+    kind = draw(st.sampled_from(["f4", "f8", "i8", "u1"]))
+    value = draw(st.sampled_from([0, 1, 3, 99, -1, np.nan, np.inf]))
+    number = 0 if kind in ("i8", "u1") and (not np.isfinite(value) or value < 0) else value
+    return np.full(draw(SHAPES), number, dtype=kind)
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), tensors()), st.booleans())
+def test_no_well_formed_message_of_the_wrong_kind_crashes_the_server(
+    content: dict[str, np.ndarray], evaluating: bool
+) -> None:
+    ask = EvaluateRequest("north", 3, REQUEST.parameters) if evaluating else REQUEST
+    assert isinstance(read_answer(ask, save(content)), SiteLost | Update)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -89,3 +90,29 @@ def test_the_positive_label_can_be_chosen(bag_root: Path) -> None:
     assert make_plan(load(), bag_root).classes == ("normal", "tumour")
     chosen = make_plan(load(None, ["data.positive_label=normal"]), bag_root)
     assert chosen.classes == ("tumour", "normal")
+
+
+def test_a_hospital_may_be_called_pooled(own_root: Path) -> None:
+    for entry in store.SiteBags(own_root, "west").entries:
+        bag = replace(store.SiteBags(own_root, "west").load(0), slide_id=entry.slide_id)
+        store.write(own_root, replace(bag, site="pooled", case_id=f"pooled-{entry.slide_id}"))
+    shutil.rmtree(own_root / "site=west")
+    outcome = run_in_process(make_plan(load(None, [*SHORT, "method.name=fedavg"]), own_root))
+    assert not outcome.lost
+    assert [scores.site for scores in outcome.scores] == ["north", "pooled", "south"]
+
+
+def test_why_a_site_failed_is_written_beside_its_bags_for_it_alone(own_root: Path) -> None:
+    plan = make_plan(load(None, SHORT), own_root)
+    for entry in store.SiteBags(own_root, "south").entries:
+        entry.path.write_bytes(b"")
+    run_in_process(plan)
+    log = own_root / "site=south" / "site.log"
+    assert "DataError" in log.read_text()
+    assert log.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(("method", "noise"), [("hypernetwork", 0.1), ("local", 0), ("pooled", 0)])
+def test_the_stated_noise_is_the_one_applied(bag_root: Path, method: str, noise: float) -> None:
+    words = [*SHORT, f"method.name={method}", "privacy.noise_scale=0.1"]
+    assert make_plan(load(None, words), bag_root).mechanism().noise_scale == noise

@@ -149,7 +149,7 @@ def test_scores_during_training_are_an_error() -> None:
 
     class Confused(Scripted):
         def next_event(self) -> Event:
-            return Scores("a", 0, empty, empty, empty, empty, empty, empty, empty)
+            return Scores("a", 0, None, empty, empty, empty, empty, empty, empty, empty)
 
     server = Server(FedAvg(torch.zeros(2)), SITES, 1)
     with pytest.raises(FederationError, match="sent scores during training"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 import ray
 from safetensors.torch import load_file
 
+from rayfed_hn.bags import store
 from rayfed_hn.config import Config
+from rayfed_hn.errors import DataError
 from rayfed_hn.federation.experiment import auc_rows, make_plan, run_in_process
 from rayfed_hn.loading import load
 from rayfed_hn.orchestration import train as train_module
@@ -72,6 +75,7 @@ def test_the_run_directory_holds_what_happened(whole: tuple[Path, dict[str, Any]
         (v, s) for v in range(3) for s in ("north", "south", "west")
     }
     assert list((folder / "tensorboard").iterdir())
+    assert (folder / "checkpoints" / "best.safetensors").exists()
     for site in ("north", "south", "west"):
         scores = pq.read_table(folder / "sites" / site / "scores.parquet").to_pylist()
         assert {s["readout"] for s in scores} == {"last", "best"}
@@ -94,10 +98,17 @@ def test_a_resumed_run_is_the_undisturbed_one(
         if news.version == 1:
             raise Cut
 
+    bags = shutil.copytree(bag_root, tmp_path / "bags")
     with pytest.raises(Cut):
-        train(config(ONE_HOST), bag_root, tmp_path, interrupt)
-    summary, news = run(bag_root, tmp_path, ONE_HOST, "run.resume=true")
-    assert 0 < len(news) < 3
+        train(config(ONE_HOST), bags, tmp_path, interrupt)
+    # Another bag would deal the cases anew, and test cases would have been trained on.
+    moved = store.SiteBags(bags, "north").entries[0].path
+    moved.rename(moved.with_suffix(".away"))
+    with pytest.raises(DataError, match=r"data\.bags: the bag store is not what it was"):
+        run(bags, tmp_path, ONE_HOST, "run.resume=true", f"run.dir={tmp_path}")
+    moved.with_suffix(".away").rename(moved)
+    summary, news = run(bags, tmp_path, ONE_HOST, "run.resume=true", f"run.dir={tmp_path}")
+    assert len(news) < 3
     assert summary["digest"] == whole[1]["digest"]
     assert summary["sites"] == whole[1]["sites"]
     assert timeless_metrics(tmp_path) == timeless_metrics(whole[0])
@@ -124,4 +135,11 @@ def test_a_site_whose_actor_dies_is_lost_and_the_others_go_on(
     assert (summary["status"], summary["exit_code"]) == ("degraded", 3)
     assert [loss["site"] for loss in summary["lost_sites"]] == ["south"]
     assert "died" in summary["lost_sites"][0]["reason"]
+    # Going on with a finished run does not make its losses undone.
+    words = ["resources.num_hosts=2", "run.resume=true", f"run.dir={tmp_path}"]
+    monkeypatch.setattr(train_module, "_start", original)
+    again, news = run(bag_root, tmp_path, *words)
+    assert not news
+    assert again["lost_sites"] == summary["lost_sites"]
+    assert again["exit_code"] == 3
     assert {s["site"] for s in summary["sites"] if s["auc_last"] is not None} == {"north", "west"}

@@ -96,7 +96,12 @@ def make_train_run(folder: Path, sites: Sequence[str] = SITES, num_bags: int = 1
         "num_versions": 12,
         "num_parameters": 788_739,
         "classes": ["normal", "tumour"],
-        "noise_scale": 0.1,
+        "privacy": {
+            "mechanism": "paper",
+            "noise_scale": 0.1,
+            "noise_source": "seeded",
+            "formal_guarantee": "none",
+        },
         "lost_sites": [{"site": sites[0], "version": 5, "reason": "no answer in time"}],
         "set_aside": [],
         "seconds": 183.4,
@@ -137,7 +142,7 @@ def make_compare_run(
         **compare_methods(rows, scores),
         "failed_cells": failed if "fedavg" in methods else [],
         "lost_sites": [],
-        "without_training": [],
+        "set_aside": [],
         "seconds": 2_613.0,
         "versions": VERSIONS,
     }

@@ -142,8 +142,26 @@ def test_a_training_run_names_the_lost_site_and_gives_intervals(reported_train: 
     assert "Cedar Hospital was lost at version 5: no answer in time" in found
     assert "at 4 of 5 sites" in found
     assert re.search(r"Lakeside 41 10 14 0\.\d{3} 0\.\d{3} to (0|1)\.\d{3}", found)
-    assert "0.1 standard deviations of every weight tensor; no formal guarantee" in found
+    assert "0.1 standard deviations of every weight tensor, none on biases; drawn from" in found
+    assert "no formal guarantee" in found
     assert "rayfed-hn train config.yaml run.dir=train-again" in found
+
+
+@pytest.mark.parametrize(
+    ("privacy", "words"),
+    [
+        ({"mechanism": "none", "formal_guarantee": "none"}, "no noise was applied"),
+        ({"mechanism": "new", "formal_guarantee": "(1, 0)-DP"}, "formal guarantee: (1, 0)-DP"),
+        (None, "not recorded"),
+    ],
+)
+def test_noise_is_stated_as_the_run_describes_it(
+    train_run: Path, privacy: dict[str, str] | None, words: str
+) -> None:
+    _change(train_run, privacy=privacy, noise_scale=0.3)
+    found = _words(_page(train_run)[1])
+    assert f"noise on released networks {words}" in found.replace("mechanism 'new'; ", "")
+    assert "standard deviations" not in found
 
 
 def test_sites_with_hostile_names_are_drawn(tmp_path: Path) -> None:
