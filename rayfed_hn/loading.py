@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rayfed_hn.config import Config
 from rayfed_hn.errors import ConfigError
+from rayfed_hn.trees import flatten
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Confi
     """
     merged = OmegaConf.structured(Config)
     if path is not None:
-        for key, value in _flatten(_read_yaml(Path(path))):
+        for key, value in flatten(_read_yaml(Path(path))):
             merged = _set(merged, key, value, f"in {path}")
     for word in overrides:
         key, value = _parse_word(word)
@@ -119,14 +120,6 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"configuration file {path} must hold sections such as 'data:'")
     return content
-
-
-def _flatten(tree: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from _flatten(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _parse_word(word: str) -> tuple[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -12,6 +11,7 @@ from rayfed_hn.config import Config
 from rayfed_hn.errors import ConfigError
 from rayfed_hn.files import write_text
 from rayfed_hn.loading import to_yaml
+from rayfed_hn.trees import flatten
 
 # What may change between a run and its continuation: where it runs, not what it computes.
 _MAY_CHANGE = ("run.dir", "run.resume", "resources.")
@@ -38,21 +38,11 @@ def claim(folder: Path, config: Config, *, resume: bool) -> None:
 
 
 def _check_same(path: Path, config: Config) -> None:
-    found = _flat(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    asked = _flat(asdict(config))
+    found = dict(flatten(yaml.safe_load(path.read_text(encoding="utf-8")) or {}))
+    asked = dict(flatten(asdict(config)))
     for key in sorted(found.keys() | asked.keys()):
         if not key.startswith(_MAY_CHANGE) and found.get(key) != asked.get(key):
             raise ConfigError(
                 f"{key}: got {asked.get(key)!r}, but the run in {path.parent} has "
                 f"{found.get(key)!r}; continue with the same value or give another run.dir"
             )
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat

@@ -19,6 +19,7 @@ from rayfed_hn.bags.bag import Bag
 from rayfed_hn.bags.entry import BagEntry, content_digest, read_bag, read_entry, write_entry
 from rayfed_hn.errors import DataError
 from rayfed_hn.files import write_text
+from rayfed_hn.trees import flatten
 
 __all__ = [
     "BagEntry",
@@ -84,7 +85,7 @@ def read_recipe(root: Path) -> dict[str, Any]:
 
 
 def _compare(root: Path, found: dict[str, Any], asked: dict[str, Any]) -> None:
-    have, want = _flat(found), _flat(asked)
+    have, want = dict(flatten(found)), dict(flatten(asked))
     names = sorted(k for k in have.keys() | want.keys() if have.get(k) != want.get(k))
     if names:
         what = "; ".join(f"{k}: {have.get(k)!r} there, {want.get(k)!r} asked for" for k in names)
@@ -92,16 +93,6 @@ def _compare(root: Path, found: dict[str, Any], asked: dict[str, Any]) -> None:
             f"{root} holds bags of another recipe ({what}); give data.bags another folder, or "
             "delete this one"
         )
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
 
 
 def _entry_path(root: Path, site: str, slide_id: str) -> Path:
