@@ -121,7 +121,12 @@ class TrainingConfig:
     """Training at a site between two versions: one bag a step, fresh Adam, cross-entropy."""
 
     steps: int = _knob(40, "gradient steps of a site per version", at_least=1)
-    learning_rate: float = _knob(2e-4, "Adam's learning rate at the sites", above=0)
+    learning_rate: float | None = _knob(
+        None,
+        "Adam's learning rate at the sites (default: 2e-4 at the paper's width of 512, and in "
+        "inverse proportion to the width elsewhere)",
+        above=0,
+    )
     weight_decay: float = _knob(1e-5, "Adam's weight decay at the sites", at_least=0)
     class_balanced: bool = _knob(True, "draw bags so that both classes are equally frequent")
 

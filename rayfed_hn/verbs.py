@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rayfed_hn.slides.outcome import EmbedReport, SlideOutcome
 
 # What the demo changes about the defaults, so that it says something within minutes.
-DEMO_WORDS = ("embed.tile_px=128", "training.learning_rate=0.001", "compare.seeds=2")
+DEMO_WORDS = ("embed.tile_px=128", "compare.seeds=2")
 
 
 def demo(words: Sequence[str]) -> int:
@@ -61,7 +61,8 @@ def embed(words: Sequence[str]) -> int:
     require(config.data.bags, "data.bags", "give the folder to write bags to, data.bags=FOLDER")
     if config.embed.weights is not None:
         _existing(config.embed.weights, "embed.weights", "give torchvision's ResNet-50 weight file")
-    _read_manifest(config)  # what is wrong with it as a whole is said before anything starts
+    with _before_anything_starts():
+        _read_manifest(config)
     folder = _run_dir(config, "embed")
     with _resumable("the same command goes on: slides in the store are skipped"), _connect(config):
         summary = _embed(config, folder)
@@ -76,7 +77,9 @@ def train(words: Sequence[str]) -> int:
 
     config = _config(words)
     root = _bags(config)
-    make_plan(config, root)
+    with _before_anything_starts():
+        plan = make_plan(config, root)
+    _print_classes(plan.classes)
     folder = _run_dir(config, "train")
     total = config.rounds.num_versions
     with _resumable(_go_on(folder)), _connect(config), bar("versions", total) as progress:
@@ -97,7 +100,9 @@ def compare(words: Sequence[str]) -> int:
     from rayfed_hn.federation.experiment import make_plan
 
     config = _config(words)
-    make_plan(config, _bags(config))
+    with _before_anything_starts():
+        plan = make_plan(config, _bags(config))
+    _print_classes(plan.classes)
     folder = _run_dir(config, "compare")
     with _resumable(_go_on(folder)), _connect(config):
         summary = _compare(config, folder)
@@ -111,6 +116,19 @@ def report(run: Path) -> int:
         raise ConfigError(f"RUN: {run} is not a folder; give the run.dir of a train or compare")
     print(f"Report: {_report(run)}")
     return 0
+
+
+@contextmanager
+def _before_anything_starts() -> Iterator[None]:
+    """A manifest or bag store that does not fit is a matter of usage as long as nothing runs."""
+    try:
+        yield
+    except DataError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _print_classes(classes: tuple[str, str]) -> None:
+    print(f"Class 1 is '{classes[1]}', class 0 is '{classes[0]}' (data.positive_label chooses)")
 
 
 @contextmanager

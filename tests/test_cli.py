@@ -89,6 +89,19 @@ def test_train_then_report(
     assert (folder / "report.html").stat().st_size > 10_000
 
 
+def test_labels_that_do_not_fit_are_bad_usage(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    bag_root: Path,
+) -> None:
+    words = [f"data.bags={bag_root}", f"run.dir={tmp_path / 'run'}", "data.positive_label=tumor"]
+    for verb in ("train", "compare"):
+        assert run(monkeypatch, verb, *words) == 2
+        assert "'tumor' is no label of these bags" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
 def test_an_interrupted_run_ends_with_4_and_says_how_to_go_on(
     tmp_path: Path, bag_root: Path, kind: signal.Signals

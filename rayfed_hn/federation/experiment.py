@@ -26,7 +26,7 @@ from rayfed_hn.federation.messages import Request, Scores, SiteLost, failure_mes
 from rayfed_hn.federation.rules import make_rule
 from rayfed_hn.federation.server import Server, VersionReport
 from rayfed_hn.federation.site import Site, note_failure
-from rayfed_hn.models.mil import initial_parameters, make_model
+from rayfed_hn.models.mil import initial_parameters, learning_rate, make_model, widths
 from rayfed_hn.models.parameters import ParameterLayout
 from rayfed_hn.privacy.mechanisms import PaperNoise
 from rayfed_hn.seeds import derive
@@ -72,6 +72,12 @@ class Plan:
         """The site network (shapes only)."""
         return make_model(self.feature_dim, len(self.classes), self.config.model)
 
+    @property
+    def learning_rate(self) -> float:
+        """Of the local optimiser, as configured or by the network's width."""
+        hidden, _ = widths(self.feature_dim, self.config.model)
+        return self.config.training.learning_rate or learning_rate(hidden)
+
     def initial(self) -> Tensor:
         """The network that everybody starts from, float32 (P,)."""
         seed = derive(self.config.run.seed, "initial parameters")
@@ -94,6 +100,7 @@ class Plan:
             pool(data, POOLED) if self.pooled else data[0],
             self.model(),
             self.config,
+            learning_rate=self.learning_rate,
             num_steps=self.config.training.steps * len(hospitals),
             mechanism=self.mechanism(),
             log=self.log(name),

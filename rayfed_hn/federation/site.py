@@ -45,6 +45,7 @@ class Site:
         data: Its bags.
         model: The network whose shapes a parameter vector fills.
         config: The run's configuration.
+        learning_rate: Of the local optimiser.
         num_steps: Local gradient steps per version.
         mechanism: What is done to its parameters before they leave it.
         log: Where it writes down why it failed, for its own eyes; None: nowhere.
@@ -58,6 +59,7 @@ class Site:
         model: nn.Module,
         config: Config,
         *,
+        learning_rate: float,
         num_steps: int,
         mechanism: PaperNoise,
         log: Path | None = None,
@@ -68,6 +70,7 @@ class Site:
         self._model = model
         self._layout = ParameterLayout.of(model)
         self._config = config
+        self._learning_rate = learning_rate
         self._num_steps = num_steps
         self._mechanism = mechanism
         self._log = log
@@ -106,6 +109,7 @@ class Site:
             received,
             self.data.train,
             self._config.training,
+            learning_rate=self._learning_rate,
             num_steps=self._num_steps,
             seed=self.seed("local training", version),
             device=self._device,

@@ -70,6 +70,7 @@ def train_locally(
     bags: Sequence[LabelledBag],
     config: TrainingConfig,
     *,
+    learning_rate: float,
     num_steps: int,
     seed: int,
     device: torch.device | str = "cpu",
@@ -80,7 +81,8 @@ def train_locally(
         model: Module whose shapes the vector fills (HistoFL's network by default).
         parameters: The network received, float32 (P,); not changed.
         bags: At least one.
-        config: Rates of the local optimiser.
+        config: Weight decay and sampling.
+        learning_rate: Adam's.
         num_steps: Gradient steps.
         seed: Of the draws and of the dropout masks.
         device: Where to train.
@@ -91,7 +93,7 @@ def train_locally(
     layout = ParameterLayout.of(model)
     theta = parameters.detach().to(device, copy=True).requires_grad_(True)
     # Adam is elementwise, so one flat tensor and many named ones train alike.
-    adam = torch.optim.Adam([theta], lr=config.learning_rate, weight_decay=config.weight_decay)
+    adam = torch.optim.Adam([theta], lr=learning_rate, weight_decay=config.weight_decay)
     generator = torch.Generator(device=device).manual_seed(seed)
     order = draw_bags(
         [bag.label for bag in bags], num_steps, class_balanced=config.class_balanced, seed=seed

@@ -115,6 +115,7 @@ def _summary(plan: Plan, result: Result, seconds: float) -> dict[str, Any]:
         "feature_dim": plan.feature_dim,
         "hidden_dim": hidden,
         "attention_dim": attention,
+        "learning_rate": plan.learning_rate,
         "classes": list(plan.classes),
         "noise_scale": plan.mechanism().noise_scale,
         "privacy": plan.mechanism().describe(),

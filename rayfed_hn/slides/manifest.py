@@ -126,8 +126,13 @@ def _check_header(path: Path, header: list[str]) -> None:
     for name in REQUIRED:
         if name not in header:
             lowered = {h.lower(): h for h in header}
-            near = difflib.get_close_matches(name, lowered, n=1)
-            hint = f"rename {lowered[near[0]]!r} to it" if near else f"found {', '.join(header)}"
+            spare = [low for low, h in lowered.items() if h not in REQUIRED]  # never rob another
+            near = difflib.get_close_matches(name, spare, n=1)
+            hint = (
+                f"rename {lowered[near[0]]!r} to it"
+                if near
+                else f"add it; found {', '.join(header)}"
+            )
             raise DataError(f"{path}, line 1: column {name!r} is missing; {hint}")
     for name in (*REQUIRED, "mpp"):
         if header.count(name) > 1:

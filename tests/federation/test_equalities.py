@@ -85,6 +85,7 @@ def test_pooled_training_is_fedavg_with_one_site_that_holds_everything(bag_root:
             theta,
             site.data.train,
             pooled.config.training,
+            learning_rate=pooled.learning_rate,
             num_steps=4 * 3,
             seed=site.seed("local training", version),
         )
@@ -184,6 +185,7 @@ def sgd(
     bags: tuple,
     config: TrainingConfig,
     *,
+    learning_rate: float,
     num_steps: int,
     seed: int,
     device: str = "cpu",

@@ -11,7 +11,13 @@ from torch.func import functional_call
 
 from rayfed_hn.config import ModelConfig, TrainingConfig
 from rayfed_hn.models.hypernetwork import unit_embeddings
-from rayfed_hn.models.mil import GatedAttentionMIL, initial_parameters, make_model, widths
+from rayfed_hn.models.mil import (
+    GatedAttentionMIL,
+    initial_parameters,
+    learning_rate,
+    make_model,
+    widths,
+)
 from rayfed_hn.models.parameters import ParameterLayout
 from rayfed_hn.models.training import LabelledBag, draw_bags, score_bags, train_locally
 
@@ -88,8 +94,8 @@ def test_the_order_of_tiles_does_not_matter(order: list[int]) -> None:
 
 def test_one_flat_adam_is_adam_over_the_named_tensors() -> None:
     model, layout, theta = small()
-    config = TrainingConfig(steps=5, learning_rate=0.01)
-    flat, _ = train_locally(model, theta, bags(), config, num_steps=5, seed=3)
+    config = TrainingConfig(steps=5)
+    flat, _ = train_locally(model, theta, bags(), config, learning_rate=0.01, num_steps=5, seed=3)
     named = {k: v.clone().requires_grad_(True) for k, v in layout.unflatten(theta).items()}
     adam = torch.optim.Adam(named.values(), lr=0.01, weight_decay=config.weight_decay)
     generator = torch.Generator().manual_seed(3)
@@ -105,7 +111,9 @@ def test_one_flat_adam_is_adam_over_the_named_tensors() -> None:
 def test_training_changes_neither_its_input_nor_torchs_random_state() -> None:
     model, _, theta = small()
     before, state = theta.clone(), torch.get_rng_state()
-    trained, _ = train_locally(model, theta, bags(), TrainingConfig(), num_steps=3, seed=0)
+    trained, _ = train_locally(
+        model, theta, bags(), TrainingConfig(), learning_rate=0.01, num_steps=3, seed=0
+    )
     assert torch.equal(theta, before)
     assert not torch.equal(trained, before)
     assert torch.equal(torch.get_rng_state(), state)
@@ -122,7 +130,9 @@ def test_class_balance_draws_the_rare_class_as_often() -> None:
 def test_a_site_with_one_class_trains_and_scores() -> None:
     model, _, theta = small()
     one_class = [LabelledBag(bag.features_ND, 1) for bag in bags()]
-    trained, loss = train_locally(model, theta, one_class, TrainingConfig(), num_steps=3, seed=0)
+    trained, loss = train_locally(
+        model, theta, one_class, TrainingConfig(), learning_rate=0.01, num_steps=3, seed=0
+    )
     assert np.isfinite(loss)
     assert score_bags(model, trained, one_class).scores_B.shape == (6,)
 
@@ -145,3 +155,8 @@ def test_embeddings_are_unit_rows_and_orthonormal_where_there_is_room(
         torch.testing.assert_close(gram, torch.eye(num_sites, dtype=torch.float64))
     assert torch.equal(rows, unit_embeddings(num_sites, dim, seed=0))
     assert not torch.equal(rows, unit_embeddings(num_sites, dim, seed=1))
+
+
+def test_the_rate_is_the_papers_at_the_papers_width_and_falls_with_width() -> None:
+    assert learning_rate(512) == pytest.approx(2e-4)
+    assert learning_rate(64) == pytest.approx(8 * learning_rate(512))
