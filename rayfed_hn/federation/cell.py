@@ -9,13 +9,9 @@ from typing import Any
 
 from rayfed_hn.config import Config
 from rayfed_hn.errors import SetAside
-from rayfed_hn.federation.experiment import (
-    auc_rows,
-    make_plan,
-    run_in_process,
-    score_records,
-)
+from rayfed_hn.federation.experiment import make_plan, run_in_process
 from rayfed_hn.federation.record import metric_records
+from rayfed_hn.federation.results import auc_rows, score_records
 from rayfed_hn.federation.server import VersionReport
 
 

@@ -7,10 +7,9 @@ metadata; it builds the server and every site, wherever they will live.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +18,6 @@ from rayfed_hn.bags.splits import check_leakage, split
 from rayfed_hn.bags.store import SiteBags, list_sites, read_recipe, recipe_digest
 from rayfed_hn.config import Config
 from rayfed_hn.errors import DataError, SetAside
-from rayfed_hn.evaluation.metrics import auc
 from rayfed_hn.federation.data import SiteData, find_classes, load_site, open_sites, pool
 from rayfed_hn.federation.loop import Executor, InProcessExecutor, evaluate_sites, run_federation
 from rayfed_hn.federation.messages import Request, Scores, SiteLost, failure_message
@@ -264,39 +262,3 @@ def finish(plan: Plan, server: Server, executor: Executor) -> Outcome:
     reason = "its answer was refused: scores of other hospitals than its own"
     odd = [SiteLost(s.site, s.version, reason) for s in scores if all(s is not f for f in fitting)]
     return Outcome(server, tuple(fitting), (*server.lost_before, *server.lost, *lost, *odd))
-
-
-def auc_rows(plan: Plan, scores: Iterable[Scores]) -> list[dict[str, Any]]:
-    """AUC of every hospital under each readout; None where undefined, and for lost sites."""
-    rows = {
-        (hospital, readout): {"site": hospital, "readout": readout, "auc": None, "num_test": 0}
-        for hospital in plan.hospitals
-        for readout in ("last", "best")
-    }
-    for answer in scores:
-        for number, hospital in enumerate(plan.origins(answer.site)):
-            own = answer.origin_B == number
-            for readout, values in (("last", answer.last_B), ("best", answer.best_B)):
-                rows[hospital, readout]["auc"] = auc(answer.label_B[own], values[own])
-                rows[hospital, readout]["num_test"] = int(own.sum())
-    return list(rows.values())
-
-
-def score_records(plan: Plan, scores: Iterable[Scores]) -> list[dict[str, Any]]:
-    """One record per test bag and readout: site, opaque slide and case, label, score."""
-    records = []
-    for answer in scores:
-        origins = plan.origins(answer.site)
-        for i in range(len(answer.label_B)):
-            for readout, values in (("last", answer.last_B), ("best", answer.best_B)):
-                records.append(
-                    {
-                        "readout": readout,
-                        "site": origins[int(answer.origin_B[i])],
-                        "slide": int(answer.slide_B[i]),
-                        "case": int(answer.case_B[i]),
-                        "label": int(answer.label_B[i]),
-                        "score": float(values[i]),
-                    }
-                )
-    return records

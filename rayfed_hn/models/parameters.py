@@ -6,7 +6,6 @@ where each tensor lies.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -38,11 +37,6 @@ class ParameterLayout:
     @property
     def _sizes(self) -> list[int]:
         return [math.prod(shape) for _, shape in self.shapes]
-
-    @property
-    def digest(self) -> str:
-        """A short name of the layout: two vectors with the same one mean the same network."""
-        return hashlib.sha256(repr(self.shapes).encode()).hexdigest()[:16]
 
     def places(self) -> Iterator[tuple[str, slice]]:
         """Yield each tensor's name and its place in the vector."""

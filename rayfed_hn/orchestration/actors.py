@@ -13,17 +13,11 @@ from typing import Any
 import ray
 import torch
 
-from rayfed_hn.federation.experiment import (
-    Outcome,
-    Plan,
-    SiteHost,
-    auc_rows,
-    finish,
-    score_records,
-)
+from rayfed_hn.federation.experiment import Outcome, Plan, SiteHost, finish
 from rayfed_hn.federation.loop import run_federation
 from rayfed_hn.federation.messages import Request, SiteLost
 from rayfed_hn.federation.record import RunRecord
+from rayfed_hn.federation.results import auc_rows, score_records
 from rayfed_hn.orchestration.executor import RayExecutor
 
 

@@ -172,7 +172,7 @@ def test_the_seed_decides_everything(bag_root: Path) -> None:
 
 
 def test_a_federation_learns(bag_root: Path) -> None:
-    from rayfed_hn.federation.experiment import auc_rows
+    from rayfed_hn.federation.results import auc_rows
 
     longer = plan(bag_root, "rounds.num_versions=15")
     rows = auc_rows(longer, run_in_process(longer).scores)

@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from rayfed_hn.bags import store
 from rayfed_hn.config import Config
 from rayfed_hn.errors import DataError
-from rayfed_hn.federation.experiment import auc_rows, make_plan, run_in_process
+from rayfed_hn.federation.experiment import make_plan, run_in_process
+from rayfed_hn.federation.results import auc_rows
 from rayfed_hn.loading import load
 from rayfed_hn.orchestration import train as train_module
 from rayfed_hn.orchestration.actors import Progress
