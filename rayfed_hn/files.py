@@ -2,10 +2,38 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+FINGERPRINT_BYTES = 65_536  # of either end; an archive of thousands of slides is asked at every run
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 (hex) of a file's size and both of its ends; "" if it cannot be read.
+
+    It tells a file that was replaced or changed from one that was only moved or copied.
+    """
+    try:
+        if not path.is_file():  # to open a pipe would wait for ever
+            return ""
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            total = hashlib.sha256(str(size).encode())
+            for start in (0, max(0, size - FINGERPRINT_BYTES)):
+                file.seek(start)
+                total.update(file.read(FINGERPRINT_BYTES))
+    except OSError:
+        return ""
+    return total.hexdigest()
+
+
+def clear_partial(folder: Path, pattern: str) -> None:
+    """Delete what interrupted ``write_atomically`` calls left; nobody may be writing there."""
+    for path in folder.glob(f"{pattern}.*.partial"):
+        path.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

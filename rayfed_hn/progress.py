@@ -10,16 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 LINE_SECONDS = 5.0  # a log gets a line at most this often
+MIN_SHARE = 0.02  # of the work, before it says when the rest will be done
 
 
 @dataclass
@@ -32,19 +26,42 @@ class Bar:
     _started: float = field(default_factory=time.monotonic)
     _printed: float = 0.0
 
-    def update(self, done: int, note: str = "") -> None:
-        """Say how far it is, with a short note such as the last validation AUC."""
+    def update(
+        self, done: int, note: str = "", *, share: float | None = None, line: bool = False
+    ) -> None:
+        """Say how far it is.
+
+        Args:
+            done: Pieces done.
+            note: Something short, such as the last validation AUC.
+            share: Share of the work done, where the pieces are not of one size.
+            line: A log gets this line in any case.
+        """
+        ending = self._ending(done / self.total if share is None else share)
         if self._rich is not None:
             progress, task = self._rich
-            progress.update(task, completed=done, note=note)
+            if line:
+                progress.console.print(note, markup=False, highlight=False)
+            progress.update(task, completed=done, note=ending if line else f"{ending}  {note}")
             return
         now = time.monotonic()
-        if done < self.total and now - self._printed < LINE_SECONDS:
+        if done < self.total and now - self._printed < LINE_SECONDS and not line:
             return
         self._printed = now
-        left = (now - self._started) / done * (self.total - done) if done else None
-        ending = f", about {left:.0f} s left" if left else ""
-        print(f"{self.title}: {done}/{self.total}{ending}{'  ' + note if note else ''}", flush=True)
+        parts = [f"{self.title}: {done}/{self.total}", ending, note]
+        print("  ".join(part for part in parts if part), flush=True)
+
+    def _ending(self, share: float) -> str:
+        """When the rest will be done, if the rest is like the beginning."""
+        if not MIN_SHARE <= share < 1:
+            return ""
+        left = (time.monotonic() - self._started) / share * (1 - share)
+        if left < 60:
+            return f"about {left:.0f} s left"
+        clock = time.strftime(
+            "%a %H:%M" if left > 43_200 else "%H:%M", time.localtime(time.time() + left)
+        )
+        return f"about {left / 60:.0f} min left, until {clock}"
 
 
 @contextmanager
@@ -58,7 +75,6 @@ def bar(title: str, total: int) -> Iterator[Bar]:
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
         console=Console(),
     )

@@ -9,9 +9,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 
 from rayfed_hn import cli
+from rayfed_hn.bags import store
+from rayfed_hn.bags.entry import read_bag
 from rayfed_hn.config import METHODS
 
 pytestmark = pytest.mark.ray
@@ -161,3 +165,78 @@ def test_compare_resumes_cell_by_cell(
     assert again["table"] == summary["table"]
     redone = {p for p, stamp in stamps.items() if p.stat().st_mtime_ns != stamp}
     assert redone == {lost}
+
+
+def test_tables_become_manifests_and_bags_go_out_and_come_back(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    bag_root: Path,
+) -> None:
+    """Bags are exported as CLAM's files, and read back by what CLAM's own table says."""
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, "export", str(bag_root), "clam", "--layout", "clam") == 0
+    assert "30 bags" in capsys.readouterr().out
+    words = ["manifest", "clam", "clam/dataset.csv", "clam", "--to", "clam/again.csv"]
+    assert run(monkeypatch, *words) == 0
+    assert "30 slides of 30 cases at 3 sites" in capsys.readouterr().out
+    assert run(monkeypatch, *words) == 2
+    assert "clam/again.csv exists" in capsys.readouterr().err
+    assert run(monkeypatch, "embed", "data.manifest=clam/again.csv", "data.bags=back") == 0
+    for site in store.list_sites(bag_root):
+        pairs = zip(
+            store.SiteBags(bag_root, site).entries,
+            store.SiteBags(tmp_path / "back", site).entries,
+            strict=True,
+        )
+        for ours, theirs in pairs:
+            assert (ours.slide_id, ours.case_id, ours.label) == (
+                theirs.slide_id, theirs.case_id, theirs.label,
+            )  # fmt: skip
+            features = [read_bag(entry.path).features_ND for entry in (ours, theirs)]
+            assert (features[0] == features[1]).all()
+
+
+def test_what_a_manifest_leaves_out_is_counted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "TCGA-A1-A0SB-01Z-00-DX1.svs").touch()
+    (tmp_path / "TCGA-A1-A0SD-01Z-00-DX1.svs").touch()
+    (tmp_path / "holiday.svs").touch()
+    labels = tmp_path / "labels.csv"
+    labels.write_text("case_id,label\nTCGA-A1-A0SB,luminal\n")
+    to = tmp_path / "manifest.csv"
+    assert run(monkeypatch, "manifest", "tcga", str(tmp_path), str(labels), "--to", str(to)) == 3
+    out = capsys.readouterr().out
+    assert "1 slides of 1 cases at 1 sites" in out
+    assert "its name is no TCGA slide barcode" in out
+    assert to.read_text().splitlines()[1].startswith("TCGA-A1-A0SB-01Z-00-DX1,")
+
+
+def test_set_aside_slides_wait_for_retry_and_pictures_are_drawn(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for name, mean in (("good", (180, 90, 150)), ("white", (255, 255, 255))):
+        picture = (np.array(mean) - rng.integers(0, 30, (512, 512, 1))).clip(0, 255)
+        picture = picture if name == "good" else np.full((512, 512, 3), 255)
+        tifffile.imwrite(
+            f"{name}.tiff", picture.astype(np.uint8), tile=(256, 256), photometric="rgb"
+        )
+    Path("manifest.csv").write_text(
+        "slide_id,path,case_id,site,label,mpp\n"
+        + "".join(f"{n},{n}.tiff,{n},north,x,0.5\n" for n in ("good", "white"))
+    )
+    words = ["embed", "data.manifest=manifest.csv", "data.bags=bags"]
+    assert run(monkeypatch, *words) == 3
+    out = capsys.readouterr().out
+    assert "texture" in out
+    assert "set aside: white: no tissue found" in out
+    assert run(monkeypatch, *words, "embed.pictures=true") == 3
+    assert "1 were in bags already, 1 set aside" in capsys.readouterr().out
+    page = Path("bags/site=north/contact-sheet.html").read_text()
+    assert "no tissue found" in page
+    assert Path("bags/site=north/pictures/good.jpg").stat().st_size > 1000
+    assert run(monkeypatch, *words, "--retry") == 3
+    assert "set aside: white: no tissue found" in capsys.readouterr().out

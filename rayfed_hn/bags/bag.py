@@ -8,6 +8,8 @@ from dataclasses import InitVar, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+ARTEFACTS = ("blur", "pen", "black", "white")
+
 
 @dataclass(frozen=True, eq=False)
 class Bag:
@@ -23,6 +25,10 @@ class Bag:
         tissue_N: float32, the share of every tile that is tissue.
         tile_size0: Side of a tile in level-0 pixels.
         mpp: Micrometres per pixel of level 0, if known.
+        artefacts_N4: float32, the share of every tile that each of ``ARTEFACTS`` covers; NaN where
+            nobody measured it (default: all NaN).
+        source_sha256: Fingerprint of the file it was made from (``rayfed_hn.files.fingerprint``).
+        reader: What read the pixels: jpeg-tiff, openslide, image, or "" for imported features.
         verify: False skips reading every value; for features that were verified when written.
 
     Raises:
@@ -38,9 +44,15 @@ class Bag:
     tissue_N: NDArray[np.float32]
     tile_size0: float
     mpp: float | None = None
+    artefacts_N4: NDArray[np.float32] = None  # pyright: ignore[reportAssignmentType]
+    source_sha256: str = ""
+    reader: str = ""
     verify: InitVar[bool] = True
 
     def __post_init__(self, verify: bool) -> None:
+        if self.artefacts_N4 is None:
+            unknown = np.full((len(self), len(ARTEFACTS)), np.nan, np.float32)
+            object.__setattr__(self, "artefacts_N4", unknown)
         _check_shapes(self)
         if verify and not (
             np.isfinite(self.features_ND).all() and np.isfinite(self.tissue_N).all()
@@ -63,6 +75,7 @@ def _check_shapes(bag: Bag) -> None:
         ("features", bag.features_ND, bag.features_ND.shape, np.float32),
         ("coords", bag.coords_N2, (len(bag), 2), np.int64),
         ("tissue", bag.tissue_N, (len(bag),), np.float32),
+        ("artefacts", bag.artefacts_N4, (len(bag), len(ARTEFACTS)), np.float32),
     ):
         if array.shape != shape or array.dtype != dtype:
             expected = f"{np.dtype(dtype).name} {shape}"

@@ -1,8 +1,9 @@
 """The file format of one bag: an Arrow IPC file that is mapped, not read.
 
 One record batch, uncompressed, with columns that are ours: ``features`` (a fixed-size list of D
-float32), ``x``, ``y`` (int64) and ``tissue`` (float32). The schema's metadata holds one JSON object
-with everything else. No Ray type, no pickle: any Arrow reader opens it.
+float32), ``x``, ``y`` (int64), ``tissue`` and the artefacts ``blur``, ``pen``, ``black`` and
+``white`` (float32, shares of the tile). The schema's metadata holds one JSON object with everything
+else. No Ray type, no pickle: any Arrow reader opens it.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
 
-from rayfed_hn.bags.bag import Bag
+from rayfed_hn.bags.bag import ARTEFACTS, Bag
 from rayfed_hn.errors import DataError
 from rayfed_hn.files import write_atomically
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _KEY = b"rayfed_hn.bag"
 
 
@@ -40,6 +41,8 @@ class BagEntry:
         tile_size0: Side of a tile in level-0 pixels.
         mpp: Micrometres per pixel of level 0, if known.
         recipe_sha256: Hash of the recipe that it was made by.
+        source_sha256: Fingerprint of the slide's file at that time.
+        reader: What read the pixels.
     """
 
     slide_id: str
@@ -52,6 +55,8 @@ class BagEntry:
     tile_size0: float = 1.0
     mpp: float | None = None
     recipe_sha256: str = ""
+    source_sha256: str = ""
+    reader: str = ""
 
 
 def write_entry(path: Path, bag: Bag, recipe_sha256: str) -> None:
@@ -65,13 +70,15 @@ def write_entry(path: Path, bag: Bag, recipe_sha256: str) -> None:
         "tile_size0": float(bag.tile_size0),
         "mpp": None if bag.mpp is None else float(bag.mpp),
         "recipe_sha256": recipe_sha256,
+        "source_sha256": bag.source_sha256,
+        "reader": bag.reader,
     }
     schema = _schema(bag.feature_dim).with_metadata({_KEY: json.dumps(header, sort_keys=True)})
     flat = pa.array(np.ascontiguousarray(bag.features_ND).ravel())
     features = pa.FixedSizeListArray.from_arrays(flat, type=schema.field("features").type)
-    x, y = (pa.array(np.ascontiguousarray(bag.coords_N2[:, i])) for i in (0, 1))
+    columns = [*bag.coords_N2.T, bag.tissue_N, *bag.artefacts_N4.T]
     batch = pa.record_batch(
-        [features, x, y, pa.array(np.ascontiguousarray(bag.tissue_N))], schema=schema
+        [features, *(pa.array(np.ascontiguousarray(column)) for column in columns)], schema=schema
     )
 
     def write(temporary: Path) -> None:
@@ -108,6 +115,9 @@ def read_bag(path: Path) -> Bag:
             tissue_N=columns["tissue"],
             tile_size0=entry.tile_size0,
             mpp=entry.mpp,
+            artefacts_N4=np.stack([columns[name] for name in ARTEFACTS], axis=1),
+            source_sha256=entry.source_sha256,
+            reader=entry.reader,
             verify=False,
         )
     except ValueError as error:
@@ -118,22 +128,18 @@ def content_digest(path: Path) -> str:
     """SHA-256 (hex) of the entry's values; it does not depend on how Arrow lays out the file."""
     bag = read_bag(path)
     header = [bag.slide_id, bag.case_id, bag.site, bag.label, bag.tile_size0, bag.mpp, len(bag)]
+    header += [bag.source_sha256, bag.reader]
     total = hashlib.sha256(json.dumps(header).encode())
-    for array in (bag.features_ND, bag.coords_N2, bag.tissue_N):
+    for array in (bag.features_ND, bag.coords_N2, bag.tissue_N, bag.artefacts_N4):
         total.update(np.ascontiguousarray(array).data)
     return total.hexdigest()
 
 
 def _schema(feature_dim: int) -> pa.Schema:
     value = pa.field("item", pa.float32(), nullable=False)
-    return pa.schema(
-        [
-            pa.field("features", pa.list_(value, feature_dim), nullable=False),
-            pa.field("x", pa.int64(), nullable=False),
-            pa.field("y", pa.int64(), nullable=False),
-            pa.field("tissue", pa.float32(), nullable=False),
-        ]
-    )
+    columns = {"features": pa.list_(value, feature_dim), "x": pa.int64(), "y": pa.int64()}
+    columns |= dict.fromkeys(("tissue", *ARTEFACTS), pa.float32())
+    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in columns.items()])
 
 
 def _open(path: Path) -> tuple[BagEntry, dict[str, np.ndarray]]:
@@ -143,7 +149,7 @@ def _open(path: Path) -> tuple[BagEntry, dict[str, np.ndarray]]:
         with pa.memory_map(str(path)) as source:
             batch = _only_batch(pa.ipc.open_file(source))
         entry = _entry(path, batch)
-        columns = {name: batch.column(name) for name in ("x", "y", "tissue")}
+        columns = {name: batch.column(name) for name in ("x", "y", "tissue", *ARTEFACTS)}
         columns["features"] = batch.column("features").flatten()
         return entry, {k: v.to_numpy(zero_copy_only=True) for k, v in columns.items()}
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
@@ -176,6 +182,7 @@ def _entry(path: Path, batch: pa.RecordBatch) -> BagEntry:
             "cannot be renamed or moved: delete it and run rayfed-hn embed again"
         )
     names = ("slide_id", "case_id", "site", "label", "tile_size0", "mpp", "recipe_sha256")
+    names += ("source_sha256", "reader")
     return BagEntry(
         num_tiles=batch.num_rows,
         path=path,

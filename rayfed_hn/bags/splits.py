@@ -6,12 +6,13 @@ Two slides of one case share far more than a diagnosis; a split by slide measure
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+from rayfed_hn.bags.clam_tables import ClamSplit
 from rayfed_hn.errors import ConfigError, DataError
 from rayfed_hn.seeds import derive
 
@@ -27,9 +28,19 @@ class Entry(Protocol):
     def label(self) -> str | int: ...
 
 
+class NamedEntry(Entry, Protocol):
+    """What a split by name needs to know of a bag."""
+
+    @property
+    def slide_id(self) -> str: ...
+
+
 @dataclass(frozen=True)
 class Split:
-    """Indices into the entries of one site; disjoint, and no case is in two of them."""
+    """Indices into the entries of one site; disjoint, and no case is in two of them.
+
+    ``split`` puts every entry into a part; ``given_split`` leaves out those that it does not name.
+    """
 
     train: tuple[int, ...]
     validation: tuple[int, ...]
@@ -86,6 +97,54 @@ def split(entries: Sequence[Entry], num_folds: int, fold: int, seed: int) -> Spl
     if not train:
         train, validation = validation, ()
     return Split(train, validation, test)
+
+
+def given_split(entries: Sequence[NamedEntry], given: ClamSplit) -> Split:
+    """Return the split of one site that a table states; slides in no part are in none here.
+
+    Raises:
+        DataError: Slides of one case are in two parts.
+    """
+    index = {entry.slide_id: i for i, entry in enumerate(entries)}
+
+    def find(names: Sequence[str]) -> tuple[int, ...]:
+        return tuple(sorted(index[name] for name in names if name in index))
+
+    parts = Split(find(given.train), find(given.validation), find(given.test))
+    leaking = sorted(shared_cases(entries, parts))
+    if leaking:
+        raise DataError(
+            f"{given.source}: slides of {len(leaking)} case(s) are in two parts (first: "
+            f"{leaking[0]!r} at {entries[0].site}), so a case that trains is tested on; put all "
+            "slides of a case into one part, or correct case_id in the manifest and embed again"
+        )
+    return parts
+
+
+def check_given(
+    by_site: Mapping[str, Sequence[NamedEntry]], given: ClamSplit, without: Collection[str] = ()
+) -> None:
+    """Refuse a stated split that names slides nobody has, or divides a case.
+
+    Args:
+        by_site: All bags of every site.
+        given: The split.
+        without: slide_ids that may be named although there is no bag: those set aside.
+
+    Raises:
+        DataError: Says how many slides are unknown, or that a case is in two parts.
+    """
+    known = {entry.slide_id for entries in by_site.values() for entry in entries} | set(without)
+    named = (*given.train, *given.validation, *given.test)
+    unknown = [name for name in named if name not in known]
+    if unknown:
+        raise DataError(
+            f"{given.source}: {len(unknown)} of its {len(named)} slides have no bag (first: "
+            f"{unknown[0]!r}); embed them, or take them out of the table. Names must be equal to "
+            "slide_id to the letter: 7.0 is not 7"
+        )
+    for entries in by_site.values():
+        given_split(entries, given)
 
 
 def shared_cases(entries: Sequence[Entry], parts: Split) -> set[str]:

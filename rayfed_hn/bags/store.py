@@ -7,28 +7,32 @@ Bags of two recipes never share a store. Only the owner of the files can read th
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import secrets
 import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rayfed_hn.bags.bag import Bag
 from rayfed_hn.bags.entry import BagEntry, content_digest, read_bag, read_entry, write_entry
+from rayfed_hn.bags.tile_filter import TileFilter
 from rayfed_hn.errors import DataError
-from rayfed_hn.files import write_text
+from rayfed_hn.files import clear_partial, write_text
 from rayfed_hn.trees import flatten
 
 __all__ = [
     "BagEntry",
     "SiteBags",
-    "contains",
     "create",
     "digest",
     "find_entry",
     "list_sites",
+    "locked",
     "read_recipe",
     "recipe_digest",
     "write",
@@ -130,9 +134,23 @@ def find_entry(root: Path, site: str, slide_id: str) -> BagEntry | None:
     return entry if entry.recipe_sha256 == recipe_digest(read_recipe(root)) else None
 
 
-def contains(root: Path, site: str, slide_id: str) -> bool:
-    """Return whether a whole entry of the store's recipe is there."""
-    return find_entry(root, site, slide_id) is not None
+@contextlib.contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """Be the only one that embeds into the store; what a killed run left half-written is cleared.
+
+    Raises:
+        DataError: Another process is at it.
+    """
+    with (root / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise DataError(
+                f"another rayfed-hn embed is writing into {root}; wait for it, or give data.bags "
+                "another folder"
+            ) from None
+        clear_partial(root, "site=*/")
+        yield
 
 
 def list_sites(root: Path) -> list[str]:
@@ -152,32 +170,36 @@ def list_sites(root: Path) -> list[str]:
 class SiteBags:
     """The bags of one site, opened as they are asked for.
 
+    Args:
+        root: The store.
+        site: The hospital.
+        tiles: Which tiles of the bags count (default: all).
+
     Attributes:
         entries: The bags without their features, sorted by slide_id.
         feature_dim: D, the same for every bag.
-        unusable: What is wrong with entries that are damaged or of another recipe; they are left
-            out, and ``rayfed-hn embed`` makes them again.
+        unusable: What is wrong with entries that are left out: damaged or of another recipe
+            (``rayfed-hn embed`` makes them again), or without a tile that counts.
 
     Raises:
         DataError: There is no such site, or none of its bags can be used.
     """
 
-    def __init__(self, root: Path, site: str) -> None:
+    def __init__(self, root: Path, site: str, tiles: TileFilter | None = None) -> None:
         expected = recipe_digest(read_recipe(root))
         self._folder = root / f"site={site}"
+        self._tiles = tiles or TileFilter()
         self._bags: dict[int, Bag] = {}
         self.entries: list[BagEntry] = []
         self.unusable: list[str] = []
         for path in sorted(self._folder.glob("*.arrow")):
             try:
                 entry = read_entry(path)
+                if entry.recipe_sha256 != expected:
+                    raise DataError(f"{path}: made by another recipe than the rest of the store")
+                self.entries.append(self._filtered(entry))
             except DataError as error:
                 self.unusable.append(str(error))
-                continue
-            if entry.recipe_sha256 == expected:
-                self.entries.append(entry)
-            else:
-                self.unusable.append(f"{path}: made by another recipe than the rest of the store")
         self.entries.sort(key=lambda entry: entry.slide_id)
         if not self.entries:
             why = self.unusable[0] if self.unusable else f"sites: {', '.join(list_sites(root))}"
@@ -188,14 +210,24 @@ class SiteBags:
         return len(self.entries)
 
     def load(self, index: int) -> Bag:
-        """Return a bag whose features are a read-only map of its file.
+        """Return a bag; its features are a read-only map of its file unless tiles are left out.
 
         Raises:
             DataError: The entry is damaged.
         """
         if index not in self._bags:
-            self._bags[index] = read_bag(self.entries[index].path)
+            self._bags[index] = self._tiles.apply(read_bag(self.entries[index].path))
         return self._bags[index]
+
+    def _filtered(self, entry: BagEntry) -> BagEntry:
+        if not self._tiles:
+            return entry
+        num_tiles = int(self._tiles.keeps(read_bag(entry.path).artefacts_N4).sum())
+        if num_tiles == 0:
+            raise DataError(
+                f"{entry.path}: no tile is left by data.max_blur, max_pen, max_black and max_white"
+            )
+        return replace(entry, num_tiles=num_tiles)
 
     @property
     def salt(self) -> bytes:

@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rayfed_hn.bags.tile_filter import tile_filter
 from rayfed_hn.config import Config
 from rayfed_hn.errors import SetAside
+from rayfed_hn.federation.data import Folds
 from rayfed_hn.federation.experiment import make_plan, run_in_process
 from rayfed_hn.federation.record import metric_records
 from rayfed_hn.federation.results import auc_rows, score_records
@@ -56,6 +58,7 @@ def fingerprint(config: Config, store_digest: str) -> str:
         if section in ("training", "model", "hypernetwork", "rounds", "privacy")
     }
     relevant |= {"positive_label": config.data.positive_label, "folds": config.compare.folds}
+    relevant |= {"tables": Folds.of(config).digest, "tiles": tile_filter(config.data)}
     return hashlib.sha256(f"{sorted(relevant.items())} {store_digest}".encode()).hexdigest()
 
 

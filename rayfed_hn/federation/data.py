@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rayfed_hn.bags.splits import split
+from rayfed_hn.bags.clam_tables import ClamSplit, read_clam_splits
+from rayfed_hn.bags.splits import Split, check_given, given_split, split
 from rayfed_hn.bags.store import BagEntry, SiteBags
-from rayfed_hn.errors import DataError
+from rayfed_hn.bags.tile_filter import tile_filter
+from rayfed_hn.config import Config, DataConfig
+from rayfed_hn.errors import ConfigError, DataError
 from rayfed_hn.models.training import LabelledBag
 
 
@@ -64,11 +67,63 @@ def find_classes(labels: Sequence[str], positive_label: str | None) -> tuple[str
     return next(label for label in found if label != positive), positive
 
 
-def load_site(
-    bags: SiteBags, classes: tuple[str, str], num_folds: int, fold: int, seed: int
-) -> SiteData:
+@dataclass(frozen=True)
+class Folds:
+    """How the cases of every site are divided: by us, or as the tables of ``data.splits`` say.
+
+    Attributes:
+        num_folds, fold: ``data.folds`` and ``data.fold``.
+        seed: The run's seed.
+        tables: All folds of ``data.splits``; empty without it.
+    """
+
+    num_folds: int
+    fold: int
+    seed: int
+    tables: tuple[ClamSplit, ...] = ()
+
+    @classmethod
+    def of(cls, config: Config) -> Folds:
+        """Read ``data.splits``, if it is given.
+
+        Raises:
+            DataError: The tables cannot be used.
+            ConfigError: There are fewer of them than the fold asks for.
+        """
+        data = config.data
+        tables = () if data.splits is None else tuple(read_clam_splits(Path(data.splits)))
+        if tables and data.fold >= len(tables):
+            raise ConfigError(
+                f"fold {data.fold} is asked for, but data.splits={data.splits} has {len(tables)} "
+                f"tables; data.fold is 0 to {len(tables) - 1}, compare.folds at most {len(tables)}"
+            )
+        return cls(data.folds, data.fold, config.run.seed, tables)
+
+    def split(self, entries: Sequence[BagEntry]) -> Split:
+        """Divide one site."""
+        if self.tables:
+            return given_split(entries, self.tables[self.fold])
+        return split(entries, self.num_folds, self.fold, self.seed)
+
+    def check(self, by_site: Mapping[str, Sequence[BagEntry]], without: Sequence[str]) -> None:
+        """Refuse tables, of any fold, that divide a case or name slides nobody has.
+
+        Args:
+            by_site: All bags.
+            without: slide_ids that were set aside when bags were made.
+        """
+        for table in self.tables:
+            check_given(by_site, table, without)
+
+    @property
+    def digest(self) -> str:
+        """Of the tables' content; empty without them."""
+        return " ".join(table.digest for table in self.tables)
+
+
+def load_site(bags: SiteBags, classes: tuple[str, str], folds: Folds) -> SiteData:
     """Cut one site's bags by case into training, validation and test bags."""
-    parts = split(bags.entries, num_folds, fold, seed)
+    parts = folds.split(bags.entries)
 
     def load(indices: Sequence[int]) -> tuple[SiteBag, ...]:
         return tuple(_load_bag(bags, index, classes) for index in indices)
@@ -106,6 +161,6 @@ def pool(sites: Sequence[SiteData], name: str = "pooled") -> SiteData:
     )
 
 
-def open_sites(root: Path, names: Sequence[str]) -> dict[str, SiteBags]:
-    """Open the bags of the named sites."""
-    return {name: SiteBags(root, name) for name in names}
+def open_sites(root: Path, names: Sequence[str], config: DataConfig) -> dict[str, SiteBags]:
+    """Open the bags of the named sites, without the tiles that ``data.max_...`` leave out."""
+    return {name: SiteBags(root, name, tile_filter(config)) for name in names}

@@ -14,11 +14,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from rayfed_hn.bags.splits import check_leakage, split
+from rayfed_hn.bags import set_aside as unmade
+from rayfed_hn.bags.splits import check_leakage
 from rayfed_hn.bags.store import SiteBags, list_sites, read_recipe, recipe_digest
+from rayfed_hn.bags.tile_filter import tile_filter
 from rayfed_hn.config import Config
 from rayfed_hn.errors import DataError, SetAside
-from rayfed_hn.federation.data import SiteData, find_classes, load_site, open_sites, pool
+from rayfed_hn.federation.data import Folds, find_classes, load_site, open_sites, pool
 from rayfed_hn.federation.loop import Executor, InProcessExecutor, evaluate_sites, run_federation
 from rayfed_hn.federation.messages import Request, Scores, SiteLost, failure_message
 from rayfed_hn.federation.rules import make_rule
@@ -44,7 +46,8 @@ class Plan:
         classes: Negative and positive label.
         feature_dim: D.
         num_bags: Training, validation and test bags of every hospital.
-        digest: Of what decides the division of the cases: recipe, slides, cases, labels.
+        num_unnamed: Bags that the tables of ``data.splits`` put into no part of this fold.
+        digest: Of what decides the division of the cases: recipe, slides, cases, labels, tables.
     """
 
     config: Config
@@ -54,6 +57,7 @@ class Plan:
     classes: tuple[str, str]
     feature_dim: int
     num_bags: Mapping[str, tuple[int, int, int]]
+    num_unnamed: int
     digest: str
 
     @property
@@ -93,7 +97,9 @@ class Plan:
         equally often.
         """
         hospitals = self.hospitals if self.pooled else (name,)
-        data = [self._data(bags) for bags in open_sites(self.root, hospitals).values()]
+        folds = Folds.of(self.config)
+        opened = self._open(hospitals).values()
+        data = [load_site(bags, self.classes, folds) for bags in opened]
         return Site(
             pool(data, POOLED) if self.pooled else data[0],
             self.model(),
@@ -120,9 +126,8 @@ class Plan:
         """The hospitals whose bags a participant scores."""
         return self.hospitals if self.pooled else (participant,)
 
-    def _data(self, bags: SiteBags) -> SiteData:
-        data = self.config.data
-        return load_site(bags, self.classes, data.folds, data.fold, self.config.run.seed)
+    def _open(self, hospitals: Sequence[str]) -> dict[str, SiteBags]:
+        return open_sites(self.root, hospitals, self.config.data)
 
 
 def make_plan(config: Config, root: Path) -> Plan:
@@ -130,23 +135,28 @@ def make_plan(config: Config, root: Path) -> Plan:
 
     Raises:
         DataError: Cases shared by sites, labels that are not two classes, features of different
-            lengths, or no site with anything to train on.
+            lengths, tables of splits that do not fit, or no site with anything to train on.
+        ConfigError: There is no such fold.
     """
-    sites = open_sites(root, list_sites(root))
-    check_leakage({name: bags.entries for name, bags in sites.items()})
+    folds = Folds.of(config)
+    sites = open_sites(root, list_sites(root), config.data)
+    entries = {name: bags.entries for name, bags in sites.items()}
+    check_leakage(entries)
+    folds.check(entries, [entry.slide_id for entry in unmade.list_all(root)])
     labels = [entry.label for bags in sites.values() for entry in bags.entries]
     classes = find_classes(labels, config.data.positive_label)
     dims = {name: bags.feature_dim for name, bags in sites.items()}
     if len(set(dims.values())) != 1:
         raise DataError(f"sites have features of different lengths: {dims}; embed them alike")
-    num_bags = {name: _num_bags(config, bags) for name, bags in sites.items()}
+    num_bags = {name: _num_bags(folds, bags) for name, bags in sites.items()}
     idle = [name for name, (num_train, _, _) in num_bags.items() if num_train == 0]
     hospitals = tuple(name for name in sorted(sites) if name not in idle)
     if not hospitals:
         raise DataError("no site has a case to train on; lower the number of folds")
     set_aside = (*_damaged(sites), *((name, _NO_TRAINING) for name in sorted(idle)))
-    dim, digest = next(iter(dims.values())), _digest(root, sites)
-    return Plan(config, root, hospitals, set_aside, classes, dim, num_bags, digest)
+    num_unnamed = len(labels) - sum(sum(numbers) for numbers in num_bags.values())
+    dim, digest = next(iter(dims.values())), _digest(config, root, sites, folds)
+    return Plan(config, root, hospitals, set_aside, classes, dim, num_bags, num_unnamed, digest)
 
 
 _NO_TRAINING = SetAside(
@@ -155,15 +165,16 @@ _NO_TRAINING = SetAside(
 )
 
 
-def _num_bags(config: Config, bags: SiteBags) -> tuple[int, int, int]:
-    data = config.data
-    parts = split(bags.entries, data.folds, data.fold, config.run.seed)
+def _num_bags(folds: Folds, bags: SiteBags) -> tuple[int, int, int]:
+    parts = folds.split(bags.entries)
     return len(parts.train), len(parts.validation), len(parts.test)
 
 
-def _digest(root: Path, sites: Mapping[str, SiteBags]) -> str:
+def _digest(config: Config, root: Path, sites: Mapping[str, SiteBags], folds: Folds) -> str:
     """Cheap, from metadata: what a continued run must find unchanged."""
     hasher = hashlib.sha256(recipe_digest(read_recipe(root)).encode())
+    hasher.update(repr(tile_filter(config.data)).encode())
+    hasher.update(folds.digest.encode())
     for name, bags in sorted(sites.items()):
         for e in bags.entries:
             hasher.update(repr((name, e.slide_id, e.case_id, e.label, e.num_tiles)).encode())

@@ -40,9 +40,9 @@ def compare(
         FederationError: No cell could be finished.
     """
     begun = time.monotonic()
-    make_plan(config, root)  # refuse what cannot work before sixty tasks find out
-    mark = fingerprint(config, store.digest(root))
     todo = cells(config)
+    make_plan(todo[-1].config(config), root)  # refuse what cannot work before sixty tasks find out
+    mark = fingerprint(config, store.digest(root))
     done = {cell: found for cell in todo if (found := _read(folder, cell, mark)) is not None}
     on_cell(len(done), len(todo))
     failed: list[dict[str, Any]] = []

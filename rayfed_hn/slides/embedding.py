@@ -1,32 +1,37 @@
-"""From one slide to one bag: open, find tissue, cut tiles, encode. No Ray."""
+"""From one slide, or one file of features, to one bag. No Ray."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
-from typing import Any
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, replace
+from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from rayfed_hn.bags.bag import Bag
-from rayfed_hn.bags.interop import read_h5_features, read_h5_width
+from rayfed_hn.bags.bag import ARTEFACTS, Bag
+from rayfed_hn.bags.interop import is_feature_file, read_features, read_width, stated_recipe
 from rayfed_hn.config import EmbedConfig
 from rayfed_hn.errors import DataError, SetAside
+from rayfed_hn.files import fingerprint
 from rayfed_hn.slides.encoders import TileEncoder
 from rayfed_hn.slides.manifest import SlideRecord
-from rayfed_hn.slides.slide import Slide, open_slide
-from rayfed_hn.slides.tiling import grid, tile_size0
-from rayfed_hn.slides.tissue import tissue_fraction, tissue_mask
+from rayfed_hn.slides.reading import Batch, Found, open_reading, refuse_no_file
+from rayfed_hn.slides.user_mask import user_mask_digest
 
-READER_THREADS = 2  # OpenSlide and Pillow let go of the GIL; two keep a core busy between reads
-_FEATURE_SUFFIXES = (".h5", ".hdf5")
+# How pixels are read decides the features too; raised when that changes.
+READERS = {
+    "auto": "1: jpeg-tiff with DCT scaling, else openslide or image; area resampling",
+    "openslide": "1: openslide or image; area resampling",
+}
+
+NOBODY_ELSE = nullcontext()
 
 
 def holds_features(record: SlideRecord) -> bool:
     """Return whether the record is a file of features, to be imported rather than tiled."""
-    return record.path.suffix.lower() in _FEATURE_SUFFIXES
+    return is_feature_file(record.path)
 
 
 def recipe(config: EmbedConfig, encoder: TileEncoder) -> dict[str, Any]:
@@ -41,12 +46,19 @@ def recipe(config: EmbedConfig, encoder: TileEncoder) -> dict[str, Any]:
         "mpp": config.mpp,
         "min_tissue": config.min_tissue,
         "tissue": asdict(config.tissue),
-        "reader": "openslide, area resampling",
+        "artefacts": asdict(config.artefacts),
+        "reader": READERS[config.reader],
     }
 
 
-def imported_recipe(records: Sequence[SlideRecord]) -> dict[str, Any]:
-    """Return the recipe of imported features; the first readable file decides their width.
+def imported_recipe(
+    records: Sequence[SlideRecord], describe: Callable[[SlideRecord], dict[str, Any]]
+) -> dict[str, Any]:
+    """Return the recipe of imported features, as the first readable file states it.
+
+    Args:
+        records: The manifest.
+        describe: ``describe_features``, here or in a process that may be lost.
 
     Raises:
         DataError: Slides stand among the features, or no file can be read.
@@ -54,24 +66,85 @@ def imported_recipe(records: Sequence[SlideRecord]) -> dict[str, Any]:
     slides = [record for record in records if not holds_features(record)]
     if slides:
         raise DataError(
-            f"the manifest mixes slides ({slides[0].slide_id}, ...) and .h5 features: bags of two "
-            "kinds cannot be trained on together; make two manifests and two data.bags"
+            f"the manifest mixes slides ({slides[0].slide_id}, ...) and files of features: bags of "
+            "two kinds cannot be trained on together; make two manifests and two data.bags"
         )
     for record in records:
         try:
-            width = read_h5_width(record.path)
+            return {"kind": "imported features", **describe(record)}
         except SetAside:
             continue
-        return {"kind": "imported features", "feature_dim": int(width)}
     raise DataError("none of the manifest's feature files can be read; check their paths")
 
 
-def embed_slide(record: SlideRecord, encoder: TileEncoder | None, config: EmbedConfig) -> Bag:
-    """Make the bag of one slide or feature file.
+def describe_features(record: SlideRecord) -> dict[str, Any]:
+    """Return the width of a feature file and what it states of its making.
+
+    HDF5 can hang or crash on the texts of a damaged file, so this belongs into a process that may
+    be lost.
+
+    Raises:
+        SetAside: The file cannot be used.
+    """
+    refuse_no_file(record)
+    return {"feature_dim": read_width(record.path), **stated_recipe(record.path)}
+
+
+def import_features(record: SlideRecord, recipe: dict[str, Any]) -> Bag:
+    """Make the bag of a feature file.
+
+    Args:
+        record: The file's line of the manifest.
+        recipe: The store's, which the file must not contradict.
+
+    Raises:
+        SetAside: The file cannot be used, or was made otherwise than the store's other bags.
+    """
+    stated = describe_features(record)
+    for name in sorted(stated.keys() & recipe.keys()):
+        if stated[name] != recipe[name]:
+            raise SetAside(
+                f"was made otherwise than the rest of the store ({name} is {stated[name]!r}, "
+                f"theirs {recipe[name]!r})",
+                "import it into a store of its own (data.bags)",
+            )
+    bag = read_features(
+        record.path,
+        slide_id=record.slide_id,
+        case_id=record.case_id,
+        site=record.site,
+        label=record.label,
+        mpp=record.mpp,
+    )
+    return replace(bag, source_sha256=source_of(record))
+
+
+def source_of(record: SlideRecord) -> str:
+    """Fingerprint (hex) of the files a bag is made from, "" if its slide cannot be read."""
+    slide = fingerprint(record.path)
+    if record.mask is None or not slide:
+        return slide
+    try:
+        mask = user_mask_digest(record.mask)
+    except SetAside:  # said when the slide is read
+        mask = ""
+    return hashlib.sha256(f"{slide} {mask}".encode()).hexdigest()
+
+
+class AnyReading(Protocol):
+    """An open slide, in this process or in another."""
+
+    @property
+    def found(self) -> Found: ...
+    def __iter__(self) -> Iterator[Batch]: ...
+
+
+def embed_slide(record: SlideRecord, encoder: TileEncoder, config: EmbedConfig) -> Bag:
+    """Make the bag of one slide in this very process.
 
     Args:
         record: A line of the manifest.
-        encoder: Turns tiles into features; may be None for a feature file.
+        encoder: Turns tiles into features.
         config: Scale, tile and tissue settings.
 
     Returns:
@@ -80,91 +153,44 @@ def embed_slide(record: SlideRecord, encoder: TileEncoder | None, config: EmbedC
     Raises:
         SetAside: The slide cannot be used; says why and what to do.
     """
-    if holds_features(record):
-        return read_h5_features(
-            record.path,
-            slide_id=record.slide_id,
-            case_id=record.case_id,
-            site=record.site,
-            label=record.label,
-            mpp=record.mpp,
-        )
-    if encoder is None:
-        raise ValueError("a slide needs an encoder")
-    with open_slide(record.path, record.mpp) as slide:
-        coords, tissue = find_tiles(slide, config)
-        features = _encode(slide, coords, encoder, config)
-        size0 = tile_size0(slide.mpp, config.tile_px, config.mpp)
-        names = record.slide_id, record.case_id, record.site, record.label
-        return Bag(*names, features, coords, tissue, size0, slide.mpp)
+    with open_reading(record, config) as reading:
+        return encode_reading(record, reading, encoder)
 
 
-def find_tiles(slide: Slide, config: EmbedConfig) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the tiles to encode: corners (N, 2) in level-0 pixels and tissue shares (N,).
+def encode_reading(
+    record: SlideRecord,
+    reading: AnyReading,
+    encoder: TileEncoder,
+    turn: AbstractContextManager[object] = NOBODY_ELSE,
+) -> Bag:
+    """Encode the tiles of an open slide.
+
+    Args:
+        record: The slide's line of the manifest.
+        reading: The open slide.
+        encoder: Turns tiles into features.
+        turn: Held while a batch is encoded, by those who share the encoder.
 
     Raises:
-        SetAside: The slide is smaller than a tile, has no tissue, or too little of it in any tile.
+        SetAside: The slide is damaged, or its features are not finite.
     """
-    stride_px = config.stride_px or config.tile_px
-    coords = grid(slide.extent_px, slide.mpp, config.tile_px, stride_px, config.mpp)
-    side_um = config.tile_px * config.mpp
-    if len(coords) == 0:
-        extent_um = " x ".join(f"{n * slide.mpp:.0f}" for n in slide.extent_px)
-        raise SetAside(
-            f"is smaller than one tile ({extent_um} um, a tile is {side_um:g} um)",
-            "check its scale, or lower embed.tile_px or embed.mpp",
-        )
-    # A picture coarser than a few pixels per tile could not tell one tile from the next.
-    mpp = min(config.tissue.mpp, side_um / 4)
-    mask = tissue_mask(slide.thumbnail(mpp), mpp, config.tissue)
-    if not mask.any():
-        raise SetAside("no tissue found", "look at the slide; lower embed.tissue.min_saturation")
-    tissue = tissue_fraction(mask, slide.extent_px, coords, tile_size0(slide.mpp, 1, side_um))
-    keep = tissue >= config.min_tissue
-    if not keep.any():
-        raise SetAside(
-            f"has tissue, but no tile with {config.min_tissue:.0%} of it "
-            f"(the fullest has {tissue.max():.0%})",
-            "lower embed.min_tissue, embed.tile_px or embed.stride_px",
-        )
-    return coords[keep], tissue[keep]
-
-
-def _encode(
-    slide: Slide, coords_N2: NDArray[np.int64], encoder: TileEncoder, config: EmbedConfig
-) -> NDArray[np.float32]:
-    features_ND = np.empty((len(coords_N2), encoder.feature_dim), np.float32)
-    done = 0
-    for tiles_NHW3 in read_tiles(slide, coords_N2, config):
-        features_ND[done : done + len(tiles_NHW3)] = encoder.encode(tiles_NHW3)
-        done += len(tiles_NHW3)
-    if not np.isfinite(features_ND).all():
+    found, done = reading.found, 0
+    features_ND = np.empty((len(found.coords_N2), encoder.feature_dim), np.float32)
+    artefacts_N4 = np.empty((len(found.coords_N2), len(ARTEFACTS)), np.float32)
+    for batch in reading:
+        rows = slice(done, done + len(batch.tiles_NHW3))
+        with turn:
+            features_ND[rows] = encoder.encode(batch.tiles_NHW3)
+        artefacts_N4[rows] = batch.artefacts_N4
+        done = rows.stop
+    if done != len(features_ND) or not np.isfinite(features_ND).all():
         raise SetAside(
             "has tiles whose features are not finite numbers", "look at the slide; report this"
         )
-    return features_ND
-
-
-def read_tiles(
-    slide: Slide, coords_N2: NDArray[np.int64], config: EmbedConfig
-) -> Iterator[NDArray[np.uint8]]:
-    """Yield uint8 tiles (up to ``batch_tiles``, H, W, 3) in the order of ``coords_N2``.
-
-    The next batch is read while the caller works on this one; never more than these two are held.
-    """
-    size = (config.tile_px, config.tile_px)
-
-    def read(corner: NDArray[np.int64]) -> NDArray[np.uint8]:
-        return slide.read(int(corner[0]), int(corner[1]), size, config.mpp)
-
-    starts = range(0, len(coords_N2), config.batch_tiles)
-    batches = [coords_N2[start : start + config.batch_tiles] for start in starts]
-    with ThreadPoolExecutor(READER_THREADS) as pool:
-        ahead = [pool.submit(read, corner) for corner in batches[0]]
-        try:
-            for following in [*batches[1:], coords_N2[:0]]:
-                tiles_NHW3 = np.stack([tile.result() for tile in ahead])
-                ahead = [pool.submit(read, corner) for corner in following]
-                yield tiles_NHW3
-        finally:  # after an error, or when the caller stops early
-            pool.shutdown(cancel_futures=True)
+    return Bag(
+        *(record.slide_id, record.case_id, record.site, record.label),
+        *(features_ND, found.coords_N2, found.tissue_N, found.tile_size0, found.mpp),
+        artefacts_N4=artefacts_N4,
+        source_sha256=source_of(record),
+        reader=found.reader,
+    )

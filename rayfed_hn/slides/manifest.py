@@ -19,7 +19,6 @@ from rayfed_hn.errors import DataError
 REQUIRED = ("slide_id", "path", "case_id", "site", "label")
 MAX_MPP = 100.0
 MAX_NAME = 120  # slide_id and site become file names, to which suffixes are added
-_NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,7 @@ class SlideRecord:
         site: The hospital that owns the slide, fit to be a file name.
         label: The class, as text.
         mpp: Micrometres per pixel of level 0, where the user states it.
+        mask: Resolved path of the user's tissue mask (GeoJSON or picture), where there is one.
     """
 
     slide_id: str
@@ -41,6 +41,13 @@ class SlideRecord:
     site: str
     label: str
     mpp: float | None = None
+    mask: Path | None = None
+
+
+def is_name(text: str) -> bool:
+    """Return whether a text may be a slide_id, a case_id or a site: it becomes a file's name."""
+    fits = re.fullmatch(r"[A-Za-z0-9._-]+", text) is not None and len(text) <= MAX_NAME
+    return fits and text not in (".", "..")
 
 
 @dataclass(frozen=True)
@@ -63,8 +70,8 @@ def read_manifest(path: str | Path, root: str | Path | None = None) -> list[Slid
     """Read and check a manifest (CSV, UTF-8, with a header).
 
     Args:
-        path: The CSV. Columns ``slide_id, path, case_id, site, label`` are required, ``mpp`` is
-            optional, others are ignored. Relative paths are relative to this file.
+        path: The CSV. Columns ``slide_id, path, case_id, site, label`` are required, ``mpp`` and
+            ``mask`` are optional, others are ignored. Relative paths are relative to this file.
         root: Folder that every slide must lie in once symbolic links are followed
             (default: the manifest's own folder).
 
@@ -134,7 +141,7 @@ def _check_header(path: Path, header: list[str]) -> None:
                 else f"add it; found {', '.join(header)}"
             )
             raise DataError(f"{path}, line 1: column {name!r} is missing; {hint}")
-    for name in (*REQUIRED, "mpp"):
+    for name in (*REQUIRED, "mpp", "mask"):
         if header.count(name) > 1:
             raise DataError(f"{path}, line 1: column {name!r} appears twice; keep one")
 
@@ -143,7 +150,7 @@ def _record(line: _Line, allowed: Path) -> SlideRecord:
     values = line.values
     for column in ("slide_id", "case_id", "site"):
         name = values[column]
-        if not _NAME.fullmatch(name) or name in (".", "..") or len(name) > MAX_NAME:
+        if not is_name(name):
             line.refuse(
                 column,
                 "is not a usable name",
@@ -153,25 +160,26 @@ def _record(line: _Line, allowed: Path) -> SlideRecord:
         line.refuse("label", "is empty", "give the class of the slide, or remove the line")
     return SlideRecord(
         slide_id=values["slide_id"],
-        path=_inside(line, allowed),
+        path=_inside(line, "path", allowed),
         case_id=values["case_id"],
         site=values["site"],
         label=values["label"],
         mpp=_mpp(line),
+        mask=_inside(line, "mask", allowed) if line.values.get("mask") else None,
     )
 
 
-def _inside(line: _Line, allowed: Path) -> Path:
-    value = line.values["path"]
+def _inside(line: _Line, column: str, allowed: Path) -> Path:
+    value = line.values[column]
     if not value:
-        line.refuse("path", "is empty", "give the slide's file")
+        line.refuse(column, "is empty", "give the slide's file")
     try:
         resolved = (line.file.resolve().parent / value).resolve()
     except (OSError, ValueError, RuntimeError):  # a NUL byte, a name too long, a loop of links
-        line.refuse("path", "is not a usable path", "give the slide's file")
+        line.refuse(column, "is not a usable path", "give the path of a file")
     if not resolved.is_relative_to(allowed):
         line.refuse(
-            "path",
+            column,
             f"lies outside {allowed}",
             "move the slide there, or set data.root to a folder that holds every slide",
         )

@@ -27,6 +27,7 @@ class SlideOutcome:
         seconds: Time of the worker.
         reason: Why it was set aside.
         remedy: What the user can do about it.
+        notes: What the user should know of a slide that was not set aside.
     """
 
     slide_id: str
@@ -36,6 +37,7 @@ class SlideOutcome:
     seconds: float = 0.0
     reason: str = ""
     remedy: str = ""
+    notes: str = ""
 
 
 @dataclass
@@ -44,10 +46,12 @@ class EmbedReport:
 
     Attributes:
         outcomes: One per slide of the manifest, in its order.
+        strangers: slide_ids of bags in the store that the manifest does not name.
         seconds: Wall time of the whole.
     """
 
     outcomes: list[SlideOutcome] = field(default_factory=list)
+    strangers: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     def count(self, status: Status) -> int:

@@ -8,27 +8,27 @@ opened: they may show a patient's name.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Literal, NamedTuple
 
 import numpy as np
-import openslide
 from numpy.typing import NDArray
 from PIL import Image
 
 from rayfed_hn.errors import SetAside
-from rayfed_hn.slides.truncation import is_cut_short
+from rayfed_hn.slides.jpeg_tiff import open_jpeg_tiff
+from rayfed_hn.slides.openslide_source import OpenSlideSource, open_handle
+from rayfed_hn.slides.plain_image import open_image
+from rayfed_hn.slides.scale import find_scale
+from rayfed_hn.slides.source import PixelSource
+from rayfed_hn.slides.truncation import refuse_cut_short
 
-PLAUSIBLE_MPP = (0.05, 20.0)  # outside of it a resolution tag says 72 or 96 dpi or the like
-MAX_ANISOTROPY = 1.05
-LEVEL_SLACK = 1.01  # a level may be this much coarser: level sizes are whole pixels
-BLOCK_PX = 2048  # side of the blocks that a thumbnail is read in
+# A level may be this much coarser than asked for. Level sizes are whole pixels; and half of what a
+# 40x scanner calls 0.2525 is then read for 0.5 um/px at half the cost, enlarged by one percent.
+LEVEL_SLACK = 1.02
+BLOCK_PX = 2048  # side of the windows that are read at once, in pixels of a level
 MAX_THUMBNAIL_PX = 200_000_000
-_MICROMETRES = {"centimeter": 10_000.0, "inch": 25_400.0}
-
-_WHOLE = "copy the file again from its source, or remove it from the manifest"
 
 
 class Slide:
@@ -37,17 +37,18 @@ class Slide:
     Attributes:
         mpp: Micrometres per pixel of level 0.
         extent_px: Width and height of level 0.
-        level_mpp: Micrometres per pixel of every level, finest first.
+        level_mpp: Micrometres per pixel of every level that can be read, finest first.
+        reader: What reads the pixels: jpeg-tiff, openslide or image.
+        notes: What contradicts itself in the file, for the user to know.
     """
 
-    def __init__(self, handle: openslide.OpenSlide, mpp: float) -> None:
-        self._handle = handle
+    def __init__(self, source: PixelSource, mpp: float, notes: tuple[str, ...] = ()) -> None:
+        self._source = source
         self.mpp = mpp
-        self.extent_px: tuple[int, int] = handle.dimensions
-        # Kept here, because a handle that met an error answers nothing any more.
-        self._downsamples = handle.level_downsamples
-        self._dimensions = handle.level_dimensions
-        self.level_mpp = tuple(mpp * d for d in self._downsamples)
+        self.notes = notes
+        self.reader = source.name
+        self.extent_px: tuple[int, int] = (source.levels[0].width, source.levels[0].height)
+        self.level_mpp = tuple(mpp * level.downsample for level in source.levels)
 
     def __enter__(self) -> Slide:
         return self
@@ -62,7 +63,7 @@ class Slide:
 
     def close(self) -> None:
         """Close the file; reading is over."""
-        self._handle.close()
+        self._source.close()
 
     def level_for(self, mpp: float) -> int:
         """Return the coarsest level that is still as fine as ``mpp``, else level 0."""
@@ -84,8 +85,32 @@ class Slide:
         Raises:
             SetAside: The slide is damaged there; it cannot be read any more.
         """
-        span = tuple(n * mpp / self.mpp for n in size_px)
-        return self._read((x, y), (span[0], span[1]), size_px, self.level_for(mpp))
+        window_HW3 = np.empty((size_px[1], size_px[0], 3), np.uint8)
+        per_px = mpp / self.mpp
+        self._fill((x, y), (per_px, per_px), self.level_for(mpp), window_HW3)
+        return window_HW3
+
+    def read_tiles(
+        self, coords_N2: NDArray[np.int64], tile_px: int, mpp: float, out_NHW3: NDArray[np.uint8]
+    ) -> None:
+        """Read square tiles into an array; the same as one ``read`` for each.
+
+        Args:
+            coords_N2: Top left corners (x, y) in level-0 pixels.
+            tile_px: Side of a tile in pixels at ``mpp``.
+            mpp: Micrometres per pixel of the tiles.
+            out_NHW3: uint8 RGB (N, tile_px, tile_px, 3); may lie in memory that processes share.
+
+        Raises:
+            ValueError: The array is not made for these tiles.
+            SetAside: The slide is damaged there; it cannot be read any more.
+        """
+        shape = len(coords_N2), tile_px, tile_px, 3
+        if out_NHW3.shape != shape or out_NHW3.dtype != np.uint8:
+            raise ValueError(f"need uint8 {shape}, got {out_NHW3.dtype} {out_NHW3.shape}")
+        per_px, level = mpp / self.mpp, self.level_for(mpp)
+        for (x, y), tile_HW3 in zip(coords_N2.tolist(), out_NHW3, strict=True):
+            self._fill((x, y), (per_px, per_px), level, tile_HW3)
 
     def thumbnail(self, mpp: float) -> NDArray[np.uint8]:
         """Return the whole slide at about ``mpp`` (rounded to whole pixels), uint8 (H, W, 3).
@@ -101,77 +126,82 @@ class Slide:
                 f"is implausibly large ({self.extent_px[0]} x {self.extent_px[1]} pixels)",
                 "check the scale and the size of the slide, or raise embed.tissue.mpp",
             )
-        level = self.level_for(mpp)
+        picture_HW3 = np.empty((height, width, 3), np.uint8)
         per_px = self.extent_px[0] / width, self.extent_px[1] / height
-        step = max(1, int(BLOCK_PX * self.level_mpp[level] / (max(per_px) * self.mpp)))
-        picture = np.empty((height, width, 3), np.uint8)
-        for top in range(0, height, step):
-            for left in range(0, width, step):
-                size = min(step, width - left), min(step, height - top)
-                corner = left * per_px[0], top * per_px[1]
-                span = size[0] * per_px[0], size[1] * per_px[1]
-                block = self._read(corner, span, size, level)
-                picture[top : top + size[1], left : left + size[0]] = block
-        return picture
+        self._fill((0, 0), per_px, self.level_for(mpp), picture_HW3)
+        return picture_HW3
 
-    def _read(
+    def _fill(
         self,
         corner: tuple[float, float],
-        span: tuple[float, float],
-        size_px: tuple[int, int],
+        per_px: tuple[float, float],
         level: int,
-    ) -> NDArray[np.uint8]:
-        """Read the level-0 window ``corner`` + ``span`` from ``level`` into ``size_px``."""
-        down = self._downsamples[level]
-        ratio = max(span[0] / size_px[0], span[1] / size_px[1]) / down
+        out_HW3: NDArray[np.uint8],
+    ) -> None:
+        """Read from ``corner`` on, every pixel as large as ``per_px`` level-0 pixels."""
+        height, width, _ = out_HW3.shape
+        down = self._source.levels[level].downsample
+        step = max(1, int(BLOCK_PX * down / max(per_px)))
+        for top in range(0, height, step):
+            for left in range(0, width, step):
+                block_HW3 = out_HW3[top : top + step, left : left + step]
+                begin = corner[0] + left * per_px[0], corner[1] + top * per_px[1]
+                self._fill_block(begin, per_px, level, block_HW3)
+
+    def _fill_block(
+        self,
+        corner: tuple[float, float],
+        per_px: tuple[float, float],
+        level: int,
+        out_HW3: NDArray[np.uint8],
+    ) -> None:
+        size = out_HW3.shape[1], out_HW3.shape[0]
+        down = self._source.levels[level].downsample
+        ratio = max(per_px) / down
         margin = 0 if _is_whole(ratio) else math.ceil(max(ratio, 1))  # what the filter looks at
-        lengths = self._dimensions[level]
-        across, along = (
-            _axis(*edge, down, margin) for edge in zip(corner, span, lengths, strict=True)
-        )
-        size = across.length, along.length
-        picture = _on_white(self._region((across.at, along.at), level, size))
+        spans = size[0] * per_px[0], size[1] * per_px[1]
+        across = self._axis(level, 0, corner[0], spans[0], margin)
+        along = self._axis(level, 1, corner[1], spans[1], margin)
+        if across.is_exactly(size[0]) and along.is_exactly(size[1]):
+            self._source.read_into(level, across.start, along.start, out_HW3)
+            return
+        window_HW3 = np.empty((along.length, across.length, 3), np.uint8)
+        self._source.read_into(level, across.start, along.start, window_HW3)
         box = (across.low, along.low, across.high, along.high)
-        if size == size_px and np.allclose(box, (0, 0, *size), rtol=0, atol=1e-6):
-            return np.asarray(picture)
-        return np.asarray(picture.resize(size_px, _filter(ratio), box=box))
+        scaled = Image.fromarray(window_HW3).resize(size, _filter(ratio), box=box)
+        out_HW3[...] = np.asarray(scaled)
 
-    def _region(self, at: tuple[int, int], level: int, size: tuple[int, int]) -> Image.Image:
-        try:
-            return self._handle.read_region(at, level, size)
-        except (openslide.OpenSlideError, OSError, ValueError) as error:
-            # OpenSlide refuses every further call on this handle, so this ends the slide.
-            raise SetAside("is damaged: a part of it cannot be decoded", _WHOLE) from error
+    def _axis(self, level: int, axis: int, corner: float, span: float, margin: int) -> _Axis:
+        limits = self._source.levels[level]
+        down, level_length = limits.downsample, limits[:2][axis]
+        first = math.floor(corner / down + 1e-6)
+        last = math.ceil((corner + span) / down - 1e-6)
+        # Outside is white, so the margin must not reach there; nor a last pixel lost to rounding
+        # when the level was made.
+        start = max(first - margin, min(first, 0))
+        stop = min(last + margin, level_length if last <= level_length + 1 else last)
+        begin = self._source.begin(level, start)
+        uneven = start - begin > 1e-6  # then a pixel more makes up for the step back
+        length = stop - start + int(uneven and stop < level_length)
+        low = max(0.0, corner / down - begin)
+        high = min(float(length), (corner + span) / down - begin)
+        return _Axis(start, length, low, high)
 
 
-@dataclass(frozen=True)
-class _Axis:
-    """What to read along one axis: ``length`` pixels of the level from ``at`` (level-0 pixels).
+class _Axis(NamedTuple):
+    """What to read along one axis: ``length`` pixels of the level from ``start``.
 
     ``low`` to ``high`` of these pixels are the window; the rest is for the filter.
     """
 
-    at: int
+    start: int
     length: int
     low: float
     high: float
 
-
-def _axis(corner: float, span: float, level_length: int, down: float, margin: int) -> _Axis:
-    first = math.floor(corner / down + 1e-6)
-    last = math.ceil((corner + span) / down - 1e-6)
-    # Outside is white, so the margin must not reach there; nor a last pixel lost to rounding when
-    # the level was made.
-    start = max(first - margin, min(first, 0))
-    stop = min(last + margin, level_length if last <= level_length + 1 else last)
-    # OpenSlide takes whole level-0 pixels. Rounded down, what it blends when they are not whole
-    # pixels of the level too lies inside the slide; a pixel more makes up for the step back.
-    at = math.floor(start * down + 1e-6)
-    uneven = start - at / down > 1e-6
-    length = stop - start + int(uneven and stop < level_length)
-    low = max(0.0, (corner - at) / down)
-    high = min(float(length), (corner - at + span) / down)
-    return _Axis(at, length, low, high)
+    def is_exactly(self, size: int) -> bool:
+        """Return whether these are ``size`` pixels as they are."""
+        return self.length == size and self.low <= 1e-6 and self.high >= size - 1e-6
 
 
 def _is_whole(ratio: float) -> bool:
@@ -185,86 +215,35 @@ def _filter(ratio: float) -> Image.Resampling:
     return Image.Resampling.HAMMING if ratio > 1 else Image.Resampling.BILINEAR
 
 
-def _on_white(picture: Image.Image) -> Image.Image:
-    """Drop the alpha channel; transparent pixels are glass, not black."""
-    if picture.getchannel("A").getextrema() == (255, 255):
-        return picture.convert("RGB")
-    white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, picture).convert("RGB")
-
-
-def open_slide(path: Path, mpp: float | None = None) -> Slide:
-    """Open a slide with OpenSlide.
+def open_slide(
+    path: Path, mpp: float | None = None, reader: Literal["auto", "openslide"] = "auto"
+) -> Slide:
+    """Open a slide with the reader that suits its file.
 
     Args:
         path: The slide's file.
-        mpp: Micrometres per pixel of level 0 from the manifest; it overrides the file's own.
-            Else the file's properties are asked, then its TIFF resolution tags.
+        mpp: Micrometres per pixel of level 0 from the manifest; it overrides the file's own, for
+            which ``rayfed_hn.slides.scale`` gives the order.
+        reader: auto to decode JPEG tiles directly where the file allows it; openslide to read all
+            that OpenSlide knows with OpenSlide. Plain pictures are read in any case.
 
     Raises:
         SetAside: It is missing, cut short, no slide, damaged, or states no scale.
     """
-    handle = _open(path)
+    refuse_cut_short(path)
+    handle = open_handle(path)
+    if handle is None:
+        picture = open_image(path)
+        return Slide(picture, *find_scale({}, mpp))
+    source = OpenSlideSource(handle)
     try:
-        return Slide(handle, mpp if mpp is not None else _stated_mpp(handle.properties))
+        scale, notes = find_scale(handle.properties, mpp)
+        vendor = handle.properties.get("openslide.vendor", "")
+        direct = open_jpeg_tiff(path, vendor, source.levels) if reader == "auto" else None
     except BaseException:
-        handle.close()
+        source.close()
         raise
-
-
-def _open(path: Path) -> openslide.OpenSlide:
-    try:
-        cut = is_cut_short(path)
-    except FileNotFoundError as error:
-        raise SetAside("the file is missing", "correct its path in the manifest") from error
-    except OSError as error:
-        raise SetAside(f"the file cannot be read ({error.strerror})", "check the file") from error
-    if cut:
-        raise SetAside("is truncated: its contents go on behind the end of the file", _WHOLE)
-    try:
-        return openslide.OpenSlide(path)
-    except openslide.OpenSlideUnsupportedFormatError as error:
-        raise SetAside(
-            "is not a slide that OpenSlide can read", "give a slide, or remove it from the manifest"
-        ) from error
-    except (openslide.OpenSlideError, OSError) as error:
-        raise SetAside("is damaged: OpenSlide cannot open it", _WHOLE) from error
-
-
-def _stated_mpp(properties: Mapping[str, str]) -> float:
-    for scale in (_vendor_mpp(properties), _tiff_mpp(properties)):
-        if scale is None:
-            continue
-        if max(scale) / min(scale) > MAX_ANISOTROPY:
-            raise SetAside(
-                f"states two scales ({scale[0]:g} and {scale[1]:g} um/px across and down)",
-                "give mpp in the manifest",
-            )
-        return math.sqrt(scale[0] * scale[1])
-    raise SetAside(
-        "states no scale (no usable micrometres per pixel in the file)", "give mpp in the manifest"
-    )
-
-
-def _vendor_mpp(properties: Mapping[str, str]) -> tuple[float, float] | None:
-    x = _number(properties.get(openslide.PROPERTY_NAME_MPP_X))
-    y = _number(properties.get(openslide.PROPERTY_NAME_MPP_Y))
-    return _plausible(x, y)
-
-
-def _tiff_mpp(properties: Mapping[str, str]) -> tuple[float, float] | None:
-    unit = _MICROMETRES.get(properties.get("tiff.ResolutionUnit", "").lower(), math.nan)
-    x, y = (_number(properties.get(f"tiff.{axis}Resolution")) for axis in "XY")
-    return _plausible(unit / x if x else math.nan, unit / y if y else math.nan)
-
-
-def _plausible(x: float, y: float) -> tuple[float, float] | None:
-    low, high = PLAUSIBLE_MPP
-    return (x, y) if low <= x <= high and low <= y <= high else None
-
-
-def _number(text: str | None) -> float:
-    try:
-        return float(text) if text is not None else math.nan
-    except ValueError:
-        return math.nan
+    if direct is None:
+        return Slide(source, scale, notes)
+    source.close()
+    return Slide(direct, scale, notes)

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 from skimage.color import rgb2lab
 from skimage.filters import threshold_otsu
-from skimage.measure import label
 from skimage.morphology import closing, disk
 
 from rayfed_hn.config import TissueConfig
 
 GLASS_CHROMA = 2.0  # the median of glass stays below this many times `min_saturation`
 CLOSING_UM = 16.0  # gaps between fibres that are narrower than twice this belong to the tissue
+STRIP_ROWS = 128
 
 
 def tissue_mask(
@@ -44,8 +45,13 @@ def tissue_mask(
 
 def saturation_of(picture_HW3: NDArray[np.uint8]) -> NDArray[np.float32]:
     """CIELAB chroma divided by 100: 0 is grey, stained tissue 0.1 to 0.7. float32 (H, W)."""
-    lab = rgb2lab(picture_HW3)
-    return (np.hypot(lab[..., 1], lab[..., 2]) / 100).astype(np.float32)
+    saturation_HW = np.empty(picture_HW3.shape[:2], np.float32)
+    # In strips: the whole at once would take fifty times the memory of the picture's channel.
+    for top in range(0, len(picture_HW3), STRIP_ROWS):
+        strip = slice(top, top + STRIP_ROWS)
+        lab = rgb2lab(picture_HW3[strip].astype(np.float32) / 255)
+        saturation_HW[strip] = np.hypot(lab[..., 1], lab[..., 2]) / 100
+    return saturation_HW
 
 
 def _threshold(saturation: NDArray[np.float32], floor: float) -> float:
@@ -62,7 +68,8 @@ def _threshold(saturation: NDArray[np.float32], floor: float) -> float:
 def _drop_small(
     mask: NDArray[np.bool_], min_area_px: float, connectivity: int
 ) -> NDArray[np.bool_]:
-    labels = np.asarray(label(mask, connectivity=connectivity))
+    labels = np.empty(mask.shape, np.int32)  # half of what skimage's would take
+    ndimage.label(mask, ndimage.generate_binary_structure(2, connectivity), output=labels)
     keep = np.bincount(labels.ravel()) >= min_area_px
     keep[0] = False
     return keep[labels]

@@ -2,13 +2,22 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rayfed_hn.bags.splits import assign_folds, check_leakage, shared_cases, split
+from rayfed_hn.bags.clam_tables import ClamSplit
+from rayfed_hn.bags.splits import (
+    assign_folds,
+    check_given,
+    check_leakage,
+    given_split,
+    shared_cases,
+    split,
+)
 from rayfed_hn.errors import ConfigError, DataError
 
 
@@ -155,3 +164,51 @@ def test_impossible_folds_are_refused() -> None:
         split(bags, 5, 5, 0)
     with pytest.raises(ValueError, match="one site"):
         assign_folds([*bags, *_bags([["normal"]], "south")], 3, 0)
+
+
+def _as_given(sites: list[list[_Bag]], num_folds: int, fold: int, seed: int) -> ClamSplit:
+    """The folds that ``split`` makes, as a table would state them."""
+    named: list[list[str]] = [[], [], []]
+    for bags in sites:
+        parts = split(bags, num_folds, fold, seed)
+        for names, part in zip(named, (parts.train, parts.validation, parts.test), strict=True):
+            names += [bags[i].slide_id for i in part]
+    train, validation, test = (tuple(reversed(names)) for names in named)
+    return ClamSplit(Path("splits_0.csv"), train, validation, test)
+
+
+@given(_CASES, _CASES, _FOLDS, _SEEDS)
+def test_a_stated_split_is_the_split_it_states(
+    north: list[list[str]], south: list[list[str]], num_folds: int, seed: int
+) -> None:
+    sites = [
+        [_Bag(f"{site}-{bag.slide_id}", f"{site}-{bag.case_id}", site, bag.label) for bag in bags]
+        for site, bags in (("north", _bags(north)), ("south", _bags(south)))
+    ]
+    given = _as_given(sites, num_folds, 0, seed)
+    check_given({"north": sites[0], "south": sites[1]}, given)
+    for bags in sites:
+        assert given_split(bags, given) == split(bags, num_folds, 0, seed)
+
+
+def test_slides_that_a_table_does_not_name_are_in_no_part() -> None:
+    bags = _bags([["normal"], ["tumour"], ["tumour"]])
+    parts = given_split(bags, ClamSplit(Path("t.csv"), ("2-0", "elsewhere"), (), ("0-0",)))
+    assert (parts.train, parts.validation, parts.test) == ((2,), (), (0,))
+
+
+def test_a_stated_split_must_not_divide_a_case() -> None:
+    bags = _bags([["normal", "tumour"], ["tumour"]])
+    given = ClamSplit(Path("t.csv"), ("0-0",), ("1-0",), ("0-1",))
+    with pytest.raises(DataError, match=r"t.csv: slides of 1 case.*'case-0' at north"):
+        given_split(bags, given)
+    with pytest.raises(DataError, match="are in two parts"):
+        check_given({"north": bags}, given)
+
+
+def test_a_stated_split_must_not_name_slides_without_a_bag() -> None:
+    bags = _bags([["normal"], ["tumour"]])
+    given = ClamSplit(Path("t.csv"), ("0-0", "7.0"), ("1-0",), ())
+    with pytest.raises(DataError, match=r"1 of its 3 slides have no bag \(first: '7.0'\)"):
+        check_given({"north": bags}, given)
+    check_given({"north": bags}, given, without=["7.0"])

@@ -59,7 +59,7 @@ def _manifest(folder: Path, *lines: str) -> Config:
 
 def _embed(config: Config) -> dict[str, SlideOutcome]:
     seen: list[SlideOutcome] = []
-    report = embed(config, seen.append, make_mean_colour)
+    report = embed(config, lambda outcome, share: seen.append(outcome), make_mean_colour)
     by_name = {outcome.slide_id: outcome for outcome in seen}
     assert len(seen) == len(by_name) == len(report.outcomes)
     assert sorted(by_name) == sorted(o.slide_id for o in report.outcomes)
@@ -84,12 +84,12 @@ def test_bad_slides_are_set_aside_each_with_its_reason(tmp_path: Path, real_data
     outcomes = _embed(config)
     expected = {
         "cut": "is truncated",
-        "text": "is not a slide that OpenSlide can read",
+        "text": "is neither a slide that OpenSlide can read",
         "noscale": "states no scale",
         "none": "the file is missing",
         "white": "no tissue found",
         "blue": "unexpected error RuntimeError",
-        "red": "the worker that read it died",
+        "red": "the worker that encoded it died",
     }
     assert outcomes["good"].status == "embedded"
     assert outcomes["good"].num_tiles > 20
@@ -172,7 +172,7 @@ def test_features_are_imported(tmp_path: Path, real_data: Path) -> None:
     report = embed(Config(data=data))
     assert (report.count("embedded"), report.count("set_aside")) == (40, 1)
     assert store.read_recipe(tmp_path / "bags") == {
-        "kind": "imported features", "feature_dim": 72,
+        "kind": "imported features", "feature_dim": 72, "patch_size": 1,
     }  # fmt: skip
     assert sum(report.bags_per_site.values()) == 40
     with pytest.raises(DataError, match="mixes slides"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import struct
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from PIL import Image
 from skimage.data import astronaut
 
 from rayfed_hn.errors import SetAside
-from rayfed_hn.slides.slide import _on_white, _stated_mpp, open_slide
+from rayfed_hn.slides.openslide_source import on_white
+from rayfed_hn.slides.slide import open_slide
 
 CMU = "slides/cmu-1-small-region.svs"
 
@@ -116,9 +118,9 @@ def test_outside_and_transparent_is_white(pyramid: tuple[Path, np.ndarray]) -> N
     with open_slide(pyramid[0]) as slide:
         assert (slide.read(2000, 2000, (32, 32), 0.25) == 255).all()
     clear = Image.new("RGBA", (2, 2), (0, 0, 0, 0))
-    assert (np.asarray(_on_white(clear)) == 255).all()
+    assert (np.asarray(on_white(clear)) == 255).all()
     half = Image.new("RGBA", (2, 2), (0, 0, 0, 128))
-    assert np.asarray(_on_white(half)).mean() == pytest.approx(127, abs=1)
+    assert np.asarray(on_white(half)).mean() == pytest.approx(127, abs=1)
 
 
 def test_thumbnail_is_the_same_in_blocks_and_at_once(
@@ -157,32 +159,6 @@ def test_scale_that_is_missing_is_asked_for(real_data: Path) -> None:
         assert slide.mpp == 0.25
 
 
-@pytest.mark.parametrize(
-    ("properties", "mpp"),
-    [
-        ({"openslide.mpp-x": "0.25", "openslide.mpp-y": "0.25"}, 0.25),
-        ({"openslide.mpp-x": "0.5", "openslide.mpp-y": "0.5", "tiff.XResolution": "1"}, 0.5),
-        (
-            {"tiff.XResolution": "20000", "tiff.YResolution": "20000",
-             "tiff.ResolutionUnit": "centimeter"},
-            0.5,
-        ),
-        ({"tiff.XResolution": "72", "tiff.YResolution": "72", "tiff.ResolutionUnit": "inch"}, None),
-        ({"openslide.mpp-x": "264.6", "openslide.mpp-y": "264.6"}, None),  # 96 dpi
-        ({"openslide.mpp-x": "0", "openslide.mpp-y": "0"}, None),
-        ({"openslide.mpp-x": "quarter"}, None),
-        ({"openslide.mpp-x": "0.25", "openslide.mpp-y": "0.5"}, None),
-        ({}, None),
-    ],
-)  # fmt: skip
-def test_where_the_scale_comes_from(properties: dict[str, str], mpp: float | None) -> None:
-    if mpp is None:
-        with pytest.raises(SetAside, match="give mpp in the manifest"):
-            _stated_mpp(properties)
-    else:
-        assert _stated_mpp(properties) == pytest.approx(mpp)
-
-
 @pytest.mark.parametrize("share", [0.001, 0.3, 0.6, 0.9, 0.999])
 def test_truncated_svs(real_data: Path, tmp_path: Path, share: float) -> None:
     data = (real_data / CMU).read_bytes()
@@ -210,11 +186,36 @@ def test_what_is_no_slide(tmp_path: Path) -> None:
     for name, content in (("text.svs", b"hello\n" * 99), ("empty.svs", b""), ("ii.svs", b"II")):
         path = tmp_path / name
         path.write_bytes(content)
-        assert "is not a slide that OpenSlide can read" in _reason(path)
+        assert "is neither a slide that OpenSlide can read" in _reason(path)
     assert "missing" in _reason(tmp_path / "none.svs")
-    strips = tmp_path / "strips.tiff"
-    tifffile.imwrite(strips, np.zeros((64, 64, 3), np.uint8), photometric="rgb")
-    assert "is not a slide" in _reason(strips, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("tags", "reason"),
+    [
+        ({256: 4_000_000_000, 257: 4_000_000_000}, "more tiles than it lists"),
+        ({256: 2**31, 257: 2**31, 322: 2**31, 323: 2**31}, "tiles that are far too large"),
+        ({256: 0}, "is"),
+    ],
+)
+@pytest.mark.parametrize("compression", ["adobe_deflate", "jpeg"])
+def test_headers_that_claim_the_impossible(
+    tmp_path: Path, tags: dict[int, int], reason: str, compression: str
+) -> None:
+    path = tmp_path / "a.tiff"
+    picture = np.zeros((512, 512, 3), np.uint8)
+    tifffile.imwrite(
+        *(path, picture), tile=(256, 256), photometric="rgb", compression=compression, bigtiff=True
+    )
+    with tifffile.TiffFile(path) as file:
+        head = file.pages.first.offset
+    data = bytearray(path.read_bytes())
+    for i in range(struct.unpack_from("<Q", data, head)[0]):
+        at = head + 8 + 20 * i
+        if (number := struct.unpack_from("<H", data, at)[0]) in tags:
+            struct.pack_into("<HQQ", data, at + 2, 4, 1, tags[number])
+    path.write_bytes(data)
+    assert reason in _reason(path, 0.25)
 
 
 def test_a_tile_that_cannot_be_decoded_ends_the_slide(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from rayfed_hn.slides.tiling import grid, tile_size0
@@ -16,6 +16,7 @@ def test_tiles_lie_inside_row_by_row_without_drift(
     width: int, height: int, slide_mpp: float, mpp: float, tile_px: int, overlap: int
 ) -> None:
     stride_px = max(8, tile_px // overlap)
+    assume(width * height < 200_000 * (stride_px * mpp / slide_mpp) ** 2)
     coords = grid((width, height), slide_mpp, tile_px, stride_px, mpp)
     side0 = tile_size0(slide_mpp, tile_px, mpp)
     stride0 = stride_px * mpp / slide_mpp
@@ -45,3 +46,54 @@ def test_no_drift_at_the_far_end_of_a_large_slide() -> None:
     x = grid((100_000, 600), 0.2265, 256, 256, 0.5)[:, 0].max()
     step = 256 * 0.5 / 0.2265
     assert abs(x - round(x / step) * step) <= 0.5
+
+
+whole_grids = st.tuples(
+    st.integers(1, 100_000),
+    st.floats(0.1, 2.0),
+    st.floats(0.25, 2.0),  # so that a step is at least a pixel of level 0
+    st.integers(32, 1024),
+    st.floats(0.1, 1.0),
+)
+
+
+def _along_one_axis(
+    extent: int, slide_mpp: float, mpp: float, tile_px: int, share: float
+) -> tuple[np.ndarray, float, float]:
+    """Starts of the tiles along x, and side and step in level-0 pixels."""
+    stride_px = max(8, int(share * tile_px))
+    high = int(np.ceil(tile_size0(slide_mpp, tile_px, mpp))) + 1  # one row of tiles
+    coords = grid((extent, high), slide_mpp, tile_px, stride_px, mpp)
+    starts = np.unique(coords[:, 0])
+    return starts, tile_size0(slide_mpp, tile_px, mpp), stride_px * mpp / slide_mpp
+
+
+@settings(deadline=None)
+@given(whole_grids)
+def test_tiles_cover_what_they_should(values: tuple[int, float, float, int, float]) -> None:
+    extent = values[0]
+    starts, side0, stride0 = _along_one_axis(*values)
+    if len(starts) == 0:
+        assert extent < side0 + 0.5
+        return
+    assert starts[0] == 0
+    # No gaps: a tile begins at the latest where the one before it ends (to a pixel's rounding).
+    assert (np.diff(starts) <= side0 + 1).all()
+    assert starts[-1] + side0 <= extent + 1e-6  # never beyond the slide
+    assert starts[-1] + side0 + stride0 > extent - 1  # and no further tile would have fitted
+
+
+@settings(deadline=None)
+@given(whole_grids.map(lambda values: (100_000, *values[1:])))
+def test_coordinates_go_to_the_scale_of_the_tiles_and_back(
+    values: tuple[int, float, float, int, float],
+) -> None:
+    starts, _, stride0 = _along_one_axis(*values)
+    _, slide_mpp, mpp, tile_px, share = values
+    number = np.arange(len(starts))
+    at_scale = number * max(8, int(share * tile_px))  # pixels at the tiles' scale
+    back = starts * slide_mpp / mpp
+    assert np.abs(back - at_scale).max(initial=0) <= 0.5 * slide_mpp / mpp + 1e-6
+    assert np.abs(starts - at_scale * mpp / slide_mpp).max(initial=0) <= 0.5 + 1e-6
+    # The last tile is no further off than the first ones: nothing adds up.
+    assert np.abs(starts - number * stride0).max(initial=0) <= 0.5 + 1e-6

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rayfed_hn.config import EmbedConfig, TissueConfig
-from rayfed_hn.slides.embedding import find_tiles
 from rayfed_hn.slides.manifest import read_manifest
+from rayfed_hn.slides.reading import find_tiles
 from rayfed_hn.slides.slide import open_slide
 from rayfed_hn.slides.tissue import tissue_fraction, tissue_mask
 
@@ -88,6 +88,6 @@ def test_nearly_all_tiles_of_real_tissue_survive(real_data: Path) -> None:
     kept = total = 0
     for record in [r for r in records if r.site.startswith("warwick")][::5]:
         with open_slide(record.path, record.mpp) as slide:
-            kept += len(find_tiles(slide, EmbedConfig())[0])
-            total += len(find_tiles(slide, EmbedConfig(min_tissue=0))[0])
+            kept += len(find_tiles(slide, EmbedConfig()).coords_N2)
+            total += len(find_tiles(slide, EmbedConfig(min_tissue=0)).coords_N2)
     assert kept / total > 0.97

@@ -1,0 +1,141 @@
+"""The whole pipeline on Ray against the same work in one plain process, and what it takes.
+
+The work: read, find tissue, cut, measure artefacts, encode with ``texture`` and store. The plain
+process runs on one core; Ray has every core that this machine lends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rayfed_hn.bags import store
+from rayfed_hn.config import Config, DataConfig, EmbedConfig
+from rayfed_hn.slides.embedding import embed_slide, recipe
+from rayfed_hn.slides.encoders import make_encoder
+from rayfed_hn.slides.manifest import read_manifest
+
+EMBED = EmbedConfig(mpp=0.5, tile_px=256)
+SAMPLE_SECONDS = 0.5
+
+
+def measure_pipeline(slide: Path, work: Path, num_slides: int) -> Iterator[dict[str, Any]]:
+    """Yield tiles per second of both ways, their ratio, and a worker's peak memory.
+
+    Args:
+        slide: The large slide; its copies are links to it.
+        work: A folder for both stores.
+        num_slides: Slides to embed.
+    """
+    manifest = _manifest(slide, work, num_slides)
+    plain = _timed("plain", manifest, work / "plain")
+    on_ray = _timed("ray", manifest, work / "ray")
+    if plain.pop("digest") != on_ray.pop("digest"):
+        raise RuntimeError("the two ways made different bags")
+    yield {"what": "pipeline", "way": "one plain process, one core", **plain}
+    yield {"what": "pipeline", "way": f"Ray, {os.cpu_count()} cores", **on_ray}
+    ratio = on_ray["tiles_per_s"] / plain["tiles_per_s"]
+    yield {"what": "pipeline on Ray, ratio to one plain process", "ratio": round(ratio, 2)}
+
+
+def _manifest(slide: Path, work: Path, num_slides: int) -> Path:
+    folder = work / "slides"
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = ["slide_id,path,case_id,site,label"]
+    for i in range(num_slides):
+        copy = folder / f"s{i}{slide.suffix}"
+        if not copy.exists():
+            os.link(slide, copy)
+        lines.append(f"s{i},{copy.name},c{i},north,x")
+    path = folder / "manifest.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def _timed(way: str, manifest: Path, root: Path) -> dict[str, Any]:
+    """Run one way in a fresh process and return what it says."""
+    shutil.rmtree(root, ignore_errors=True)
+    command = [sys.executable, __file__, way, str(manifest), str(root)]
+    if way == "plain":
+        command = ["taskset", "--cpu-list", "0", *command]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    return json.loads(output.stdout.strip().splitlines()[-1])
+
+
+def run_plain(manifest: Path, root: Path) -> dict[str, Any]:
+    """Embed in this very process."""
+    encoder = make_encoder(EMBED)
+    store.create(root, recipe(EMBED, encoder))
+    started, tiles = time.perf_counter(), 0
+    for record in read_manifest(manifest):
+        bag = embed_slide(record, encoder, EMBED)
+        store.write(root, bag)
+        tiles += len(bag)
+    return _record(tiles, time.perf_counter() - started, root)
+
+
+def run_ray(manifest: Path, root: Path) -> dict[str, Any]:
+    """Embed with the workers of a local cluster; their start counts, Ray's own does not."""
+    from rayfed_hn.orchestration.embed import embed
+    from rayfed_hn.orchestration.resources import connect
+
+    config = Config(data=DataConfig(manifest=str(manifest), bags=str(root)), embed=EMBED)
+    peaks: dict[int, tuple[str, int]] = {}
+    over = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(peaks, over), daemon=True)
+    with connect(config):
+        watcher.start()
+        started = time.perf_counter()
+        report = embed(config)
+        seconds = time.perf_counter() - started
+        over.set()
+        watcher.join()
+    by_kind = {
+        kind: max((kib for k, kib in peaks.values() if k == kind), default=0) / 1024
+        for kind in ("encoder", "reader")
+    }
+    memory = {f"{kind}_peak_mib": round(mib) for kind, mib in by_kind.items()}
+    return _record(report.num_tiles, seconds, root) | memory
+
+
+def _record(tiles: int, seconds: float, root: Path) -> dict[str, Any]:
+    return {
+        "tiles": tiles,
+        "seconds": round(seconds, 1),
+        "tiles_per_s": round(tiles / seconds, 1),
+        "digest": store.digest(root),
+    }
+
+
+def _watch(peaks: dict[int, tuple[str, int]], over: threading.Event) -> None:
+    """Keep the highest resident memory of every worker and of every reader process."""
+    while not over.wait(SAMPLE_SECONDS):
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (folder / "cmdline").read_bytes()
+                kind = (
+                    "encoder" if b"SlideWorker" in words
+                    else "reader" if b"reader_child" in words
+                    else None
+                )  # fmt: skip
+                if kind is None:
+                    continue
+                lines = (folder / "status").read_text().splitlines()
+            except OSError:  # it has ended
+                continue
+            peak = next((line.split()[1] for line in lines if line.startswith("VmHWM")), "0")
+            peaks[int(folder.name)] = kind, int(peak)
+
+
+if __name__ == "__main__":
+    way, manifest, root = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+    print(json.dumps((run_plain if way == "plain" else run_ray)(manifest, root)))

@@ -1,0 +1,67 @@
+"""Every knob, its default, unit and range; nothing else in the package holds a default.
+
+A configuration is a tree of frozen dataclasses, made by ``rayfed_hn.loading.load``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rayfed_hn.config.federation import (
+    METHODS,
+    EvaluationConfig,
+    HypernetworkConfig,
+    MethodConfig,
+    ModelConfig,
+    PrivacyConfig,
+    RoundsConfig,
+    TrainingConfig,
+)
+from rayfed_hn.config.runs import CompareConfig, DemoConfig, ResourcesConfig, RunConfig
+from rayfed_hn.config.slides import (
+    ArtefactsConfig,
+    DataConfig,
+    EmbedConfig,
+    LimitsConfig,
+    TissueConfig,
+)
+
+__all__ = [
+    "METHODS",
+    "ArtefactsConfig",
+    "CompareConfig",
+    "Config",
+    "DataConfig",
+    "DemoConfig",
+    "EmbedConfig",
+    "EvaluationConfig",
+    "HypernetworkConfig",
+    "LimitsConfig",
+    "MethodConfig",
+    "ModelConfig",
+    "PrivacyConfig",
+    "ResourcesConfig",
+    "RoundsConfig",
+    "RunConfig",
+    "TissueConfig",
+    "TrainingConfig",
+]
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole configuration of a run."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    embed: EmbedConfig = field(default_factory=EmbedConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    method: MethodConfig = field(default_factory=MethodConfig)
+    hypernetwork: HypernetworkConfig = field(default_factory=HypernetworkConfig)
+    rounds: RoundsConfig = field(default_factory=RoundsConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    compare: CompareConfig = field(default_factory=CompareConfig)
+    resources: ResourcesConfig = field(default_factory=ResourcesConfig)
+    demo: DemoConfig = field(default_factory=DemoConfig)

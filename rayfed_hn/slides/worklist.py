@@ -1,0 +1,134 @@
+"""What is left to do for a manifest: compares it with what the bag store has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rayfed_hn.bags import set_aside, store
+from rayfed_hn.bags.entry import BagEntry, read_bag
+from rayfed_hn.bags.set_aside import SetAsideEntry
+from rayfed_hn.errors import DataError
+from rayfed_hn.slides.embedding import source_of
+from rayfed_hn.slides.manifest import SlideRecord
+from rayfed_hn.slides.outcome import SlideOutcome
+
+
+@dataclass(frozen=True)
+class Job:
+    """One slide to do: embed or import it, or only draw it."""
+
+    record: SlideRecord
+    draw_only: bool = False
+
+    def row(self) -> dict[str, Any]:
+        """The job as a row of plain values: all that travels of a slide."""
+        record = self.record
+        plain = {"path": str(record.path), "mask": str(record.mask or "")}
+        mpp = np.nan if record.mpp is None else record.mpp
+        return asdict(record) | plain | {"mpp": mpp, "draw_only": self.draw_only}
+
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> Job:
+        """The job of a row."""
+        names = ("slide_id", "case_id", "site", "label")
+        record = SlideRecord(
+            **{name: str(row[name]) for name in names},
+            path=Path(str(row["path"])),
+            mpp=None if np.isnan(row["mpp"]) else float(row["mpp"]),
+            mask=Path(str(row["mask"])) if row["mask"] else None,
+        )
+        return cls(record, bool(row["draw_only"]))
+
+
+def find_work(
+    root: Path, records: Sequence[SlideRecord], *, retry: bool, pictures: bool
+) -> tuple[list[Job], list[SlideOutcome]]:
+    """Divide a manifest into what is to do and what is known.
+
+    A slide is done again when its file, mask or stated scale has changed. Case and label of bags
+    that stay are brought up to date.
+
+    Args:
+        root: The bag store.
+        records: The manifest.
+        retry: Take slides again that were set aside.
+        pictures: Draw slides that have no picture yet.
+
+    Raises:
+        DataError: A slide is in the store under another site.
+    """
+    _refuse_moved(root, records)
+    jobs: list[Job] = []
+    known: list[SlideOutcome] = []
+    for record in records:
+        source = source_of(record)
+        entry = store.find_entry(root, record.site, record.slide_id)
+        failed = set_aside.find(root, record.site, record.slide_id)
+        if entry is not None and _still_holds(entry, record, source):
+            _relabel(root, entry, record)
+            if pictures and source and not picture_path(root, record).exists():
+                jobs.append(Job(record, draw_only=True))
+            else:
+                notes = "" if source else "its file cannot be read now; the bag is kept"
+                names = record.slide_id, record.site
+                known.append(SlideOutcome(*names, "skipped", entry.num_tiles, notes=notes))
+        elif entry is None and failed and failed.source_sha256 == source and not retry:
+            known.append(_set_aside(failed))
+        else:
+            jobs.append(Job(record))
+    return jobs, known
+
+
+def not_in_manifest(root: Path, records: Sequence[SlideRecord]) -> list[str]:
+    """Return the slide_ids of bags that the manifest does not name; training would use them."""
+    named = {(record.site, record.slide_id) for record in records}
+    return sorted(
+        path.stem
+        for path in root.glob("site=*/*.arrow")
+        if (path.parent.name.removeprefix("site="), path.stem) not in named
+    )
+
+
+def picture_path(root: Path, record: SlideRecord) -> Path:
+    """Where the picture of a slide lies: beside its bag, with its owner."""
+    return root / f"site={record.site}" / "pictures" / f"{record.slide_id}.jpg"
+
+
+def put_aside(root: Path, record: SlideRecord, reason: str, remedy: str) -> SlideOutcome:
+    """Remember in the store that a slide was set aside; its next chance is another file."""
+    entry = SetAsideEntry(record.slide_id, record.site, reason, remedy, source_of(record))
+    set_aside.remember(root, entry)
+    return _set_aside(entry)
+
+
+def _set_aside(entry: SetAsideEntry) -> SlideOutcome:
+    names = entry.slide_id, entry.site
+    return SlideOutcome(*names, "set_aside", reason=entry.reason, remedy=entry.remedy)
+
+
+def _still_holds(entry: BagEntry, record: SlideRecord, source: str) -> bool:
+    # A file that cannot be read just now, say on an archive that is not mounted, has not changed.
+    return record.mpp in (None, entry.mpp) and source in ("", entry.source_sha256)
+
+
+def _relabel(root: Path, entry: BagEntry, record: SlideRecord) -> None:
+    if (entry.case_id, entry.label) != (record.case_id, record.label):
+        bag = read_bag(entry.path)
+        store.write(root, replace(bag, case_id=record.case_id, label=record.label))
+
+
+def _refuse_moved(root: Path, records: Sequence[SlideRecord]) -> None:
+    """A slide that changed its site must not be trained on at both."""
+    home = {record.slide_id: record.site for record in records}
+    for path in root.glob("site=*/*.arrow"):
+        site = path.parent.name.removeprefix("site=")
+        if home.get(path.stem, site) != site:
+            raise DataError(
+                f"slide {path.stem!r} is of site {home[path.stem]!r} in the manifest, but the "
+                f"store has it under site {site!r}; delete {path}, or give data.bags another folder"
+            )

@@ -1,0 +1,76 @@
+"""What all verbs share: words in; files, a few lines and an exit code out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rayfed_hn.config import Config
+from rayfed_hn.errors import ConfigError, DataError, Interrupted
+from rayfed_hn.loading import load, require
+from rayfed_hn.run_directory import claim
+
+
+def configuration(words: Sequence[str]) -> Config:
+    files = [word for word in words if "=" not in word]
+    if len(files) > 1:
+        raise ConfigError(f"'{files[1]}' is not of the form section.key=value")
+    config = load(files[0] if files else None, [word for word in words if "=" in word])
+    if config.data.splits is None:
+        return config
+    splits = str(Path(config.data.splits).resolve())  # actors work in other folders
+    return replace(config, data=replace(config.data, splits=splits))
+
+
+def existing(value: str | None, key: str, remedy: str) -> Path:
+    path = Path(require(value, key, remedy))
+    if not path.exists():
+        raise ConfigError(f"{key}: {path} does not exist; {remedy}")
+    return path
+
+
+def run_dir(config: Config, verb: str) -> Path:
+    folder = Path(config.run.dir or f"runs/{verb}-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
+    claim(folder, config, resume=config.run.resume)
+    print(f"Run directory: {folder}")
+    return folder
+
+
+@contextmanager
+def before_anything_starts() -> Iterator[None]:
+    """A manifest or bag store that does not fit is a matter of usage as long as nothing runs."""
+    try:
+        yield
+    except DataError as error:
+        raise ConfigError(str(error)) from error
+
+
+@contextmanager
+def resumable(how: str) -> Iterator[None]:
+    """Say how to go on when the block is interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted; {how}") from None
+
+
+def connected(config: Config) -> AbstractContextManager[None]:
+    from rayfed_hn.orchestration.resources import connect
+
+    return connect(config)
+
+
+def print_troubles(summary: dict[str, Any]) -> None:
+    for trouble in summary.get("set_aside", []):
+        name = trouble.get("slide_id") or trouble["site"]
+        print(f"set aside: {name}: {trouble['reason']} ({trouble['remedy']})")
+    for loss in summary.get("lost_sites", []):
+        print(f"lost: site {loss['site']} at version {loss['version']}: {loss['reason']}")
+    for cell in summary.get("failed_cells", []):
+        print(
+            f"missing: {cell['method']} seed {cell['seed']} fold {cell['fold']}: {cell['reason']}"
+        )

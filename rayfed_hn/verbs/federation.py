@@ -1,0 +1,172 @@
+"""The verbs that train, compare and report; and the demo, which does everything."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rayfed_hn.config import Config
+from rayfed_hn.errors import ConfigError
+from rayfed_hn.federation.record import package_versions, write_summary
+from rayfed_hn.progress import bar
+from rayfed_hn.run_directory import claim
+from rayfed_hn.verbs.common import (
+    before_anything_starts,
+    configuration,
+    connected,
+    existing,
+    print_troubles,
+    resumable,
+    run_dir,
+)
+from rayfed_hn.verbs.slides import embed_manifest
+
+if TYPE_CHECKING:
+    from rayfed_hn.federation.experiment import Plan
+
+# What the demo changes about the defaults, so that it says something within minutes.
+DEMO_WORDS = ("embed.tile_px=128", "compare.seeds=2")
+
+
+def demo(words: Sequence[str]) -> int:
+    """See ``rayfed-hn demo --help``."""
+    begun = time.monotonic()
+    config = configuration([*DEMO_WORDS, *words])
+    home = Path(config.run.dir or "demo")
+    claim(home, config, resume=True)
+    with resumable(f"the same command goes on with what is in {home}"):
+        manifest = _make_slides(config, home / "slides")
+        places = {"manifest": str(manifest), "bags": str(home / "bags")}
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, **places))
+        claim(home / "compare", config, resume=True)
+        with connected(config):
+            embedded = embed_manifest(config, home / "embed")
+            compared = _compare(config, home / "compare")
+    page = _report(home / "compare")
+    code = max(embedded["exit_code"], compared["exit_code"])
+    summary = {
+        "verb": "demo",
+        "status": "complete" if code == 0 else "degraded",
+        "exit_code": code,
+        "table": compared["table"],
+        "report": str(page.relative_to(home)),
+        "seconds": round(time.monotonic() - begun, 1),
+        "versions": package_versions(),
+    }
+    write_summary(home, summary)
+    print(f"\nThe whole demo took {summary['seconds']:.0f} s. Open the report: {page}")
+    return code
+
+
+def train(words: Sequence[str]) -> int:
+    """See ``rayfed-hn train --help``."""
+    from rayfed_hn.federation.experiment import make_plan
+    from rayfed_hn.orchestration.actors import Progress
+    from rayfed_hn.orchestration.train import train as run
+
+    config = configuration(words)
+    root = _bags(config)
+    with before_anything_starts():
+        plan = make_plan(config, root)
+    _print_plan(plan)
+    folder = run_dir(config, "train")
+    total = config.rounds.num_versions
+    with resumable(_go_on(folder)), connected(config), bar("versions", total) as progress:
+
+        def show(news: Progress) -> None:
+            auc = news.validation_auc
+            progress.update(news.version, "" if auc is None else f"validation AUC {auc:.3f}")
+
+        summary = run(config, root, folder, show)
+    _print_sites(summary)
+    print_troubles(summary)
+    print(f"\nRun directory: {folder}. Pictures: rayfed-hn report {folder}")
+    return summary["exit_code"]
+
+
+def compare(words: Sequence[str]) -> int:
+    """See ``rayfed-hn compare --help``."""
+    from rayfed_hn.federation.cell import cells
+    from rayfed_hn.federation.experiment import make_plan
+
+    config = configuration(words)
+    with before_anything_starts():
+        plan = make_plan(cells(config)[-1].config(config), _bags(config))
+    _print_plan(plan)
+    folder = run_dir(config, "compare")
+    with resumable(_go_on(folder)), connected(config):
+        summary = _compare(config, folder)
+    print(f"\nRun directory: {folder}. Pictures: rayfed-hn report {folder}")
+    return summary["exit_code"]
+
+
+def report(run: Path) -> int:
+    """See ``rayfed-hn report --help``."""
+    if not run.is_dir():
+        raise ConfigError(f"RUN: {run} is not a folder; give the run.dir of a train or compare")
+    print(f"Report: {_report(run)}")
+    return 0
+
+
+def _print_plan(plan: Plan) -> None:
+    negative, positive = plan.classes
+    print(f"Class 1 is '{positive}', class 0 is '{negative}' (data.positive_label chooses)")
+    if plan.num_unnamed:
+        print(f"note: {plan.num_unnamed} bags are in no part of data.splits and are left out")
+
+
+def _go_on(folder: Path) -> str:
+    return f"the same command with run.dir={folder} run.resume=true goes on"
+
+
+def _report(run: Path) -> Path:
+    from rayfed_hn.reporting.report import write_report
+
+    return write_report(run)
+
+
+def _make_slides(config: Config, folder: Path) -> Path:
+    from rayfed_hn.slides.synthetic import make_federation
+
+    manifest = folder / "manifest.csv"
+    if manifest.exists():  # written last, from the same settings (the run directory was claimed)
+        return manifest
+    with bar("making slides", 4 * config.demo.slides_per_site) as progress:
+        return make_federation(
+            folder,
+            config.demo.slides_per_site,
+            config.run.seed,
+            lambda done, total: progress.update(done),
+        )
+
+
+def _compare(config: Config, folder: Path) -> dict[str, Any]:
+    from rayfed_hn.orchestration.compare import compare as run
+
+    total = len(config.compare.methods) * config.compare.seeds * config.compare.folds
+    with bar("comparing", total) as progress:
+        summary = run(config, _bags(config), folder, lambda done, _: progress.update(done))
+    print("\n" + (folder / "table.md").read_text(encoding="utf-8"))
+    print_troubles(summary)
+    return summary
+
+
+def _bags(config: Config) -> Path:
+    return existing(
+        config.data.bags, "data.bags", "make the bag store with 'rayfed-hn embed' first"
+    ).resolve()  # actors of a joined cluster work in other folders
+
+
+def _print_sites(summary: dict[str, Any]) -> None:
+    print(f"\n{'site':24} {'train':>6} {'val':>5} {'test':>5} {'AUC last':>9} {'AUC best':>9}")
+    for site in summary["sites"]:
+        last, best = (
+            "undefined" if site[k] is None else f"{site[k]:.3f}" for k in ("auc_last", "auc_best")
+        )
+        print(
+            f"{site['site']:24} {site['num_train']:6} {site['num_validation']:5} "
+            f"{site['num_test']:5} {last:>9} {best:>9}"
+        )
