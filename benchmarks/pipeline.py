@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,22 @@ def measure_pipeline(slide: Path, work: Path, num_slides: int) -> Iterator[dict[
     """
     manifest = _manifest(slide, work, num_slides)
     plain = _timed("plain", manifest, work / "plain")
+    cores = sorted(os.sched_getaffinity(0))
+    with ThreadPoolExecutor(len(cores)) as pool:
+        folders = [work / f"plain-{core}" for core in cores]
+        sharing = list(pool.map(lambda f, c: _timed("plain", manifest, f, c), folders, cores))
     on_ray = _timed("ray", manifest, work / "ray")
-    if plain.pop("digest") != on_ray.pop("digest"):
-        raise RuntimeError("the two ways made different bags")
+    if len({way.pop("digest") for way in (plain, on_ray, *sharing)}) > 1:
+        raise RuntimeError("the ways made different bags")
     yield {"what": "pipeline", "way": "one plain process, one core", **plain}
+    together = sum(way["tiles_per_s"] for way in sharing)
+    way = f"{len(cores)} such processes at once, each with all slides: what the cores can do"
+    yield {"what": "pipeline", "way": way, "tiles_per_s": round(together, 1)}
     yield {"what": "pipeline", "way": f"Ray, {os.cpu_count()} cores", **on_ray}
     ratio = on_ray["tiles_per_s"] / plain["tiles_per_s"]
     yield {"what": "pipeline on Ray, ratio to one plain process", "ratio": round(ratio, 2)}
+    limit = together / plain["tiles_per_s"]
+    yield {"what": "processes at once, ratio to one alone", "ratio": round(limit, 2)}
 
 
 def _manifest(slide: Path, work: Path, num_slides: int) -> Path:
@@ -60,12 +70,12 @@ def _manifest(slide: Path, work: Path, num_slides: int) -> Path:
     return path
 
 
-def _timed(way: str, manifest: Path, root: Path) -> dict[str, Any]:
+def _timed(way: str, manifest: Path, root: Path, core: int = 0) -> dict[str, Any]:
     """Run one way in a fresh process and return what it says."""
     shutil.rmtree(root, ignore_errors=True)
     command = [sys.executable, __file__, way, str(manifest), str(root)]
     if way == "plain":
-        command = ["taskset", "--cpu-list", "0", *command]
+        command = ["taskset", "--cpu-list", str(core), *command]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     return json.loads(output.stdout.strip().splitlines()[-1])

@@ -6,17 +6,13 @@ the same region of it in every way, in turn, the best of three; then the CMU sli
 The limit is the decoder on the same JPEG tiles in memory. One JSON line a measurement: tiles of the
 result, and megapixels of the result; in the end the ratios to OpenSlide and to the limit.
 
-    python benchmarks/reading.py [--work FOLDER] [--side PIXELS] [--tiles TILES]
+A part of ``benchmarks/slides.py``.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import importlib
-import json
-import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +25,6 @@ import openslide
 import simplejpeg
 import tifffile
 from PIL import Image
-from pyramid import make_pyramid
 
 from rayfed_hn.slides.slide import open_slide
 
@@ -59,23 +54,6 @@ class Task:
     corners: list[tuple[int, int]]
     box: tuple[int, int, int, int]
     decode_at: int
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, help="folder that keeps the pyramid")
-    parser.add_argument("--side", type=int, default=20_000, help="side of the pyramid")
-    parser.add_argument("--tiles", type=int, default=2000, help="tiles of 256 px of the region")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        pyramid = make_pyramid(arguments.work or Path(temporary), arguments.side)
-        for line in measure_reading(pyramid, arguments.tiles):
-            print(json.dumps(line), flush=True)
-    data = Path(os.environ.get("RAYFED_HN_DATA", "../shared/data"))
-    cmu = data / "slides" / "cmu-1-small-region.svs"
-    if cmu.exists():
-        for line in measure_reading(cmu, arguments.tiles):
-            print(json.dumps(line), flush=True)
 
 
 def measure_reading(path: Path, num_tiles: int) -> Iterator[dict[str, Any]]:
@@ -258,7 +236,3 @@ def timed(open_way: Callable[[], Way], threads: int) -> tuple[float, float]:
     way.close()
     tiles = way.parts * way.tiles_per_part
     return tiles / cpu, tiles / wall
-
-
-if __name__ == "__main__":
-    main()

@@ -179,16 +179,6 @@ def check(config: Config) -> None:
             f"data.fold: got {config.data.fold}; allowed: 0 to data.folds - 1 = "
             f"{config.data.folds - 1}"
         )
-    if config.embed.encoder == "resnet50" and config.embed.weights is None:
-        raise ConfigError(
-            "embed.weights: missing; embed.encoder=resnet50 needs torchvision's weight file, for "
-            "example embed.weights=resnet50-0676ba61.pth (or use embed.encoder=texture)"
-        )
-    if config.embed.encoder == "texture" and config.embed.weights is not None:
-        raise ConfigError(
-            "embed.weights: embed.encoder=texture needs none; leave them out or give "
-            "embed.encoder=resnet50"
-        )
     if config.run.resume and config.run.dir is None:
         raise ConfigError(
             "run.dir: missing; run.resume=true goes on with the run in that folder, so name it"

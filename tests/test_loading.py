@@ -51,7 +51,6 @@ def test_text_is_taken_literally_and_lists_in_both_forms() -> None:
         ("run.resume=maybe", "true or false"),
         ("data=3", "is a section"),
         ("data.fold=5", "allowed: 0 to data.folds - 1 = 4"),
-        ("embed.encoder=resnet50", "embed.weights: missing"),
         ("data.bags=${oc.env:HOME}", "'${' is not allowed"),
         ("rounds.num_versions", "not of the form section.key=value"),
     ],

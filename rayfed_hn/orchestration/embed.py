@@ -19,7 +19,7 @@ import ray
 import ray.data
 
 from rayfed_hn.bags import store
-from rayfed_hn.config import Config, EmbedConfig
+from rayfed_hn.config import Config
 from rayfed_hn.errors import ConfigError
 from rayfed_hn.loading import require
 from rayfed_hn.orchestration.slide_worker import EncoderFactory, SlideWorker, lost
@@ -65,7 +65,7 @@ def embed(
     records = read_manifest(manifest, config.data.root)
     root = Path(require(config.data.bags, "data.bags", "give the folder to write bags to"))
     imported = any(embedding.holds_features(record) for record in records)
-    store.create(root, _recipe(records, imported, config.embed, encoder_factory, say))
+    store.create(root, _recipe(records, imported, config, encoder_factory, say))
     with store.locked(root):
         outcomes: dict[str, SlideOutcome] = {}
         factory = None if imported else encoder_factory
@@ -84,19 +84,21 @@ def embed(
 def _recipe(
     records: Sequence[SlideRecord],
     imported: bool,
-    config: EmbedConfig,
+    config: Config,
     encoder_factory: EncoderFactory,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     if imported:
-        with closing(IsolatedReader(config)) as reader:
+        with closing(IsolatedReader(config.embed)) as reader:
             return embedding.imported_recipe(records, reader.describe_features)
-    encoder = encoder_factory(config, "cpu")
+    # The workers' device, which this machine need not have: its precision is part of the recipe.
+    device = "cuda" if config.resources.gpus_per_encoder else "cpu"
+    encoder = encoder_factory(config.embed, device)
     if isinstance(card := getattr(encoder, "card", None), EncoderCard):
         say(describe(card))
-        for note in scale_notes(card, config):
+        for note in scale_notes(card, config.embed):
             say(f"note: {note}")
-    return embedding.recipe(config, encoder)
+    return embedding.recipe(config.embed, encoder)
 
 
 def _run(

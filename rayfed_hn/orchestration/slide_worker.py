@@ -15,7 +15,7 @@ import numpy as np
 
 from rayfed_hn.bags import set_aside, store
 from rayfed_hn.config import Config, EmbedConfig
-from rayfed_hn.errors import DataError, SetAside
+from rayfed_hn.errors import ConfigError, DataError, SetAside
 from rayfed_hn.slides import embedding
 from rayfed_hn.slides.encoders import TileEncoder
 from rayfed_hn.slides.isolation import IsolatedReader
@@ -97,7 +97,7 @@ class SlideWorker:
             outcome = self._draw(job, reader) if job.draw_only else self._bag(job, reader)
         except SetAside as error:
             outcome = put_aside(self._root, job.record, error.reason, error.remedy)
-        except DataError as error:
+        except (ConfigError, DataError) as error:  # a GPU without enough memory, for one
             outcome = put_aside(self._root, job.record, str(error), "see the message")
         except Exception as error:
             # Its text could hold a path or a name, so only its type leaves the worker.
@@ -112,8 +112,8 @@ class SlideWorker:
         if not self._as_agreed:
             raise SetAside(
                 "the worker's encoder is not the one of the recipe",
-                "install the same rayfed_hn and weights on every machine of the cluster, then "
-                "embed with --retry",
+                "install the same rayfed_hn and weights on every machine of the cluster, and a "
+                "torch that finds its GPU if gpus_per_encoder is above 0; then embed with --retry",
             )
         if self._encoder is None:
             num_tiles = reader.import_features(record, self._root)

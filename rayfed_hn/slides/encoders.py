@@ -91,9 +91,9 @@ def make_encoder(config: EmbedConfig, device: str = "cpu") -> CardedEncoder:
     # Imported here: torch takes seconds, and most runs of `texture` never need it.
     match _kind(config.encoder):
         case "texture":
-            from rayfed_hn.slides.texture_card import CardedTextureEncoder
+            from rayfed_hn.slides.texture import TextureEncoder
 
-            return CardedTextureEncoder()
+            return TextureEncoder()
         case "resnet50":
             from rayfed_hn.slides.resnet import resnet50_encoder
 

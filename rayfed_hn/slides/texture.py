@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from skimage.color import hed_from_rgb, rgb2lab
 
 from rayfed_hn.slides import texture_nuclei, texture_patterns, texture_scale
+from rayfed_hn.slides.encoder_card import EncoderCard
 from rayfed_hn.slides.texture_nuclei import blur
 from rayfed_hn.slides.texture_patterns import histogram
 
@@ -191,6 +192,7 @@ class TextureEncoder:
 
     Attributes:
         feature_names: Name of every feature, in the order of the columns.
+        card: What it states about itself.
         digest: SHA-256 over ``VERSION`` and the names, centres and scales of the features.
     """
 
@@ -203,6 +205,16 @@ class TextureEncoder:
         self._centre_D, self._scale_D = table[:, 0], table[:, 1]
         recipe = repr((self.name, VERSION, CLIP, texture_scale.CENTRE_AND_SCALE))
         self.digest = hashlib.sha256(recipe.encode()).hexdigest()
+        self.card = EncoderCard(
+            name=self.name,
+            feature_dim=self.feature_dim,
+            input_px=None,
+            mpp=0.5,
+            mean=None,
+            std=None,
+            licence="Apache-2.0, like rayfed_hn; it has no weights",
+            source="rayfed_hn; the sources of its features stand in rayfed_hn/slides/texture.py",
+        )
 
     def encode(self, tiles_NHW3: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Turn tiles into features (N, D), float32, roughly of mean 0 and spread 1, within +-10.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,28 +111,27 @@ def test_a_crash_costs_only_the_slide(
 
 
 def test_a_hang_ends(record: SlideRecord) -> None:
-    reader = IsolatedReader(replace(CONFIG, limits=LimitsConfig(stall_seconds=3)))
-    os.kill(_process(reader, record), signal.SIGSTOP)
-    with (
-        pytest.raises(SetAside, match=r"nothing for 3 s.*stall_seconds"),
-        reader.open_reading(record),
-    ):
-        pass
-    assert _process(reader, record)
-    reader.close()
+    patience = replace(CONFIG, limits=LimitsConfig(stall_seconds=3))
+    with closing(IsolatedReader(patience)) as reader:
+        os.kill(_process(reader, record), signal.SIGSTOP)
+        with (
+            pytest.raises(SetAside, match=r"nothing for 3 s.*stall_seconds"),
+            reader.open_reading(record),
+        ):
+            pass
+        assert _process(reader, record)
 
 
 def test_memory_is_limited(record: SlideRecord, tmp_path: Path) -> None:
     limits = LimitsConfig(memory_mib=1024)
-    reader = IsolatedReader(replace(CONFIG, limits=limits))
     large = tmp_path / "large.h5"
     with h5py.File(large, "w") as file:  # a few bytes on disk, 1.6 GB in memory
         file.create_dataset("features", (400_000, 1024), "f4", chunks=(1024, 1024))
     store.create(tmp_path / "bags", {})
-    with pytest.raises(SetAside, match="memory"):
-        reader.import_features(replace(record, path=large), tmp_path / "bags")
-    assert _process(reader, record)
-    reader.close()
+    with closing(IsolatedReader(replace(CONFIG, limits=limits))) as reader:
+        with pytest.raises(SetAside, match="memory"):
+            reader.import_features(replace(record, path=large), tmp_path / "bags")
+        assert _process(reader, record)
 
 
 def test_a_consumer_that_fails_does_not_spoil_the_next_slide(
