@@ -31,7 +31,9 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 bench: $(READY)
+	$(BIN)/python benchmarks/slides.py
 	$(BIN)/python benchmarks/histology.py
+	$(BIN)/python benchmarks/kill_embed.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

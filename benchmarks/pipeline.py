@@ -6,6 +6,7 @@ process runs on one core; Ray has every core that this machine lends.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rayfed_hn.bags import store
 from rayfed_hn.config import Config, DataConfig, EmbedConfig
@@ -85,12 +86,13 @@ def run_plain(manifest: Path, root: Path) -> dict[str, Any]:
     """Embed in this very process."""
     encoder = make_encoder(EMBED)
     store.create(root, recipe(EMBED, encoder))
-    started, tiles = time.perf_counter(), 0
+    started, cpu, tiles = time.perf_counter(), time.process_time(), 0
     for record in read_manifest(manifest):
         bag = embed_slide(record, encoder, EMBED)
         store.write(root, bag)
         tiles += len(bag)
-    return _record(tiles, time.perf_counter() - started, root)
+    spent = {"cpu_ms_per_tile": round(1000 * (time.process_time() - cpu) / tiles, 2)}
+    return _record(tiles, time.perf_counter() - started, root) | spent
 
 
 def run_ray(manifest: Path, root: Path) -> dict[str, Any]:
@@ -99,9 +101,9 @@ def run_ray(manifest: Path, root: Path) -> dict[str, Any]:
     from rayfed_hn.orchestration.resources import connect
 
     config = Config(data=DataConfig(manifest=str(manifest), bags=str(root)), embed=EMBED)
-    peaks: dict[int, tuple[str, int]] = {}
+    seen: dict[int, Usage] = {}
     over = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(peaks, over), daemon=True)
+    watcher = threading.Thread(target=_watch, args=(seen, over), daemon=True)
     with connect(config):
         watcher.start()
         started = time.perf_counter()
@@ -109,12 +111,13 @@ def run_ray(manifest: Path, root: Path) -> dict[str, Any]:
         seconds = time.perf_counter() - started
         over.set()
         watcher.join()
-    by_kind = {
-        kind: max((kib for k, kib in peaks.values() if k == kind), default=0) / 1024
-        for kind in ("encoder", "reader")
-    }
-    memory = {f"{kind}_peak_mib": round(mib) for kind, mib in by_kind.items()}
-    return _record(report.num_tiles, seconds, root) | memory
+    usage: dict[str, float] = {}
+    for kind in ("encoder", "reader"):
+        own = [process for process in seen.values() if process.kind == kind]
+        usage[f"{kind}_peak_mib"] = round(max((p.peak_mib for p in own), default=0))
+        cpu = sum(process.cpu_seconds for process in own)
+        usage[f"{kind}_cpu_ms_per_tile"] = round(1000 * cpu / report.num_tiles, 2)
+    return _record(report.num_tiles, seconds, root) | usage
 
 
 def _record(tiles: int, seconds: float, root: Path) -> dict[str, Any]:
@@ -126,24 +129,32 @@ def _record(tiles: int, seconds: float, root: Path) -> dict[str, Any]:
     }
 
 
-def _watch(peaks: dict[int, tuple[str, int]], over: threading.Event) -> None:
-    """Keep the highest resident memory of every worker and of every reader process."""
+class Usage(NamedTuple):
+    """What a worker, or a process that reads for it, has taken so far."""
+
+    kind: str
+    peak_mib: float
+    cpu_seconds: float
+
+
+def _watch(seen: dict[int, Usage], over: threading.Event) -> None:
+    """Keep what every worker and every reader process takes."""
     while not over.wait(SAMPLE_SECONDS):
         for folder in Path("/proc").glob("[0-9]*"):
-            try:
+            with contextlib.suppress(OSError, ValueError):  # it has ended
                 words = (folder / "cmdline").read_bytes()
-                kind = (
-                    "encoder" if b"SlideWorker" in words
-                    else "reader" if b"reader_child" in words
-                    else None
-                )  # fmt: skip
-                if kind is None:
-                    continue
-                lines = (folder / "status").read_text().splitlines()
-            except OSError:  # it has ended
-                continue
-            peak = next((line.split()[1] for line in lines if line.startswith("VmHWM")), "0")
-            peaks[int(folder.name)] = kind, int(peak)
+                kind = "encoder" if b"SlideWorker" in words else "reader"
+                if kind == "encoder" or b"reader_child" in words:
+                    seen[int(folder.name)] = _usage(folder, kind)
+
+
+def _usage(process: Path, kind: str) -> Usage:
+    lines = (process / "status").read_text().splitlines()
+    peak_kib = next((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
+    # After the name, which may hold spaces; the 14th and 15th fields of all (proc(5)).
+    fields = (process / "stat").read_text().rpartition(")")[2].split()
+    ticks = int(fields[11]) + int(fields[12])
+    return Usage(kind, peak_kib / 1024, ticks / os.sysconf("SC_CLK_TCK"))
 
 
 if __name__ == "__main__":
