@@ -36,15 +36,18 @@ def main() -> None:
     work = arguments.work or Path(tempfile.mkdtemp(prefix="kill-embed-"))
     moments = random.Random(arguments.seed)
     undisturbed = store.digest(_finish(work / "undisturbed"))
-    for _ in range(arguments.kills):
+    stores, kills = [work / "killed-1"], 0
+    while kills < arguments.kills:
         after = round(moments.uniform(1.0, LATEST_SECONDS), 1)
-        died, bags = _kill(work / "killed", after)
-        print(json.dumps({"killed_after_s": after, "was_running": died, "bags": bags}), flush=True)
-    digest = store.digest(_finish(work / "killed"))
-    leftovers = [str(p) for p in (work / "killed").rglob("*.partial")]
-    line = {"kills": arguments.kills, "equal": digest == undisturbed, "leftovers": leftovers}
-    print(json.dumps(line))
-    if digest != undisturbed or leftovers:
+        running, bags = _kill(stores[-1], after)
+        print(json.dumps({"killed_after_s": after, "was_running": running, "bags": bags}))
+        kills += running
+        if not running:  # it was through with everything: the next kill needs work to disturb
+            stores.append(work / f"killed-{len(stores) + 1}")
+    equal = [store.digest(_finish(bags)) == undisturbed for bags in stores]
+    leftovers = [str(path) for bags in stores for path in bags.rglob("*.partial")]
+    print(json.dumps({"kills": kills, "stores": len(stores), "equal": equal, "left": leftovers}))
+    if not all(equal) or leftovers:
         raise SystemExit(1)
 
 

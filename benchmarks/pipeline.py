@@ -23,6 +23,7 @@ from rayfed_hn.bags import store
 from rayfed_hn.config import Config, DataConfig, EmbedConfig
 from rayfed_hn.slides.embedding import embed_slide, recipe
 from rayfed_hn.slides.encoders import make_encoder
+from rayfed_hn.slides.isolation import KEEP_MEMORY
 from rayfed_hn.slides.manifest import read_manifest
 
 EMBED = EmbedConfig(mpp=0.5, tile_px=256)
@@ -77,7 +78,7 @@ def _timed(way: str, manifest: Path, root: Path, core: int = 0) -> dict[str, Any
     command = [sys.executable, __file__, way, str(manifest), str(root)]
     if way == "plain":
         command = ["taskset", "--cpu-list", str(core), *command]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | KEEP_MEMORY  # for all ways alike
     output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     return json.loads(output.stdout.strip().splitlines()[-1])
 

@@ -91,7 +91,8 @@ def embed(words: tuple[str, ...], retry: bool) -> int:
 
 
 @_verb(
-    *("data.bags", "data.positive_label", "data.fold", "run.", "method.", "hypernetwork."),
+    *("data.bags", "data.positive_label", "data.fold", "data.splits", "data.max_"),
+    *("run.", "method.", "hypernetwork."),
     *("rounds.", "training.", "model.", "privacy.", "evaluation.", "resources."),
     example="rayfed-hn train data.bags=bags method.name=hypernetwork privacy.noise_scale=0.1",
 )
@@ -106,7 +107,16 @@ def train(words: tuple[str, ...]) -> int:
 
 
 @_verb(
-    *("compare.", "data.bags", "data.positive_label", "run.", "hypernetwork.", "rounds."),
+    *(
+        "compare.",
+        "data.bags",
+        "data.positive_label",
+        "data.splits",
+        "data.max_",
+        "run.",
+        "hypernetwork.",
+        "rounds.",
+    ),
     *("training.", "model.", "privacy.", "evaluation.", "resources.cpus"),
     example="rayfed-hn compare data.bags=bags compare.methods=local,fedavg,hypernetwork",
 )

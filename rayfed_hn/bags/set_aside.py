@@ -35,11 +35,10 @@ class SetAsideEntry:
 
 
 def remember(root: Path, entry: SetAsideEntry) -> None:
-    """Keep why a slide was set aside; a bag of it would be of another file, and is deleted."""
+    """Keep why a slide was set aside."""
     path = _path(root, entry.site, entry.slide_id)
     path.parent.mkdir(mode=0o700, exist_ok=True)
     write_text(path, json.dumps(asdict(entry), indent=2) + "\n")
-    (path.parent / f"{entry.slide_id}.arrow").unlink(missing_ok=True)
 
 
 def forget(root: Path, site: str, slide_id: str) -> None:

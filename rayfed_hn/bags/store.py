@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 SALT_BYTES = 16
+LOCK = ".lock"
 
 
 def create(root: Path, recipe: dict[str, Any]) -> None:
@@ -54,11 +55,17 @@ def create(root: Path, recipe: dict[str, Any]) -> None:
     if (root / "recipe.json").exists():
         _compare(root, read_recipe(root), recipe)
         return
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise DataError(f"{root} is no bag store and not empty; give data.bags another folder")
+    _refuse_foreign(root)
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     content = {"format": 1, "sha256": recipe_digest(recipe), "recipe": recipe}
     write_text(root / "recipe.json", json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def _refuse_foreign(root: Path) -> None:
+    if (root / "recipe.json").exists() or not root.exists():
+        return
+    if not root.is_dir() or any(path.name != LOCK for path in root.iterdir()):
+        raise DataError(f"{root} is no bag store and not empty; give data.bags another folder")
 
 
 def recipe_digest(recipe: dict[str, Any]) -> str:
@@ -139,9 +146,11 @@ def locked(root: Path) -> Iterator[None]:
     """Be the only one that embeds into the store; what a killed run left half-written is cleared.
 
     Raises:
-        DataError: Another process is at it.
+        DataError: Another process is at it, or the folder holds something else.
     """
-    with (root / ".lock").open("w") as file:
+    _refuse_foreign(root)
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (root / LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -180,6 +189,7 @@ class SiteBags:
         feature_dim: D, the same for every bag.
         unusable: What is wrong with entries that are left out: damaged or of another recipe
             (``rayfed-hn embed`` makes them again), or without a tile that counts.
+        emptied: slide_ids of those without a tile that counts.
 
     Raises:
         DataError: There is no such site, or none of its bags can be used.
@@ -192,6 +202,7 @@ class SiteBags:
         self._bags: dict[int, Bag] = {}
         self.entries: list[BagEntry] = []
         self.unusable: list[str] = []
+        self.emptied: list[str] = []
         for path in sorted(self._folder.glob("*.arrow")):
             try:
                 entry = read_entry(path)
@@ -224,6 +235,7 @@ class SiteBags:
             return entry
         num_tiles = int(self._tiles.keeps(read_bag(entry.path).artefacts_N4).sum())
         if num_tiles == 0:
+            self.emptied.append(entry.slide_id)
             raise DataError(
                 f"{entry.path}: no tile is left by data.max_blur, max_pen, max_black and max_white"
             )

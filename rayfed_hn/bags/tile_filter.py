@@ -31,8 +31,7 @@ class TileFilter:
     def apply(self, bag: Bag) -> Bag:
         """Return the bag without the tiles to leave out; the same bag if all of them stay.
 
-        Raises:
-            ValueError: No tile is left.
+        A bag of which no tile is left must not be asked for; ``SiteBags`` leaves such bags out.
         """
         keep = self.keeps(bag.artefacts_N4)
         if keep.all():

@@ -95,7 +95,7 @@ class LimitsConfig:
         300.0, "a slide that yields nothing for this long is set aside", above=0
     )
     memory_mib: int = knob(
-        4096, "memory that the reading of one slide may take, in MiB", at_least=512
+        2048, "memory that the reading of one slide may take, in MiB", at_least=512
     )
 
 

@@ -142,7 +142,8 @@ def make_plan(config: Config, root: Path) -> Plan:
     sites = open_sites(root, list_sites(root), config.data)
     entries = {name: bags.entries for name, bags in sites.items()}
     check_leakage(entries)
-    folds.check(entries, [entry.slide_id for entry in unmade.list_all(root)])
+    emptied = [name for bags in sites.values() for name in bags.emptied]
+    folds.check(entries, [*emptied, *(entry.slide_id for entry in unmade.list_all(root))])
     labels = [entry.label for bags in sites.values() for entry in bags.entries]
     classes = find_classes(labels, config.data.positive_label)
     dims = {name: bags.feature_dim for name, bags in sites.items()}

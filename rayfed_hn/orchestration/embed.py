@@ -65,8 +65,9 @@ def embed(
     records = read_manifest(manifest, config.data.root)
     root = Path(require(config.data.bags, "data.bags", "give the folder to write bags to"))
     imported = any(embedding.holds_features(record) for record in records)
-    store.create(root, _recipe(records, imported, config, encoder_factory, say))
+    recipe = _recipe(records, imported, config, encoder_factory, say)
     with store.locked(root):
+        store.create(root, recipe)
         outcomes: dict[str, SlideOutcome] = {}
         factory = None if imported else encoder_factory
         for outcome, share in _run(root, records, config, factory, retry):
@@ -75,7 +76,8 @@ def embed(
         ordered = [outcomes[record.slide_id] for record in records]
         report = EmbedReport(ordered, not_in_manifest(root, records))
         write_set_aside(root / "set_aside.csv", report.set_aside)
-        if config.embed.pictures and not imported:
+        report.pictures = config.embed.pictures and not imported
+        if report.pictures:
             write_site_sheets(root, records, report)
     report.seconds = time.monotonic() - started
     return report
@@ -124,7 +126,7 @@ def _run(
                 done += size[outcome.slide_id]
                 yield outcome, done / total
     for job in todo.values():
-        yield lost(root, job.record), 1.0
+        yield lost(root, job), 1.0
 
 
 def _size(path: Path) -> int:

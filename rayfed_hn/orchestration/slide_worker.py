@@ -16,12 +16,11 @@ import numpy as np
 from rayfed_hn.bags import set_aside, store
 from rayfed_hn.config import Config, EmbedConfig
 from rayfed_hn.errors import ConfigError, DataError, SetAside
-from rayfed_hn.slides import embedding
+from rayfed_hn.slides.embedding import encode_reading
 from rayfed_hn.slides.encoders import TileEncoder
 from rayfed_hn.slides.isolation import IsolatedReader
-from rayfed_hn.slides.manifest import SlideRecord
 from rayfed_hn.slides.outcome import SlideOutcome
-from rayfed_hn.slides.worklist import Job, picture_path, put_aside
+from rayfed_hn.slides.worklist import Job, make_folder, picture_path, put_aside
 
 MAX_ATTEMPTS = 3  # of a slide whose worker died; the machine may have been to blame once
 
@@ -47,8 +46,13 @@ class SlideWorker:
         self._root = root
         self._attempts = attempts
         self._config = config.embed
-        device = _device(config.resources.gpus_per_encoder)
-        self._encoder = factory and factory(config.embed, device)
+        self._encoder: TileEncoder | None = None
+        self._no_encoder = ""
+        try:
+            device = _device(config.resources.gpus_per_encoder)
+            self._encoder = factory and factory(config.embed, device)
+        except ConfigError as error:  # raised here it would be Ray's, over and over
+            self._no_encoder = str(error)
         digest = self._encoder and self._encoder.digest
         self._as_agreed = digest == store.read_recipe(root).get("encoder_digest")
         self._encoder_turn = threading.Lock()
@@ -76,9 +80,9 @@ class SlideWorker:
                 with self._reader(alone=number > 0) as reader:
                     marker.touch()
                     outcome = self._do(job, reader)
-                marker.unlink()
+                marker.unlink(missing_ok=True)
                 return outcome
-        return lost(self._root, job.record)
+        return lost(self._root, job)
 
     @contextmanager
     def _reader(self, alone: bool) -> Iterator[IsolatedReader]:
@@ -93,55 +97,88 @@ class SlideWorker:
 
     def _do(self, job: Job, reader: IsolatedReader) -> SlideOutcome:
         started = time.monotonic()
-        try:
-            outcome = self._draw(job, reader) if job.draw_only else self._bag(job, reader)
-        except SetAside as error:
-            outcome = put_aside(self._root, job.record, error.reason, error.remedy)
-        except (ConfigError, DataError) as error:  # a GPU without enough memory, for one
-            outcome = put_aside(self._root, job.record, str(error), "see the message")
-        except Exception as error:
-            # Its text could hold a path or a name, so only its type leaves the worker.
-            reason = f"unexpected error {type(error).__name__}"
-            remedy = "embed it alone to see more, and report it"
-            outcome = put_aside(self._root, job.record, reason, remedy)
+        outcome = self._draw(job, reader) if job.draw_only else self._bag(job, reader)
         return replace(outcome, seconds=time.monotonic() - started)
 
     def _bag(self, job: Job, reader: IsolatedReader) -> SlideOutcome:
-        """Write the bag of a slide."""
-        record, notes = job.record, ""
+        """Write the bag of a slide, or say why there is none."""
+        record = job.record
+        if self._no_encoder:
+            reason = f"the encoder cannot be made on a worker: {self._no_encoder}"
+            return put_aside(self._root, job, reason, "see the message", lasting=False)
         if not self._as_agreed:
-            raise SetAside(
-                "the worker's encoder is not the one of the recipe",
-                "install the same rayfed_hn and weights on every machine of the cluster, and a "
-                "torch that finds its GPU if gpus_per_encoder is above 0; then embed with --retry",
-            )
-        if self._encoder is None:
-            num_tiles = reader.import_features(record, self._root)
-        else:
-            picture = picture_path(self._root, record) if self._config.pictures else None
-            with reader.open_reading(record, picture) as reading:
-                bag = embedding.encode_reading(record, reading, self._encoder, self._encoder_turn)
-            store.write(self._root, bag)
-            num_tiles, notes = len(bag), "; ".join(reading.found.notes)
+            return put_aside(self._root, job, *_OTHER_ENCODER, lasting=False)
+        try:
+            num_tiles, notes = self._write_bag(job, reader)
+        except SetAside as error:
+            return put_aside(self._root, job, error.reason, error.remedy)
+        except DataError as error:
+            return put_aside(self._root, job, str(error), "see the message")
+        except ConfigError as error:  # a GPU without enough memory, for one
+            return put_aside(self._root, job, str(error), "see the message", lasting=False)
+        except OSError as error:
+            reason = f"the bag store cannot be written ({error.strerror})"
+            return put_aside(self._root, job, reason, "look at its disk", lasting=False)
+        except Exception as error:
+            # Its text could hold a path or a name, so only its type leaves the worker.
+            reason = f"unexpected error {type(error).__name__}"
+            return put_aside(self._root, job, reason, "look at the slide, and report this")
         set_aside.forget(self._root, record.site, record.slide_id)
         return SlideOutcome(record.slide_id, record.site, "embedded", num_tiles, notes=notes)
 
+    def _write_bag(self, job: Job, reader: IsolatedReader) -> tuple[int, tuple[str, ...]]:
+        """Write the bag; returns its number of tiles and what the user should know."""
+        record, source = job.record, job.source
+        if self._encoder is None:
+            make_folder(self._root, record)
+            return reader.import_features(record, source, self._root), ()
+        drawing = picture_path(self._root, record)
+        drawing.unlink(missing_ok=True)  # one of another file must not stand beside this bag
+        if self._config.pictures:
+            make_folder(self._root, record, "pictures")
+        picture = drawing if self._config.pictures else None
+        with reader.open_reading(record, source, picture) as reading:
+            bag = encode_reading(record, source, reading, self._encoder, self._encoder_turn)
+        store.write(self._root, bag)
+        return len(bag), reading.found.notes
+
     def _draw(self, job: Job, reader: IsolatedReader) -> SlideOutcome:
-        """Draw a slide whose bag is there; a failure is no reason to lose the bag."""
-        record, notes = job.record, ""
+        """Draw a slide whose bag is there; no failure is a reason to lose the bag."""
+        record, notes = job.record, ()
         try:
-            reader.draw(record, picture_path(self._root, record))
+            make_folder(self._root, record, "pictures")
+            reader.draw(record, job.source, picture_path(self._root, record))
         except SetAside as error:
-            notes = f"could not be drawn: {error.reason}"
-        entry = store.find_entry(self._root, record.site, record.slide_id)
-        num_tiles = entry.num_tiles if entry else 0
-        return SlideOutcome(record.slide_id, record.site, "skipped", num_tiles, notes=notes)
+            notes = (f"could not be drawn: {error.reason}",)
+        except Exception as error:
+            notes = (f"could not be drawn ({type(error).__name__})",)
+        return replace(kept(self._root, job), notes=notes)
 
 
-def lost(root: Path, record: SlideRecord) -> SlideOutcome:
-    """What became of a slide whose workers died."""
+_OTHER_ENCODER = (
+    "the worker's encoder is not the one of the recipe",
+    "install the same rayfed_hn and weights on every machine of the cluster, and a torch that "
+    "finds its GPU if resources.gpus_per_encoder is above 0",
+)
+
+
+def kept(root: Path, job: Job) -> SlideOutcome:
+    """A slide whose bag stays as it is."""
+    entry = store.find_entry(root, job.record.site, job.record.slide_id)
+    num_tiles = entry.num_tiles if entry else 0
+    return SlideOutcome(job.record.slide_id, job.record.site, "skipped", num_tiles)
+
+
+def lost(root: Path, job: Job) -> SlideOutcome:
+    """What became of a slide whose workers died, or of which Ray lost the news."""
+    record = job.record
+    entry = store.find_entry(root, record.site, record.slide_id)
+    if job.draw_only:
+        return replace(kept(root, job), notes=("could not be drawn: its worker died",))
+    if entry is not None and entry.source_sha256 == job.source:
+        return SlideOutcome(record.slide_id, record.site, "embedded", entry.num_tiles)
     remedy = "look at the slide and at the machine's memory, then embed with --retry"
-    return put_aside(root, record, "the worker that encoded it died", remedy)
+    return put_aside(root, job, "the worker that encoded it died", remedy)
 
 
 def _device(gpus: float) -> str:

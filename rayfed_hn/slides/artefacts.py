@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from rayfed_hn.bags.bag import ARTEFACTS
 from rayfed_hn.config import ArtefactsConfig
 
+VERSION = 1  # part of the recipe: raised when the same settings give other tiles or shares
 DETAIL_UM = 1.0  # pitch that focus is judged at; finer pixels hold little but noise
 BLOCK = 16  # side of a block in pixels of that pitch
 MAX_STEP = 8

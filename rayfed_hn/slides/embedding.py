@@ -15,15 +15,17 @@ from rayfed_hn.bags.interop import is_feature_file, read_features, read_width, s
 from rayfed_hn.config import EmbedConfig
 from rayfed_hn.errors import DataError, SetAside
 from rayfed_hn.files import fingerprint
+from rayfed_hn.slides import artefacts, tissue
 from rayfed_hn.slides.encoders import TileEncoder
 from rayfed_hn.slides.manifest import SlideRecord
 from rayfed_hn.slides.reading import Batch, Found, open_reading, refuse_no_file
+from rayfed_hn.slides.user_mask import VERSION as MASK_VERSION
 from rayfed_hn.slides.user_mask import user_mask_digest
 
 # How pixels are read decides the features too; raised when that changes.
 READERS = {
-    "auto": "1: jpeg-tiff with DCT scaling, else openslide or image; area resampling",
-    "openslide": "1: openslide or image; area resampling",
+    "auto": "2: jpeg-tiff with DCT scaling, else openslide or image; area resampling",
+    "openslide": "2: openslide or image; area resampling",
 }
 
 NOBODY_ELSE = nullcontext()
@@ -48,6 +50,11 @@ def recipe(config: EmbedConfig, encoder: TileEncoder) -> dict[str, Any]:
         "tissue": asdict(config.tissue),
         "artefacts": asdict(config.artefacts),
         "reader": READERS[config.reader],
+        "versions": {
+            "tissue": tissue.VERSION,
+            "artefacts": artefacts.VERSION,
+            "mask": MASK_VERSION,
+        },
     }
 
 
@@ -90,12 +97,13 @@ def describe_features(record: SlideRecord) -> dict[str, Any]:
     return {"feature_dim": read_width(record.path), **stated_recipe(record.path)}
 
 
-def import_features(record: SlideRecord, recipe: dict[str, Any]) -> Bag:
+def import_features(record: SlideRecord, recipe: dict[str, Any], source: str) -> Bag:
     """Make the bag of a feature file.
 
     Args:
         record: The file's line of the manifest.
         recipe: The store's, which the file must not contradict.
+        source: ``source_of`` the record.
 
     Raises:
         SetAside: The file cannot be used, or was made otherwise than the store's other bags.
@@ -116,19 +124,34 @@ def import_features(record: SlideRecord, recipe: dict[str, Any]) -> Bag:
         label=record.label,
         mpp=record.mpp,
     )
-    return replace(bag, source_sha256=source_of(record))
+    refuse_changed(record, source)
+    return replace(bag, source_sha256=source)
 
 
 def source_of(record: SlideRecord) -> str:
-    """Fingerprint (hex) of the files a bag is made from, "" if its slide cannot be read."""
-    slide = fingerprint(record.path)
-    if record.mask is None or not slide:
-        return slide
-    try:
-        mask = user_mask_digest(record.mask)
-    except SetAside:  # said when the slide is read
-        mask = ""
-    return hashlib.sha256(f"{slide} {mask}".encode()).hexdigest()
+    """Fingerprint (hex) of all that a bag is made from: file, mask and stated scale.
+
+    "" if any of it cannot be read just now. Of slides in several files only the named one counts.
+    """
+    parts = [fingerprint(record.path)]
+    if record.mask is not None:
+        try:
+            parts.append(user_mask_digest(record.mask))
+        except SetAside:
+            parts.append("")
+    if not all(parts):
+        return ""
+    return hashlib.sha256(f"{parts} {record.mpp}".encode()).hexdigest()
+
+
+def refuse_changed(record: SlideRecord, source: str) -> None:
+    """Refuse a slide whose file is not what it was when its turn was planned.
+
+    Raises:
+        SetAside: It has changed; it is taken again in the next run.
+    """
+    if source_of(record) != source:
+        raise SetAside("changed while it was read", "embed again when nobody writes it any more")
 
 
 class AnyReading(Protocol):
@@ -153,12 +176,14 @@ def embed_slide(record: SlideRecord, encoder: TileEncoder, config: EmbedConfig) 
     Raises:
         SetAside: The slide cannot be used; says why and what to do.
     """
+    source = source_of(record)
     with open_reading(record, config) as reading:
-        return encode_reading(record, reading, encoder)
+        return encode_reading(record, source, reading, encoder)
 
 
 def encode_reading(
     record: SlideRecord,
+    source: str,
     reading: AnyReading,
     encoder: TileEncoder,
     turn: AbstractContextManager[object] = NOBODY_ELSE,
@@ -167,6 +192,7 @@ def encode_reading(
 
     Args:
         record: The slide's line of the manifest.
+        source: ``source_of`` the record, from before it was opened.
         reading: The open slide.
         encoder: Turns tiles into features.
         turn: Held while a batch is encoded, by those who share the encoder.
@@ -191,6 +217,6 @@ def encode_reading(
         *(record.slide_id, record.case_id, record.site, record.label),
         *(features_ND, found.coords_N2, found.tissue_N, found.tile_size0, found.mpp),
         artefacts_N4=artefacts_N4,
-        source_sha256=source_of(record),
+        source_sha256=source,
         reader=found.reader,
     )

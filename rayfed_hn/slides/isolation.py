@@ -41,7 +41,9 @@ KEEP_MEMORY = {
     "MALLOC_TOP_PAD_": str(2**26),
 }
 SLOTS = 3  # one being encoded, one waiting, one being filled
-MAX_LINE_BYTES = 256 * 2**20  # coordinates and tissue of ten million tiles
+START_SECONDS = 120.0  # for imports on a slow or busy machine
+KILL_SECONDS = 5.0
+MAX_LINE_BYTES = 512 * 2**20  # coordinates and tissue of ten million tiles
 
 
 class IsolatedReader:
@@ -63,7 +65,7 @@ class IsolatedReader:
 
     @contextmanager
     def open_reading(
-        self, record: SlideRecord, picture: Path | None = None
+        self, record: SlideRecord, source: str, picture: Path | None = None
     ) -> Iterator[IsolatedReading]:
         """Open a slide of the manifest and find its tiles, as ``reading.open_reading`` does.
 
@@ -72,7 +74,7 @@ class IsolatedReader:
         """
         child = self._ready()
         try:
-            child.ask("read", record, picture=picture and str(picture))
+            child.ask("read", record, source=source, picture=picture and str(picture))
             reading = IsolatedReading(child)
             yield reading
             reading.finish()
@@ -82,21 +84,21 @@ class IsolatedReader:
             self.close()
             raise
 
-    def draw(self, record: SlideRecord, picture: Path) -> None:
+    def draw(self, record: SlideRecord, source: str, picture: Path) -> None:
         """Only draw a slide with its tissue and tiles.
 
         Raises:
             SetAside: The slide cannot be used.
         """
-        self._do("draw", record, picture=str(picture))
+        self._do("draw", record, source=source, picture=str(picture))
 
-    def import_features(self, record: SlideRecord, root: Path) -> int:
+    def import_features(self, record: SlideRecord, source: str, root: Path) -> int:
         """Read a file of features and write it into the store; returns its number of tiles.
 
         Raises:
             SetAside: The file cannot be used.
         """
-        return self._do("import", record, root=str(root)).get("imported", 0)
+        return self._do("import", record, source=source, root=str(root)).get("imported", 0)
 
     def describe_features(self, record: SlideRecord) -> dict[str, Any]:
         """Return what ``embedding.describe_features`` does.
@@ -182,14 +184,17 @@ class _Child:
         os.ftruncate(memory_fd, int(np.prod(shape)))
         ours, theirs = socket.socketpair()
         try:
-            self._process = _start(theirs.fileno(), memory_fd)
             memory = mmap.mmap(memory_fd, 0)
+            self._process = _start(theirs.fileno(), memory_fd)
+        except BaseException:
+            ours.close()
+            raise
         finally:
             theirs.close()
             os.close(memory_fd)
         self.slots: NDArray[np.uint8] = np.frombuffer(memory, np.uint8).reshape(shape)
         self._socket = ours
-        self._socket.settimeout(self._patience)
+        self._socket.settimeout(max(self._patience, START_SECONDS))
         self._pending = bytearray()
         try:
             self.say(config=asdict(config), slots=SLOTS)
@@ -197,6 +202,7 @@ class _Child:
         except BaseException:
             self.kill()
             raise
+        self._socket.settimeout(self._patience)
 
     def ask(self, op: str, record: SlideRecord, **more: Any) -> None:
         plain = asdict(record) | {"path": str(record.path)}
@@ -204,7 +210,7 @@ class _Child:
         self.say(op=op, record=plain, **more)
 
     def say(self, **message: Any) -> None:
-        with contextlib.suppress(BrokenPipeError):  # its end is noticed when it is heard
+        with contextlib.suppress(OSError):  # its end is noticed when it is heard
             self._socket.sendall(json.dumps(message).encode() + b"\n")
 
     def hear(self) -> dict[str, Any]:
@@ -217,9 +223,11 @@ class _Child:
         try:
             message = json.loads(self._line())
         except TimeoutError:
+            self.kill()
             raise SetAside(
                 f"yielded nothing for {self._patience:g} s while it was read",
-                "look at the file and the disk it is on, or raise embed.limits.stall_seconds",
+                "look at the file and its disk, or raise embed.limits.stall_seconds; then embed "
+                "with --retry",
             ) from None
         except (EOFError, ConnectionError, ValueError):
             raise self._gone() from None
@@ -229,7 +237,9 @@ class _Child:
 
     def kill(self) -> None:
         self._process.kill()
-        self._process.wait()
+        # One that sleeps in a dead disk's driver dies when that wakes up, which may be never.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(KILL_SECONDS)
         self._socket.close()
 
     def _line(self) -> bytes:
@@ -243,13 +253,18 @@ class _Child:
         return line
 
     def _gone(self) -> SetAside:
-        self._process.kill()
-        code = self._process.wait()
-        how = signal.Signals(-code).name if code < 0 else f"exit {code}"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(KILL_SECONDS)  # it is gone, or broke the rules of the conversation
+        code = self._process.poll()
+        self.kill()
+        how = "it said nonsense" if code is None else f"exit {code}"
+        if code is not None and code < 0:
+            names = {s.value: s.name for s in signal.Signals}
+            how = names.get(-code, f"signal {-code}")
         return SetAside(
             f"the process that read it crashed ({how})",
             "look at the file; if it is only large, raise embed.limits.memory_mib (now "
-            f"{self._memory_mib})",
+            f"{self._memory_mib}); then embed with --retry",
         )
 
 

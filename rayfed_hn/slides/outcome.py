@@ -37,7 +37,7 @@ class SlideOutcome:
     seconds: float = 0.0
     reason: str = ""
     remedy: str = ""
-    notes: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -46,12 +46,14 @@ class EmbedReport:
 
     Attributes:
         outcomes: One per slide of the manifest, in its order.
+        pictures: Whether slides were drawn, with a page per site.
         strangers: slide_ids of bags in the store that the manifest does not name.
         seconds: Wall time of the whole.
     """
 
     outcomes: list[SlideOutcome] = field(default_factory=list)
     strangers: list[str] = field(default_factory=list)
+    pictures: bool = False
     seconds: float = 0.0
 
     def count(self, status: Status) -> int:

@@ -26,7 +26,7 @@ import numpy as np
 from rayfed_hn.bags import store
 from rayfed_hn.config import ArtefactsConfig, EmbedConfig, LimitsConfig, TissueConfig
 from rayfed_hn.errors import DataError, SetAside
-from rayfed_hn.slides.embedding import describe_features, import_features
+from rayfed_hn.slides.embedding import describe_features, import_features, refuse_changed
 from rayfed_hn.slides.manifest import SlideRecord
 from rayfed_hn.slides.reading import Found, Reading, batch_shape, open_reading
 
@@ -78,7 +78,8 @@ def serve(line: Line, memory: mmap.mmap) -> None:
                 line.say(described=describe_features(record_of(request["record"])))
             elif request["op"] == "import":
                 root = Path(request["root"])
-                bag = import_features(record_of(request["record"]), store.read_recipe(root))
+                recipe = store.read_recipe(root)
+                bag = import_features(record_of(request["record"]), recipe, request["source"])
                 store.write(root, bag)
                 line.say(imported=len(bag))
             else:
@@ -97,7 +98,7 @@ def _told(line: Line) -> Iterator[None]:
     except MemoryError:
         line.say(
             reason="needs more memory than it may take",
-            remedy="raise embed.limits.memory_mib, or look at the file",
+            remedy="look at the file, or raise embed.limits.memory_mib; then embed with --retry",
         )
     except (EOFError, BrokenPipeError):
         raise
@@ -110,10 +111,12 @@ def _told(line: Line) -> Iterator[None]:
 
 def _read(line: Line, request: dict[str, Any], config: EmbedConfig, slots: np.ndarray) -> None:
     picture = request["picture"] and Path(request["picture"])
-    with open_reading(record_of(request["record"]), config, picture) as reading:
+    record = record_of(request["record"])
+    with open_reading(record, config, picture) as reading:
         line.say(found=_plain(reading.found))
         if request["op"] == "read":
             _send_tiles(line, reading, slots)
+    refuse_changed(record, request["source"])
     line.say(done=True)
 
 
@@ -152,7 +155,8 @@ def embed_config(values: dict[str, Any]) -> EmbedConfig:
     return EmbedConfig(**(values | nested))
 
 
-def _die_with_parent(parent: int) -> None:
+def die_with_parent(parent: int) -> None:
+    """End this process when it has another parent than the one that started it."""
     while os.getppid() == parent:
         time.sleep(ORPHAN_SECONDS)
     os._exit(1)
@@ -161,7 +165,7 @@ def _die_with_parent(parent: int) -> None:
 def main() -> None:
     """Serve the process that started this one."""
     # A reader that hangs in a decoder would not notice that nobody listens any more.
-    threading.Thread(target=_die_with_parent, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=die_with_parent, args=(os.getppid(),), daemon=True).start()
     line = Line(socket.socket(fileno=int(sys.argv[1])))
     memory = mmap.mmap(int(sys.argv[2]), 0)
     try:

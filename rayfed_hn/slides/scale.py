@@ -73,7 +73,7 @@ def find_scale(
         )
     notes = [_contradiction(used, other) for other in others if _differ(used.mpp, other.mpp)]
     power = _number(properties.get("openslide.objective-power"))
-    expected = UM_PER_PIXEL_AT_1X / power if power > 0 else math.nan
+    expected = UM_PER_PIXEL_AT_1X / power if 0 < power < math.inf else math.nan
     if max(expected / used.mpp, used.mpp / expected) > MAX_MAGNIFICATION_ERROR:
         notes.append(
             f"{used.source} states {used.mpp:g} um/px, but the objective is said to magnify "

@@ -27,6 +27,8 @@ from rayfed_hn.slides.truncation import refuse_cut_short
 # A level may be this much coarser than asked for. Level sizes are whole pixels; and half of what a
 # 40x scanner calls 0.2525 is then read for 0.5 um/px at half the cost, enlarged by one percent.
 LEVEL_SLACK = 1.02
+PLAIN_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+NEAR_1 = 1.25  # ratio up to which bilinear is the nearest to area means
 BLOCK_PX = 2048  # side of the windows that are read at once, in pixels of a level
 MAX_THUMBNAIL_PX = 200_000_000
 
@@ -158,7 +160,8 @@ class Slide:
         size = out_HW3.shape[1], out_HW3.shape[0]
         down = self._source.levels[level].downsample
         ratio = max(per_px) / down
-        margin = 0 if _is_whole(ratio) else math.ceil(max(ratio, 1))  # what the filter looks at
+        exact = _is_whole(ratio) and all(_is_pixel(edge / down) for edge in corner)
+        margin = 0 if exact else math.ceil(max(ratio, 1))  # what the filter looks at
         spans = size[0] * per_px[0], size[1] * per_px[1]
         across = self._axis(level, 0, corner[0], spans[0], margin)
         along = self._axis(level, 1, corner[1], spans[1], margin)
@@ -168,7 +171,7 @@ class Slide:
         window_HW3 = np.empty((along.length, across.length, 3), np.uint8)
         self._source.read_into(level, across.start, along.start, window_HW3)
         box = (across.low, along.low, across.high, along.high)
-        scaled = Image.fromarray(window_HW3).resize(size, _filter(ratio), box=box)
+        scaled = Image.fromarray(window_HW3).resize(size, _filter(ratio, exact), box=box)
         out_HW3[...] = np.asarray(scaled)
 
     def _axis(self, level: int, axis: int, corner: float, span: float, margin: int) -> _Axis:
@@ -208,11 +211,19 @@ def _is_whole(ratio: float) -> bool:
     return ratio >= 0.999 and abs(ratio - round(ratio)) < 1e-3 * ratio
 
 
-def _filter(ratio: float) -> Image.Resampling:
-    """Area means where they are exact, else Pillow's area-like filter; bilinear to enlarge."""
-    if _is_whole(ratio):
+def _is_pixel(edge: float) -> bool:
+    return abs(edge - round(edge)) < 1e-3
+
+
+def _filter(ratio: float, exact: bool) -> Image.Resampling:
+    """Area means where pixels fall on pixels, else the nearest to them of Pillow's filters.
+
+    Between pixels Pillow's BOX takes one or the other; near a ratio of 1 the mean of two, which is
+    bilinear, is the area mean.
+    """
+    if exact:
         return Image.Resampling.BOX
-    return Image.Resampling.HAMMING if ratio > 1 else Image.Resampling.BILINEAR
+    return Image.Resampling.HAMMING if ratio > NEAR_1 else Image.Resampling.BILINEAR
 
 
 def open_slide(
@@ -233,6 +244,12 @@ def open_slide(
     refuse_cut_short(path)
     handle = open_handle(path)
     if handle is None:
+        if path.suffix.lower() not in PLAIN_SUFFIXES:
+            # A scanner's format that lost its other files may hold a preview that opens.
+            raise SetAside(
+                "is no slide that OpenSlide can read",
+                "give a whole slide, with its companion files, or remove it from the manifest",
+            )
         picture = open_image(path)
         return Slide(picture, *find_scale({}, mpp))
     source = OpenSlideSource(handle)

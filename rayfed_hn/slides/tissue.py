@@ -16,6 +16,7 @@ from skimage.morphology import closing, disk
 
 from rayfed_hn.config import TissueConfig
 
+VERSION = 1  # part of the recipe: raised when the same settings give other tiles or shares
 GLASS_CHROMA = 2.0  # the median of glass stays below this many times `min_saturation`
 CLOSING_UM = 16.0  # gaps between fibres that are narrower than twice this belong to the tissue
 STRIP_ROWS = 128

@@ -21,6 +21,7 @@ from PIL import Image
 
 from rayfed_hn.errors import SetAside
 
+VERSION = 1  # part of the recipe: raised when the same settings give other tiles or shares
 MAX_JSON_BYTES = 64 * 2**20
 MAX_PICTURE_BYTES = 128 * 2**20  # of one level, decoded
 MAX_CROSSINGS = 500_000_000  # of outlines with the rows of the mask

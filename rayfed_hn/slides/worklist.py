@@ -17,12 +17,21 @@ from rayfed_hn.slides.embedding import source_of
 from rayfed_hn.slides.manifest import SlideRecord
 from rayfed_hn.slides.outcome import SlideOutcome
 
+AGAIN = "again"  # no source is called that
+
 
 @dataclass(frozen=True)
 class Job:
-    """One slide to do: embed or import it, or only draw it."""
+    """One slide to do: embed or import it, or only draw it.
+
+    Attributes:
+        record: Its line of the manifest.
+        source: ``source_of`` the record when the work was planned.
+        draw_only: It has its bag already.
+    """
 
     record: SlideRecord
+    source: str
     draw_only: bool = False
 
     def row(self) -> dict[str, Any]:
@@ -30,7 +39,15 @@ class Job:
         record = self.record
         plain = {"path": str(record.path), "mask": str(record.mask or "")}
         mpp = np.nan if record.mpp is None else record.mpp
-        return asdict(record) | plain | {"mpp": mpp, "draw_only": self.draw_only}
+        return (
+            asdict(record)
+            | plain
+            | {
+                "mpp": mpp,
+                "source": self.source,
+                "draw_only": self.draw_only,
+            }
+        )
 
     @classmethod
     def of(cls, row: dict[str, Any]) -> Job:
@@ -42,7 +59,7 @@ class Job:
             mpp=None if np.isnan(row["mpp"]) else float(row["mpp"]),
             mask=Path(str(row["mask"])) if row["mask"] else None,
         )
-        return cls(record, bool(row["draw_only"]))
+        return cls(record, str(row["source"]), bool(row["draw_only"]))
 
 
 def find_work(
@@ -69,18 +86,19 @@ def find_work(
         source = source_of(record)
         entry = store.find_entry(root, record.site, record.slide_id)
         failed = set_aside.find(root, record.site, record.slide_id)
-        if entry is not None and _still_holds(entry, record, source):
+        # What cannot be read just now, say an archive that is not mounted, has not changed.
+        if entry is not None and source in ("", entry.source_sha256):
             _relabel(root, entry, record)
             if pictures and source and not picture_path(root, record).exists():
-                jobs.append(Job(record, draw_only=True))
+                jobs.append(Job(record, source, draw_only=True))
             else:
-                notes = "" if source else "its file cannot be read now; the bag is kept"
+                notes = () if source else ("its file cannot be read now; the bag is kept",)
                 names = record.slide_id, record.site
                 known.append(SlideOutcome(*names, "skipped", entry.num_tiles, notes=notes))
         elif entry is None and failed and failed.source_sha256 == source and not retry:
             known.append(_set_aside(failed))
         else:
-            jobs.append(Job(record))
+            jobs.append(Job(record, source))
     return jobs, known
 
 
@@ -99,21 +117,42 @@ def picture_path(root: Path, record: SlideRecord) -> Path:
     return root / f"site={record.site}" / "pictures" / f"{record.slide_id}.jpg"
 
 
-def put_aside(root: Path, record: SlideRecord, reason: str, remedy: str) -> SlideOutcome:
-    """Remember in the store that a slide was set aside; its next chance is another file."""
-    entry = SetAsideEntry(record.slide_id, record.site, reason, remedy, source_of(record))
-    set_aside.remember(root, entry)
-    return _set_aside(entry)
+def make_folder(root: Path, record: SlideRecord, name: str = "") -> None:
+    """Make the folder of a site, or one within it, for nobody else to read."""
+    (root / f"site={record.site}").mkdir(mode=0o700, exist_ok=True)
+    if name:
+        (root / f"site={record.site}" / name).mkdir(mode=0o700, exist_ok=True)
+
+
+def put_aside(
+    root: Path, job: Job, reason: str, remedy: str, *, lasting: bool = True
+) -> SlideOutcome:
+    """Remember in the store that a slide was set aside.
+
+    A bag is deleted only if it was made from another file than the one that is there now.
+
+    Args:
+        root: The bag store.
+        job: The slide.
+        reason: Why.
+        remedy: What the user can do.
+        lasting: Whether the slide is to blame, and not this machine: then it is tried again only
+            when its source changes or with --retry.
+    """
+    record = job.record
+    entry = store.find_entry(root, record.site, record.slide_id)
+    if entry is not None and job.source not in ("", entry.source_sha256):
+        entry.path.unlink(missing_ok=True)
+    note = SetAsideEntry(
+        record.slide_id, record.site, reason, remedy, job.source if lasting else AGAIN
+    )
+    set_aside.remember(root, note)
+    return _set_aside(note)
 
 
 def _set_aside(entry: SetAsideEntry) -> SlideOutcome:
     names = entry.slide_id, entry.site
     return SlideOutcome(*names, "set_aside", reason=entry.reason, remedy=entry.remedy)
-
-
-def _still_holds(entry: BagEntry, record: SlideRecord, source: str) -> bool:
-    # A file that cannot be read just now, say on an archive that is not mounted, has not changed.
-    return record.mpp in (None, entry.mpp) and source in ("", entry.source_sha256)
 
 
 def _relabel(root: Path, entry: BagEntry, record: SlideRecord) -> None:

@@ -20,10 +20,18 @@ def configuration(words: Sequence[str]) -> Config:
     if len(files) > 1:
         raise ConfigError(f"'{files[1]}' is not of the form section.key=value")
     config = load(files[0] if files else None, [word for word in words if "=" in word])
-    if config.data.splits is None:
-        return config
-    splits = str(Path(config.data.splits).resolve())  # actors work in other folders
-    return replace(config, data=replace(config.data, splits=splits))
+    # Actors of a joined cluster work in other folders.
+    data = replace(config.data, splits=_absolute(config.data.splits))
+    encoder = config.embed.encoder
+    for prefix in ("module:", "timm:local-dir:"):
+        if encoder.startswith(prefix):
+            encoder = f"{prefix}{_absolute(encoder.removeprefix(prefix))}"
+    weights = _absolute(config.embed.weights)
+    return replace(config, data=data, embed=replace(config.embed, encoder=encoder, weights=weights))
+
+
+def _absolute(path: str | None) -> str | None:
+    return path and str(Path(path).resolve())
 
 
 def existing(value: str | None, key: str, remedy: str) -> Path:

@@ -79,8 +79,8 @@ def _words(outcome: SlideOutcome) -> str:
 
 def _print_embed_notes(config: Config, result: EmbedReport) -> None:
     for outcome in result.outcomes:
-        if outcome.notes:
-            print(f"note: {outcome.slide_id}: {outcome.notes}")
+        for note in outcome.notes:
+            print(f"note: {outcome.slide_id}: {note}")
     if result.strangers:
         names = ", ".join(result.strangers[:3]) + (", ..." if len(result.strangers) > 3 else "")
         print(
@@ -88,7 +88,7 @@ def _print_embed_notes(config: Config, result: EmbedReport) -> None:
             f"not name ({names}); training would use them: delete their .arrow files if it should "
             "not"
         )
-    if config.embed.pictures:
+    if result.pictures:
         print(f"Pictures: {config.data.bags}/site=*/contact-sheet.html")
 
 
@@ -108,7 +108,7 @@ def _embed_summary(config: Config, result: EmbedReport) -> dict[str, Any]:
         "num_tiles": result.num_tiles,
         "bags": config.data.bags,
         "set_aside": set_aside,
-        "notes": {o.slide_id: o.notes for o in result.outcomes if o.notes},
+        "notes": {o.slide_id: list(o.notes) for o in result.outcomes if o.notes},
         "not_in_manifest": result.strangers,
         "versions": package_versions(),
     }

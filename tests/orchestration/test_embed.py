@@ -84,7 +84,7 @@ def test_bad_slides_are_set_aside_each_with_its_reason(tmp_path: Path, real_data
     outcomes = _embed(config)
     expected = {
         "cut": "is truncated",
-        "text": "is neither a slide that OpenSlide can read",
+        "text": "is no slide that OpenSlide can read",
         "noscale": "states no scale",
         "none": "the file is missing",
         "white": "no tissue found",

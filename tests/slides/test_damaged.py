@@ -25,6 +25,7 @@ from PIL import Image
 from rayfed_hn.bags import store
 from rayfed_hn.config import EmbedConfig, LimitsConfig
 from rayfed_hn.errors import SetAside
+from rayfed_hn.slides.embedding import source_of
 from rayfed_hn.slides.isolation import IsolatedReader
 from rayfed_hn.slides.manifest import SlideRecord
 
@@ -161,8 +162,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _attempt(reader: IsolatedReader, root: Path, path: Path, mask: Path | None = None) -> int:
     record = SlideRecord("a", path, "c", "north", "x", mpp=0.5, mask=mask)
     if path.suffix in FEATURES:
-        return reader.import_features(replace(record, mpp=None), root)
-    with reader.open_reading(record) as reading:
+        unscaled = replace(record, mpp=None)
+        return reader.import_features(unscaled, source_of(unscaled), root)
+    with reader.open_reading(record, source_of(record)) as reading:
         return sum(len(batch.tiles_NHW3) for batch in reading)
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -17,7 +20,7 @@ import tifffile
 from rayfed_hn.bags import store
 from rayfed_hn.config import EmbedConfig, LimitsConfig
 from rayfed_hn.errors import SetAside
-from rayfed_hn.slides.embedding import embed_slide, encode_reading
+from rayfed_hn.slides.embedding import embed_slide, encode_reading, source_of
 from rayfed_hn.slides.encoders import make_encoder
 from rayfed_hn.slides.isolation import IsolatedReader
 from rayfed_hn.slides.manifest import SlideRecord
@@ -47,7 +50,7 @@ def shared_reader() -> Iterator[IsolatedReader]:
 def reader(shared_reader: IsolatedReader, record: SlideRecord) -> Iterator[IsolatedReader]:
     """A reader that must be as good as new after the test."""
     yield shared_reader
-    with shared_reader.open_reading(record) as reading:
+    with shared_reader.open_reading(record, source_of(record)) as reading:
         tiles = sum(len(batch.tiles_NHW3) for batch in reading)
     assert tiles == len(reading.found.coords_N2) > 100
 
@@ -58,8 +61,8 @@ def test_the_bag_is_the_same_as_in_this_process(
     encoder = make_encoder(CONFIG)
     here = embed_slide(record, encoder, CONFIG)
     picture = tmp_path / "pictures" / "a.jpg"
-    with reader.open_reading(record, picture) as reading:
-        there = encode_reading(record, reading, encoder)
+    with reader.open_reading(record, source_of(record), picture) as reading:
+        there = encode_reading(record, source_of(record), reading, encoder)
     assert picture.stat().st_size > 1000
     root = tmp_path / "bags"
     store.create(root, {})
@@ -78,16 +81,16 @@ def test_a_bad_slide_leaves_the_process_alive(
     process = _process(reader, record)
     (tmp_path / "no.svs").write_text("no slide")
     for path, reason in (
-        (tmp_path / "no.svs", "neither a slide"),
+        (tmp_path / "no.svs", "is no slide"),
         (tmp_path / "none", "is missing"),
     ):
         with (
             pytest.raises(SetAside, match=reason),
-            reader.open_reading(replace(record, path=path)),
+            reader.open_reading(replace(record, path=path), ""),
         ):
             pass
     with pytest.raises(SetAside, match="smaller than one tile"):
-        reader.draw(replace(record, mpp=0.03), tmp_path / "x.jpg")
+        reader.draw(replace(record, mpp=0.03), "", tmp_path / "x.jpg")
     assert _process(reader, record) == process
 
 
@@ -100,7 +103,7 @@ def test_a_crash_costs_only_the_slide(
         os.kill(process, signal.SIGKILL)
 
     def read() -> None:
-        with reader.open_reading(record) as reading:
+        with reader.open_reading(record, source_of(record)) as reading:
             for number, _ in enumerate(reading):
                 if number == 2:
                     os.kill(process, signal.SIGKILL)
@@ -116,7 +119,7 @@ def test_a_hang_ends(record: SlideRecord) -> None:
         os.kill(_process(reader, record), signal.SIGSTOP)
         with (
             pytest.raises(SetAside, match=r"nothing for 3 s.*stall_seconds"),
-            reader.open_reading(record),
+            reader.open_reading(record, source_of(record)),
         ):
             pass
         assert _process(reader, record)
@@ -129,8 +132,8 @@ def test_memory_is_limited(record: SlideRecord, tmp_path: Path) -> None:
         file.create_dataset("features", (400_000, 1024), "f4", chunks=(1024, 1024))
     store.create(tmp_path / "bags", {})
     with closing(IsolatedReader(replace(CONFIG, limits=limits))) as reader:
-        with pytest.raises(SetAside, match="memory"):
-            reader.import_features(replace(record, path=large), tmp_path / "bags")
+        with pytest.raises(SetAside, match="needs more memory than it may take"):
+            reader.import_features(replace(record, path=large), "", tmp_path / "bags")
         assert _process(reader, record)
 
 
@@ -142,7 +145,7 @@ def test_a_consumer_that_fails_does_not_spoil_the_next_slide(
         raise RuntimeError("encoder")
 
     def read() -> None:
-        with reader.open_reading(record) as reading:
+        with reader.open_reading(record, source_of(record)) as reading:
             fail(next(iter(reading)))
 
     with pytest.raises(RuntimeError, match="encoder"):
@@ -150,12 +153,50 @@ def test_a_consumer_that_fails_does_not_spoil_the_next_slide(
 
 
 def test_a_consumer_may_leave_tiles(reader: IsolatedReader, record: SlideRecord) -> None:
-    with reader.open_reading(record) as reading:
+    with reader.open_reading(record, source_of(record)) as reading:
         next(iter(reading))
 
 
-def test_the_process_ends_with_its_parent(record: SlideRecord) -> None:
-    """A reader whose socket closes goes away by itself."""
+def test_a_slide_that_changes_while_it_is_read_is_set_aside(
+    reader: IsolatedReader, record: SlideRecord, tmp_path: Path
+) -> None:
+    changing = replace(record, path=tmp_path / "a.tiff")
+    changing.path.write_bytes(record.path.read_bytes())
+
+    def read() -> None:
+        with reader.open_reading(changing, source_of(changing)) as reading:
+            next(iter(reading))
+            with changing.path.open("ab") as file:
+                file.write(b"more")
+
+    with pytest.raises(SetAside, match="changed while it was read"):
+        read()
+
+
+def test_a_reader_without_its_parent_ends(tmp_path: Path) -> None:
+    """Also one that hangs, and would never notice that nobody listens."""
+    code = (
+        "import os, subprocess, sys, time\n"
+        "from rayfed_hn.slides.reader_child import die_with_parent\n"
+        "if len(sys.argv) > 1:\n"
+        "    die_with_parent(int(sys.argv[1]))\n"
+        "child = subprocess.Popen([sys.executable, __file__, str(os.getpid())])\n"
+        "print(child.pid, flush=True)\n"
+        "time.sleep(3)\n"
+        "assert child.poll() is None\n"
+    )
+    script = tmp_path / "parent.py"
+    script.write_text(code)
+    parent = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, check=True
+    )
+    ended = time.monotonic() + 20
+    while Path(f"/proc/{parent.stdout.strip()}").exists() and time.monotonic() < ended:
+        time.sleep(0.1)
+    assert not Path(f"/proc/{parent.stdout.strip()}").exists()
+
+
+def test_a_reader_that_nobody_listens_to_ends(record: SlideRecord) -> None:
     reader = IsolatedReader(CONFIG)
     _process(reader, record)
     child = reader._child
@@ -166,7 +207,7 @@ def test_the_process_ends_with_its_parent(record: SlideRecord) -> None:
 
 def _process(reader: IsolatedReader, record: SlideRecord) -> int:
     """Let the reader read a slide and return its process."""
-    with reader.open_reading(record):
+    with reader.open_reading(record, source_of(record)):
         pass
     assert reader._child is not None
     return reader._child._process.pid

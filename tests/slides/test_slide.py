@@ -186,7 +186,7 @@ def test_what_is_no_slide(tmp_path: Path) -> None:
     for name, content in (("text.svs", b"hello\n" * 99), ("empty.svs", b""), ("ii.svs", b"II")):
         path = tmp_path / name
         path.write_bytes(content)
-        assert "is neither a slide that OpenSlide can read" in _reason(path)
+        assert "is no slide that OpenSlide can read" in _reason(path)
     assert "missing" in _reason(tmp_path / "none.svs")
 
 

@@ -36,6 +36,10 @@ def _take(root: Path, record: SlideRecord) -> None:
     store.write(root, Bag(*names, features_ND, *rest, source_sha256=source_of(record)))
 
 
+def job_of(record: SlideRecord) -> Job:
+    return Job(record, source_of(record))
+
+
 def _jobs(root: Path, record: SlideRecord, *, retry: bool = False, pictures: bool = False) -> int:
     jobs, known = find_work(root, [record], retry=retry, pictures=pictures)
     assert len(jobs) + len(known) == 1
@@ -49,9 +53,14 @@ def test_a_bag_stays_until_its_source_changes(root: Path, record: SlideRecord) -
     moved = record.path.rename(record.path.with_name("moved.svs"))
     _, (outcome,) = find_work(root, [record], retry=False, pictures=False)
     assert (outcome.status, outcome.num_tiles) == ("skipped", 4)
-    assert "the bag is kept" in outcome.notes
+    assert "the bag is kept" in outcome.notes[0]
     assert _jobs(root, replace(record, path=moved)) == 0  # the same bytes in another place
-    assert _jobs(root, replace(record, path=moved, mpp=0.25)) == 1
+    stated = replace(record, path=moved, mpp=0.25)
+    assert _jobs(root, stated) == 1
+    _take(root, stated)
+    assert _jobs(root, stated) == 0
+    assert _jobs(root, replace(stated, mpp=None)) == 1  # a scale that was taken back
+    _take(root, replace(stated, mpp=None))
     moved.write_bytes(b"Pixels")
     assert _jobs(root, replace(record, path=moved)) == 1
 
@@ -70,7 +79,7 @@ def test_a_mask_is_part_of_the_source(root: Path, record: SlideRecord) -> None:
 def test_what_was_set_aside_waits_for_another_file_or_retry(
     root: Path, record: SlideRecord
 ) -> None:
-    put = put_aside(root, record, "is damaged", "copy it again")
+    put = put_aside(root, job_of(record), "is damaged", "copy it again")
     jobs, (outcome,) = find_work(root, [record], retry=False, pictures=False)
     assert not jobs
     assert outcome == put
@@ -78,23 +87,52 @@ def test_what_was_set_aside_waits_for_another_file_or_retry(
     record.path.write_bytes(b"whole")
     assert _jobs(root, record) == 1
     record.path.unlink()
-    put_aside(root, record, "the file is missing", "correct its path")
+    put_aside(root, job_of(record), "the file is missing", "correct its path")
     assert _jobs(root, record) == 0
     record.path.write_bytes(b"found")
     assert _jobs(root, record) == 1
 
 
-def test_setting_aside_deletes_the_bag_of_the_older_file(root: Path, record: SlideRecord) -> None:
+def test_setting_aside_deletes_only_the_bag_of_another_file(
+    root: Path, record: SlideRecord
+) -> None:
     _take(root, record)
-    put_aside(root, record, "is damaged", "copy it again")
+    put_aside(root, job_of(record), "the worker died", "look")
+    assert store.find_entry(root, "north", "a") is not None
+    moved = record.path.rename(record.path.with_name("away"))
+    put_aside(root, job_of(record), "the file is missing", "look")
+    assert store.find_entry(root, "north", "a") is not None
+    moved.rename(record.path)
+    record.path.write_bytes(b"another slide")
+    put_aside(root, job_of(record), "is damaged", "copy it again")
     assert store.find_entry(root, "north", "a") is None
     assert [e.reason for e in set_aside.list_all(root)] == ["is damaged"]
     set_aside.forget(root, "north", "a")
     assert not set_aside.list_all(root)
 
 
+def test_faults_of_the_machine_are_tried_again(root: Path, record: SlideRecord) -> None:
+    put_aside(root, job_of(record), "no space", "look at the disk", lasting=False)
+    assert _jobs(root, record) == 1
+
+
+def test_stating_a_scale_is_another_chance(root: Path, record: SlideRecord) -> None:
+    put_aside(root, job_of(record), "states no scale", "give mpp in the manifest")
+    assert _jobs(root, record) == 0
+    assert _jobs(root, replace(record, mpp=0.5)) == 1
+
+
+def test_a_mask_that_cannot_be_read_just_now_keeps_the_bag(root: Path, record: SlideRecord) -> None:
+    masked = replace(record, mask=record.path.with_name("a.geojson"))
+    assert masked.mask is not None
+    masked.mask.write_text("{}")
+    _take(root, masked)
+    masked.mask.unlink()
+    assert _jobs(root, masked) == 0
+
+
 def test_a_damaged_note_is_no_note(root: Path, record: SlideRecord) -> None:
-    put_aside(root, record, "is damaged", "copy it again")
+    put_aside(root, job_of(record), "is damaged", "copy it again")
     for text in ("{", "[]", '{"slide_id": "a"}', ""):
         (root / "site=north" / "a.set_aside.json").write_text(text)
         assert _jobs(root, record) == 1
@@ -132,5 +170,5 @@ def test_case_and_label_follow_the_manifest(root: Path, record: SlideRecord) -> 
 def test_jobs_survive_the_journey(
     record: SlideRecord, mpp: float | None, mask: Path | None
 ) -> None:
-    job = Job(replace(record, mpp=mpp, mask=mask), draw_only=mask is None)
+    job = Job(replace(record, mpp=mpp, mask=mask), "00ff", draw_only=mask is None)
     assert Job.of(job.row()) == job
