@@ -93,7 +93,7 @@ def embed(words: tuple[str, ...], retry: bool) -> int:
 @_verb(
     *("data.bags", "data.positive_label", "data.fold", "data.splits", "data.max_"),
     *("run.", "method.", "hypernetwork."),
-    *("rounds.", "training.", "model.", "privacy.", "evaluation.", "resources."),
+    *("rounds.", "simulation.", "training.", "model.", "privacy.", "evaluation.", "resources."),
     example="rayfed-hn train data.bags=bags method.name=hypernetwork privacy.noise_scale=0.1",
 )
 def train(words: tuple[str, ...]) -> int:
@@ -116,6 +116,7 @@ def train(words: tuple[str, ...]) -> int:
         "run.",
         "hypernetwork.",
         "rounds.",
+        "simulation.",
     ),
     *("training.", "model.", "privacy.", "evaluation.", "resources.cpus"),
     example="rayfed-hn compare data.bags=bags compare.methods=local,fedavg,hypernetwork",

@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rayfed_hn.config import Config
 from rayfed_hn.errors import ConfigError
+from rayfed_hn.round_checks import check_rounds
 from rayfed_hn.trees import flatten
 
 
@@ -185,6 +186,7 @@ def check(config: Config) -> None:
         )
     if len(set(config.compare.methods)) < len(config.compare.methods):
         raise ConfigError(f"compare.methods: {config.compare.methods} names a method twice")
+    check_rounds(config)
 
 
 def _check_range(knob: Knob, value: Any) -> None:

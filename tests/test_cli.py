@@ -16,7 +16,7 @@ import tifffile
 from rayfed_hn import cli
 from rayfed_hn.bags import store
 from rayfed_hn.bags.entry import read_bag
-from rayfed_hn.config import METHODS
+from rayfed_hn.federation.results import READOUTS
 
 pytestmark = pytest.mark.ray
 SHORT = ["rounds.num_versions=2", "training.steps=2", "resources.num_hosts=1"]
@@ -81,7 +81,11 @@ def test_train_then_report(
     folder = tmp_path / "run"
     words = ["train", f"data.bags={bag_root}", f"run.dir={folder}", *SHORT]
     assert run(monkeypatch, *words) == 0
-    assert "versions: 2/2" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "versions: 2/2" in out
+    titles, *sites = (line.split() for line in out.split("\nsite ")[1].splitlines()[:4])
+    assert titles == ["train", "val", "test", "AUC", "mixture", "AUC", "last", "AUC", "best"]
+    assert [len(site) for site in sites] == [7, 7, 7]
     assert run(monkeypatch, *words) == 2
     assert "holds a run already; give run.resume=true" in capsys.readouterr().err
     assert run(monkeypatch, *words[:2], *SHORT, "run.resume=true") == 2
@@ -114,7 +118,12 @@ def test_an_interrupted_run_ends_with_4_and_says_how_to_go_on(
     words = ["train", f"data.bags={bag_root}", f"run.dir={folder}", "rounds.num_versions=100000"]
     command = [sys.executable, "-m", "rayfed_hn", *words, "training.steps=1", SHORT[-1]]
     with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A suite that runs in the background of a script has inherited that SIGINT is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:
         metrics = folder / "metrics.jsonl"
         deadline = time.monotonic() + 120
@@ -135,25 +144,26 @@ def test_compare_resumes_cell_by_cell(
     bag_root: Path,
 ) -> None:
     folder = tmp_path / "run"
+    methods = ("local", "fedavg", "hypernetwork", "pooled")
     words = [
         "compare",
         f"data.bags={bag_root}",
         f"run.dir={folder}",
-        "compare.methods=" + ",".join(METHODS),
+        "compare.methods=" + ",".join(methods),
         "compare.seeds=1",
         "compare.folds=3",
         *SHORT,
     ]
     assert run(monkeypatch, *words) == 0
     summary = json.loads((folder / "summary.json").read_text())
-    assert len(summary["rows"]) == 4 * 3 * 3 * 2  # methods, folds, sites, readouts
+    assert len(summary["rows"]) == 4 * 3 * 3 * 3  # methods, folds, sites, readouts
     assert set(summary["rows"][0]) == {
         "method", "readout", "site", "seed", "fold", "auc", "num_test"
     }  # fmt: skip
     assert {(t["method"], t["readout"]) for t in summary["table"]} == {
-        (m, r) for m in METHODS for r in ("last", "best")
+        (m, r) for m in methods for r in READOUTS
     }
-    assert len(summary["differences"]) == 2 * 6
+    assert len(summary["differences"]) == 3 * 6
     assert (folder / "table.md").read_text() in capsys.readouterr().out
     stamps = {p: p.stat().st_mtime_ns for p in (folder / "cells").iterdir()}
     assert len(stamps) == 12

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rayfed_hn.config import Config
+from rayfed_hn.config import METHODS, Config
 from rayfed_hn.errors import ConfigError
 from rayfed_hn.loading import help_text, knobs, load, to_yaml
 
@@ -42,8 +42,8 @@ def test_text_is_taken_literally_and_lists_in_both_forms() -> None:
         ("hypernetwork.rho=2", "got 2.0; allowed: number, >= 0, <= 1; default: 0.3"),
         ("hypernetwork.rho=.nan", "got nan"),
         ("hypernetwork.rho=much", "got 'much'"),
-        ("method.name=fedavgg", "one of hypernetwork, fedavg, local, pooled"),
-        ("compare.methods=[x]", "each one of hypernetwork, fedavg, local, pooled"),
+        ("method.name=fedavgg", f"one of {', '.join(METHODS)}"),
+        ("compare.methods=[x]", f"each one of {', '.join(METHODS)}"),
         ("compare.methods=[]", "each one of"),
         ("compare.methods=local,local", "names a method twice"),
         ("rounds.num_versions=1.5", "whole number"),

@@ -14,9 +14,9 @@ from rayfed_hn.config.federation import (
     MethodConfig,
     ModelConfig,
     PrivacyConfig,
-    RoundsConfig,
     TrainingConfig,
 )
+from rayfed_hn.config.rounds import RoundsConfig, SimulationConfig
 from rayfed_hn.config.runs import CompareConfig, DemoConfig, ResourcesConfig, RunConfig
 from rayfed_hn.config.slides import (
     ArtefactsConfig,
@@ -43,6 +43,7 @@ __all__ = [
     "ResourcesConfig",
     "RoundsConfig",
     "RunConfig",
+    "SimulationConfig",
     "TissueConfig",
     "TrainingConfig",
 ]
@@ -60,6 +61,7 @@ class Config:
     method: MethodConfig = field(default_factory=MethodConfig)
     hypernetwork: HypernetworkConfig = field(default_factory=HypernetworkConfig)
     rounds: RoundsConfig = field(default_factory=RoundsConfig)
+    simulation: SimulationConfig = field(default_factory=SimulationConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     compare: CompareConfig = field(default_factory=CompareConfig)

@@ -7,7 +7,10 @@ from typing import Literal
 
 from rayfed_hn.config.knob import knob
 
-METHODS = ("hypernetwork", "fedavg", "local", "pooled")
+METHODS = (
+    *("hypernetwork", "hypernetwork_ft", "pfedhn", "pfedhn_pc", "pfedhn_ft", "fedavg", "fedprox"),
+    *("fedavg_ft", "fedper", "local", "pooled"),
+)
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,12 @@ class ModelConfig:
     attention_dim: int | None = knob(
         None, "width of the gated attention (default: half of hidden_dim)", at_least=1
     )
+    standardise: Literal["shared", "site", "none"] = knob(
+        "shared",
+        "scale of the features: shared: every site tells mean and variance of each feature once, "
+        "without noise, and all use one scale; site: every site its own, nothing is told; none: as "
+        "they are. Methods that share nothing (local, pooled) take shared as site",
+    )
     dropout: float = knob(
         0.25, "dropout after the projection and in both attention branches", at_least=0, at_most=0.9
     )
@@ -30,33 +39,81 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Training at a site between two versions: one bag a step, fresh Adam, cross-entropy."""
+    """Training at a site between two versions: one bag a step, cross-entropy."""
 
     steps: int = knob(40, "gradient steps of a site per version", at_least=1)
+    epochs: float | None = knob(
+        None, "passes over a site's training bags per version, in place of training.steps", above=0
+    )
+    optimiser: Literal["adam", "adamw", "sgd", "momentum"] = knob(
+        "adam",
+        "optimiser at the sites: adam is HistoFL's, momentum (SGD, .9) is pFedHN's",
+    )
     learning_rate: float | None = knob(
         None,
-        "Adam's learning rate at the sites (default: 2e-4 at the paper's width of 512, and in "
-        "inverse proportion to the width elsewhere)",
+        "learning rate at the sites (default: 2e-4 at the paper's width of 512, and in inverse "
+        "proportion to the width elsewhere)",
         above=0,
     )
-    weight_decay: float = knob(1e-5, "Adam's weight decay at the sites", at_least=0)
+    weight_decay: float = knob(1e-5, "weight decay at the sites", at_least=0)
+    keep_optimiser: bool = knob(
+        False,
+        "true: a site keeps its optimiser's moments from one version to the next, as HistoFL does; "
+        "false: it starts afresh, as pFedHN does",
+    )
     class_balanced: bool = knob(True, "draw bags so that both classes are equally frequent")
+    max_instances: int | None = knob(
+        None, "train each step on at most so many tiles of the bag, drawn anew", at_least=1
+    )
+    clip_gradient: float | None = knob(
+        None, "clip the norm of every gradient to this (pFedHN: 50)", above=0
+    )
+    patience: int | None = knob(
+        None,
+        "stop a site's steps when its validation loss has not improved for so many looks, and keep "
+        "the best",
+        at_least=1,
+    )
+    look_every: int = knob(10, "steps between two looks at the validation loss", at_least=1)
+    proximal_mu: float = knob(
+        0.1, "FedProx's pull towards the network received; method.name=fedprox only", at_least=0
+    )
+    fine_tuning_steps: int | None = knob(
+        None,
+        "local steps after the last version, of the methods that end in _ft (default: those of "
+        "five versions)",
+        at_least=0,
+    )
 
 
 @dataclass(frozen=True)
 class MethodConfig:
     """Which method trains the federation."""
 
-    name: Literal["hypernetwork", "fedavg", "local", "pooled"] = knob(
+    name: Literal[
         "hypernetwork",
-        "hypernetwork: personal networks from the centre; fedavg: one shared network; "
-        "local: isolated sites; pooled: all bags in one place (no federation)",
+        "hypernetwork_ft",
+        "pfedhn",
+        "pfedhn_pc",
+        "pfedhn_ft",
+        "fedavg",
+        "fedprox",
+        "fedavg_ft",
+        "fedper",
+        "local",
+        "pooled",
+    ] = knob(
+        "hypernetwork",
+        "hypernetwork: a base and personal offsets from the centre; pfedhn: pFedHN as published; "
+        "fedavg: one shared network; fedprox: with a proximal term; fedper, pfedhn_pc: with a "
+        "classifier that never leaves its site; ..._ft: with local fine-tuning at the end; local: "
+        "isolated sites; pooled: all bags in one place (no federation)",
     )
 
 
 @dataclass(frozen=True)
 class HypernetworkConfig:
-    """theta_i = theta_0 + h(v_i) W, the base-plus-generator form."""
+    """theta_i = theta_0 + h(v_i) W, the base-plus-generator form; and pFedHN's knobs."""
 
     rho: float = knob(
         0.3,
@@ -64,19 +121,39 @@ class HypernetworkConfig:
         at_least=0,
         at_most=1,
     )
+    estimate: Literal["none", "rho", "kernel"] = knob(
+        "none",
+        "estimate rho per layer, or the whole kernel between sites, from updates on disjoint "
+        "halves of the bags; synchronous rounds only",
+    )
     embedding_dim: int | None = knob(
         None,
         "length of a site embedding (default: max(16, number of sites), which makes the "
-        "embeddings orthonormal; fewer than the sites lets alike rows share)",
+        "embeddings orthonormal; fewer than the sites lets alike rows share; pfedhn: 1 + K/4)",
         at_least=1,
     )
-
-
-@dataclass(frozen=True)
-class RoundsConfig:
-    """The rounds of a federation."""
-
-    num_versions: int = knob(20, "versions of the shared state to make", at_least=1)
+    features: Literal["fixed", "learned", "mlp"] = knob(
+        "fixed",
+        "what the head is applied to: fixed unit embeddings, learned ones, or an MLP of learned "
+        "ones",
+    )
+    feature_rate: float = knob(
+        0.001, "Adam's learning rate of learned embeddings and of their MLP", above=0
+    )
+    gate: float = knob(
+        1.0,
+        "share of a site's personal offset in its last network when it is scored; 1 while training",
+        at_least=0,
+        at_most=1,
+    )
+    optimiser: Literal["sgd", "momentum", "adam"] = knob(
+        "momentum", "pfedhn's optimiser at the server"
+    )
+    learning_rate: float = knob(0.01, "its learning rate", above=0)
+    weight_decay: float = knob(0.001, "its weight decay", at_least=0)
+    chunks: int = knob(
+        1, "pieces that pfedhn makes a network in: more take less memory", at_least=1
+    )
 
 
 @dataclass(frozen=True)
@@ -100,8 +177,9 @@ class PrivacyConfig:
 class EvaluationConfig:
     """Which network of a site is reported."""
 
-    readout: Literal["last", "best"] = knob(
-        "best",
+    readout: Literal["last", "best", "mixture"] = knob(
+        "mixture",
         "last: the final version; best: the version with the highest AUC on the site's validation "
-        "bags (the last one where that is undefined). compare always reports both",
+        "bags (the last one where that is undefined); mixture: averages of the shared and of the "
+        "site's own networks, weighted by validation. compare always reports all",
     )

@@ -24,10 +24,10 @@ from scipy.special import stdtrit
 
 from rayfed_hn.evaluation.markdown import markdown_table
 from rayfed_hn.evaluation.out_of_fold import Scores, out_of_fold_aucs
+from rayfed_hn.evaluation.subject import HYPERNETWORK
 
 __all__ = ["Estimate", "compare_methods", "estimate", "markdown_table"]
 
-HYPERNETWORK = "hypernetwork"
 LEVEL = 0.95  # of every interval
 
 Row = Mapping[str, Any]

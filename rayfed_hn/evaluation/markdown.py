@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+
+from rayfed_hn.evaluation.subject import Record, seen_from, subject
 
 OPTIMISTIC = (
     "Splits re-divide the same cases, so errors and intervals are optimistic; "
     "in the manner of Lin et al. 2023."
 )
+MAX_METHODS = 4  # of more, only the differences of one method are printed
 
 
-def markdown_table(comparison: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+def markdown_table(comparison: Mapping[str, Sequence[Record]], readout: str | None = None) -> str:
     """Return the methods and then the paired differences, each as a markdown table.
+
+    Of many methods there are too many pairs to read: then the differences are those of the
+    hypernetwork (without it, of the best method), and a line says how many were left out.
 
     Args:
         comparison: What ``compare_methods`` returned, or a ``summary.json`` of compare.
+        readout: Whose lines come first; None keeps the order.
     """
-    table, differences = comparison["table"], comparison["differences"]
+    table = _grouped(comparison["table"], readout)
+    differences = _grouped(_readable(table, comparison["differences"]), readout)
+    hidden = len(comparison["differences"]) - len(differences)
     lines = [
         "| method | readout | mean site AUC ± s.e. | worst site | pooled out of fold | undefined |",
         "|---|---|---|---|---|---|",
@@ -30,7 +38,26 @@ def markdown_table(comparison: Mapping[str, Sequence[Mapping[str, Any]]]) -> str
             "|---|---|---|---|---|",
             *(_difference_line(row) for row in differences),
         ]
+    if hidden:
+        lines += [
+            "",
+            f"{hidden} more differences, of other pairs, are in summary.json and the report.",
+        ]
     return "\n".join([*lines, "", OPTIMISTIC, ""])
+
+
+def _grouped(records: Sequence[Record], readout: str | None) -> Sequence[Record]:
+    """Put records of a readout together, those of ``readout`` first."""
+    if readout is None:
+        return records
+    order = [readout, *dict.fromkeys(record["readout"] for record in records)]
+    return sorted(records, key=lambda record: order.index(record["readout"]))
+
+
+def _readable(table: Sequence[Record], differences: Sequence[Record]) -> Sequence[Record]:
+    if len({row["method"] for row in table}) <= MAX_METHODS:
+        return differences
+    return seen_from(subject(table, table[0]["readout"]), differences)
 
 
 def number(value: float | None, *, signed: bool = False) -> str:
@@ -47,7 +74,7 @@ def interval(low: float | None, high: float | None, *, signed: bool = False) -> 
     return f"{number(low, signed=signed)} to {number(high, signed=signed)}"
 
 
-def _method_line(row: Mapping[str, Any]) -> str:
+def _method_line(row: Record) -> str:
     error = "" if row["se"] is None else f" ± {row['se']:.3f}"
     worst = number(row["worst_site_auc"])
     if row["worst_site"] is not None:
@@ -59,7 +86,7 @@ def _method_line(row: Mapping[str, Any]) -> str:
     )
 
 
-def _difference_line(row: Mapping[str, Any]) -> str:
+def _difference_line(row: Record) -> str:
     return (
         f"| {_cell(row['method'])} − {_cell(row['against'])} | {_cell(row['readout'])} | "
         f"{number(row['difference'], signed=True)} | "

@@ -11,7 +11,8 @@ from rayfed_hn.bags.tile_filter import tile_filter
 from rayfed_hn.config import Config
 from rayfed_hn.errors import SetAside
 from rayfed_hn.federation.data import Folds
-from rayfed_hn.federation.experiment import make_plan, run_in_process
+from rayfed_hn.federation.experiment import run_in_process
+from rayfed_hn.federation.plan import make_plan
 from rayfed_hn.federation.record import metric_records
 from rayfed_hn.federation.results import auc_rows, score_records
 from rayfed_hn.federation.server import VersionReport
@@ -55,7 +56,8 @@ def fingerprint(config: Config, store_digest: str) -> str:
     relevant = {
         section: value
         for section, value in asdict(config).items()
-        if section in ("training", "model", "hypernetwork", "rounds", "privacy")
+        if section
+        in ("training", "model", "hypernetwork", "rounds", "simulation", "privacy", "evaluation")
     }
     relevant |= {"positive_label": config.data.positive_label, "folds": config.compare.folds}
     relevant |= {"tables": Folds.of(config).digest, "tiles": tile_filter(config.data)}
@@ -67,13 +69,14 @@ def run_cell(cell: Cell, config: Config, root: Path) -> dict[str, Any]:
 
     Returns:
         JSON-ready ``rows``, ``scores``, ``metrics``, ``lost`` and ``set_aside``, each record
-        naming method, seed and fold.
+        naming method, seed and fold; and ``validation_auc``, of the last networks, mean over sites.
     """
     key = asdict(cell)
     plan = make_plan(cell.config(config), root)
     reports: list[VersionReport] = []
     outcome = run_in_process(plan, reports.append)
     metrics = [record for report in reports for record in metric_records(report)]
+    defined = [s.validation_auc for s in outcome.scores if s.validation_auc is not None]
     return {
         "cell": key,
         "rows": [{**key, **row} for row in auc_rows(plan, outcome.scores)],
@@ -82,6 +85,7 @@ def run_cell(cell: Cell, config: Config, root: Path) -> dict[str, Any]:
         "lost": [{**key, **asdict(loss)} for loss in outcome.lost],
         "set_aside": [{**key, "site": name, **_words(why)} for name, why in plan.set_aside],
         "classes": list(plan.classes),
+        "validation_auc": sum(defined) / len(defined) if defined else None,
     }
 
 

@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from rayfed_hn.bags.clam_tables import ClamSplit, read_clam_splits
 from rayfed_hn.bags.splits import Split, check_given, given_split, split
 from rayfed_hn.bags.store import BagEntry, SiteBags
 from rayfed_hn.bags.tile_filter import tile_filter
 from rayfed_hn.config import Config, DataConfig
 from rayfed_hn.errors import ConfigError, DataError
+from rayfed_hn.models.standardise import Standardisation
 from rayfed_hn.models.training import LabelledBag
 
 
@@ -44,6 +47,15 @@ class SiteData:
     train: tuple[SiteBag, ...]
     validation: tuple[SiteBag, ...]
     test: tuple[SiteBag, ...]
+
+    def standardised(self, scale: Standardisation) -> SiteData:
+        """The same bags, whose features are used on this scale."""
+
+        def scaled(bags: tuple[SiteBag, ...]) -> tuple[SiteBag, ...]:
+            return tuple(replace(bag, standardisation=scale) for bag in bags)
+
+        parts = scaled(self.train), scaled(self.validation), scaled(self.test)
+        return SiteData(self.name, self.origins, *parts)
 
 
 def find_classes(labels: Sequence[str], positive_label: str | None) -> tuple[str, str]:
@@ -144,6 +156,22 @@ def _load_bag(bags: SiteBags, index: int, classes: tuple[str, str]) -> SiteBag:
 
 def _opaque(text: str, salt: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), key=salt, digest_size=8).digest()) >> 1
+
+
+def halves(bags: Sequence[SiteBag], seed: int) -> tuple[tuple[SiteBag, ...], tuple[SiteBag, ...]]:
+    """Two disjoint halves in which every class is equally frequent, as far as numbers allow.
+
+    A site with a single bag has it in both.
+    """
+    rng = np.random.Generator(np.random.Philox(seed))
+    parts: tuple[list[int], list[int]] = ([], [])
+    for label in sorted({bag.label for bag in bags}):
+        own = [i for i, bag in enumerate(bags) if bag.label == label]
+        first = int(len(parts[0]) > len(parts[1]))  # the odd bag goes to the smaller half
+        for place, index in enumerate(rng.permutation(own).tolist()):
+            parts[(first + place) % 2].append(index)
+    one, other = (tuple(bags[i] for i in sorted(part)) for part in parts)
+    return one or other, other or one
 
 
 def pool(sites: Sequence[SiteData], name: str = "pooled") -> SiteData:

@@ -6,20 +6,33 @@ on a cluster, the loop, the messages and the results are the same.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Protocol
+
+import numpy as np
 
 from rayfed_hn.errors import FederationError
 from rayfed_hn.federation.messages import (
+    CandidateAucs,
+    CandidatesRequest,
+    Deadline,
     EvaluateRequest,
     Event,
+    FeatureStatistics,
+    PrepareRequest,
     Request,
     Scores,
+    SiteBack,
     SiteLost,
+    StatisticsRequest,
+    Update,
     read_answer,
 )
+from rayfed_hn.federation.mixture import mean_aucs
 from rayfed_hn.federation.server import Server, VersionReport
+from rayfed_hn.models.standardise import agree
 
 
 class Host(Protocol):
@@ -31,51 +44,193 @@ class Host(Protocol):
 class Executor(Protocol):
     """Moves requests to sites and brings back one event for each."""
 
+    @property
+    def now(self) -> float:
+        """Seconds since the start, of a clock on the wall or a simulated one."""
+        ...
+
+    @property
+    def more_now(self) -> bool:
+        """Whether another event of this very moment is at hand."""
+        ...
+
+    def begin_at(self, seconds: float) -> None:
+        """Let the clock of a run that goes on begin where it stopped."""
+        ...
+
     def submit(self, requests: Sequence[Request]) -> None:
         """Send requests; returns without waiting for answers."""
         ...
 
     def next_event(self) -> Event:
-        """Wait for the next answer or loss.
+        """Wait for whatever happens next.
 
         Raises:
             FederationError: Nothing is in flight, so that waiting would never end.
         """
         ...
 
+    def set_alarm(self, version: int, seconds: float) -> None:
+        """Send a ``Deadline`` of this version so many seconds from now, in place of any before."""
+        ...
+
 
 def run_federation(server: Server, executor: Executor) -> Iterator[VersionReport]:
     """Run until all versions are made, yielding a report after each."""
+    deadline, alarmed = server.schedule.config.deadline, -1
     while not server.finished:
-        executor.submit(server.dispatch())
+        if deadline is not None and alarmed < server.version:
+            alarmed = server.version
+            executor.set_alarm(alarmed, deadline)
+        if not executor.more_now:  # who answers together is asked together
+            executor.submit(server.dispatch())
         event = executor.next_event()
-        if isinstance(event, Scores):
-            raise FederationError(f"site {event.site} sent scores during training")
+        if not isinstance(event, Update | SiteLost | SiteBack | Deadline):
+            raise FederationError(f"site {event.site} sent {type(event).__name__} during training")
         report = server.receive(event)
         if report is not None:
-            yield report
+            yield replace(report, time=executor.now)
+
+
+def prepare_sites(server: Server, executor: Executor, feature_dim: int) -> None:
+    """Let the sites agree on the scale of their features; a run that goes on has agreed before."""
+    if server.standardisation is None:
+        measured = _ask_all(
+            executor, [StatisticsRequest(s, server.version, feature_dim) for s in server.alive]
+        )
+        for event in measured:
+            if isinstance(event, SiteLost):
+                server.lose(event)
+        found = [event for event in measured if isinstance(event, FeatureStatistics)]
+        server.standardisation = agree(
+            [(one.mean_D, one.variance_D) for one in sorted(found, key=lambda one: one.site)]
+        )
+    scale = server.standardisation
+    requests = [PrepareRequest(site, server.version, scale) for site in server.alive]
+    for event in _ask_all(executor, requests):
+        if isinstance(event, SiteLost):
+            server.lose(event)
 
 
 def evaluate_sites(server: Server, executor: Executor) -> tuple[list[Scores], list[SiteLost]]:
-    """Have every living site score its test bags; scores in site order, and who was lost."""
-    sites = server.alive
-    executor.submit(
-        [EvaluateRequest(site, server.version, server.parameters_for(site)) for site in sites]
-    )
-    events = [executor.next_event() for _ in sites]
-    scores = sorted((e for e in events if isinstance(e, Scores)), key=lambda e: e.site)
-    return scores, [event for event in events if isinstance(event, SiteLost)]
+    """Have every site that can be reached score its test bags.
+
+    A site that is away but comes back is asked too: nothing waits for it any more.
+
+    Returns:
+        Scores in site order, and who was lost.
+    """
+    gone = {site for site, loss in server.away.items() if not loss.returns}
+    sites = [site for site in server.sites if site not in gone]
+    shared_SP = server.shared_candidates()
+    judged = _ask_all(executor, [
+        CandidatesRequest(site, server.version, server.parameters_for(site), shared_SP)
+        for site in sites
+    ])  # fmt: skip
+    opinions = sorted((e for e in judged if isinstance(e, CandidateAucs)), key=lambda e: e.site)
+    # Where nothing is shared, the word of other sites is not either.
+    alone = server.rule.shared() is None
+    scored = _ask_all(executor, [
+        EvaluateRequest(
+            e.site,
+            server.version,
+            server.parameters_for(e.site),
+            agreed_aucs([e] if alone else opinions),
+        )
+        for e in opinions
+    ])  # fmt: skip
+    scores = sorted((e for e in scored if isinstance(e, Scores)), key=lambda e: e.site)
+    return scores, [e for e in (*judged, *scored) if isinstance(e, SiteLost)]
+
+
+def _ask_all(executor: Executor, requests: Sequence[Request]) -> list[Event]:
+    """One answer to every request, by requests of one version.
+
+    Deadlines, and answers to older requests that the last version did not wait for, pass by.
+    """
+    executor.submit(requests)
+    waiting = {(request.site, request.version) for request in requests}
+    answers: list[Event] = []
+    while waiting:
+        event = executor.next_event()
+        if (
+            not isinstance(event, Update | SiteBack | Deadline)
+            and (event.site, event.version) in waiting
+        ):
+            waiting.remove((event.site, event.version))
+            answers.append(event)
+    return answers
+
+
+def agreed_aucs(opinions: Sequence[CandidateAucs]) -> np.ndarray:
+    """Mean over all hospitals; sites with another number of candidates than most have no say."""
+    if not opinions:
+        return np.zeros(0)
+    widths = Counter(opinion.auc_OC.shape[1] for opinion in opinions)
+    usual = widths.most_common(1)[0][0]
+    return mean_aucs([row for o in opinions if o.auc_OC.shape[1] == usual for row in o.auc_OC])
+
+
+class Gathered:
+    """Waits for one particular answer to a request for training; keeps those that come before it.
+
+    Preparing and scoring happen outside of the time that training takes: while such requests are
+    under way, their answers come as they come.
+
+    Args:
+        inner: Brings the answers in any order.
+    """
+
+    def __init__(self, inner: Executor) -> None:
+        self._inner = inner
+        self._early: dict[tuple[str, int], Event] = {}
+        self._aside: set[tuple[str, int]] = set()
+
+    def submit_aside(self, request: Request) -> None:
+        """Send a request that is not for training."""
+        self._aside.add((request.site, request.version))
+        self._inner.submit([request])
+
+    @property
+    def aside(self) -> bool:
+        """Whether an answer to such a request is still to come."""
+        return bool(self._aside)
+
+    def next_aside(self) -> Event:
+        """Whatever comes next while such a request is under way."""
+        event = self._inner.next_event()
+        if not isinstance(event, Update | SiteBack | Deadline):
+            self._aside.discard((event.site, event.version))
+        return event
+
+    def wait_for(self, site: str, turn: int) -> Event:
+        """The answer of a site to its request number ``turn``."""
+        key = site, turn
+        while key not in self._early:
+            event = self._inner.next_event()
+            if isinstance(event, Update | SiteLost):
+                self._early[event.site, event.turn] = event
+        return self._early.pop(key)
 
 
 class InProcessExecutor:
-    """Sites as plain objects, answering one after the other."""
+    """Sites as plain objects, answering one after the other; time stands still."""
+
+    more_now = False
 
     def __init__(self, host: Host) -> None:
+        self.now = 0.0
         self._host = host
         self._waiting: deque[Request] = deque()
 
     def submit(self, requests: Sequence[Request]) -> None:
         self._waiting.extend(requests)
+
+    def begin_at(self, seconds: float) -> None:
+        self.now = seconds
+
+    def set_alarm(self, version: int, seconds: float) -> None:
+        pass  # sites answer at once, so no deadline is ever missed
 
     def next_event(self) -> Event:
         if not self._waiting:

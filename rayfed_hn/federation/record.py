@@ -1,7 +1,7 @@
 """A training run's directory: everything that happened, in files that anybody can read.
 
-config.yaml, metrics.jsonl (a line per version and site), tensorboard/, checkpoints/last and best
-(safetensors), sites/<name>/scores.parquet and summary.json.
+config.yaml, metrics.jsonl (a line per update), events.jsonl (what the server was told, in order),
+tensorboard/, checkpoints/last and best (safetensors), sites/<name>/scores.parquet and summary.json.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rayfed_hn.errors import DataError
+from rayfed_hn.federation.event_trace import RESUMED
+from rayfed_hn.federation.json_lines import JsonLines
 from rayfed_hn.federation.messages import Scores, SiteLost
 from rayfed_hn.federation.server import Server, VersionReport
 from rayfed_hn.files import write_atomically, write_text
@@ -30,13 +32,20 @@ LAST, BEST = "last", "best"
 
 
 class RunRecord:
-    """Writes the directory of a training run and reads its checkpoint back."""
+    """Writes the directory of a training run and reads its checkpoint back.
+
+    Attributes:
+        seconds: Moment of the last commit by the executor's clock.
+    """
 
     def __init__(self, folder: Path, data_digest: str) -> None:
         self.folder = folder
         self._data_digest = data_digest
+        self._metrics = JsonLines(folder / "metrics.jsonl")
+        self._events = JsonLines(folder / "events.jsonl")
         self._best_auc = -1.0
         self._first_version = 0
+        self.seconds = 0.0
         self._tensorboard: Any = None
 
     def resume(self, server: Server) -> bool:
@@ -62,21 +71,29 @@ class RunRecord:
         server.resume(tensors, int(about["version"]), lost)
         self._first_version = server.version
         self._best_auc = float(about["best_auc"])
-        kept = [r for r in self._read_metrics() if r["version"] < server.version]
-        self._write_metrics(kept)
+        self.seconds = float(about["seconds"])
+        self._metrics.keep_until(server.version)
+        self._events.keep_until(server.version)
+        self._events.append([RESUMED | {"made": server.version}])
         return True
 
     def begin(self, server: Server) -> None:
         """Commit version 0."""
         self._commit(server)
 
-    def commit(self, server: Server, report: VersionReport) -> None:
+    def commit(
+        self, server: Server, report: VersionReport, events: Sequence[Mapping[str, Any]]
+    ) -> None:
         """Record a version: metrics first, the checkpoint that vouches for them last."""
         records = metric_records(report)
-        self._append_metrics(records)
+        self._metrics.append(records)
+        self._events.append([{**event, "made": report.version} for event in events])
         self._to_tensorboard(records, report.mean_validation_auc)
-        # These AUCs belong to the version before, whose commit is still the last one on disk.
-        self._keep_if_best(report.mean_validation_auc)
+        # These AUCs belong to the version before, whose commit is still the last one on disk. Some
+        # sites, or older networks, say nothing about it.
+        if len(report.updates) == report.num_alive and not any(report.staleness):
+            self._keep_if_best(report.mean_validation_auc)
+        self.seconds = report.time
         self._commit(server)
 
     def finish(self, scores: Sequence[Scores]) -> None:
@@ -97,10 +114,11 @@ class RunRecord:
         about = {
             "version": str(server.version),
             "best_auc": repr(self._best_auc),
+            "seconds": repr(self.seconds),
             "data": self._data_digest,
             "lost": json.dumps([asdict(loss) for loss in (*server.lost_before, *server.lost)]),
         }
-        self._save(LAST, server.rule.state(), about)
+        self._save(LAST, server.state(), about)
 
     def scores(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Write ``sites/<name>/scores.parquet`` for every hospital that has test scores."""
@@ -120,23 +138,6 @@ class RunRecord:
             lambda temporary: save_file(contiguous, temporary, metadata={"format": "pt", **about}),
         )
 
-    @property
-    def _metrics(self) -> Path:
-        return self.folder / "metrics.jsonl"
-
-    def _append_metrics(self, records: list[dict[str, Any]]) -> None:
-        with self._metrics.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(record) + "\n" for record in records)
-
-    def _read_metrics(self) -> list[dict[str, Any]]:
-        if not self._metrics.exists():
-            return []
-        lines = self._metrics.read_text(encoding="utf-8").split("\n")
-        return [json.loads(line) for line in lines[:-1]]  # a torn last line was never committed
-
-    def _write_metrics(self, records: list[dict[str, Any]]) -> None:
-        write_text(self._metrics, "".join(json.dumps(record) + "\n" for record in records))
-
     def _to_tensorboard(self, records: list[dict[str, Any]], mean_auc: float | None) -> None:
         if self._tensorboard is None:
             from torch.utils.tensorboard import SummaryWriter  # slow to import
@@ -151,16 +152,24 @@ class RunRecord:
                     tag = f"{name}/{record['site']}"
                     self._tensorboard.add_scalar(tag, record[name], record["version"])
         if mean_auc is not None:
-            self._tensorboard.add_scalar("validation_auc/mean", mean_auc, records[0]["version"])
+            self._tensorboard.add_scalar("validation_auc/mean", mean_auc, records[0]["made"] - 1)
         self._tensorboard.flush()  # a committed version is never made again
 
 
 def metric_records(report: VersionReport) -> list[dict[str, Any]]:
-    """One record a site: what it measured on the version before, and what it sent for this one."""
+    """One record an update.
+
+    ``version`` is that of the network received, which the validation figures are of; ``made`` the
+    version that the update went into, and ``time`` the moment at which that was made.
+    """
     return [
         {
-            "version": report.version - 1,
+            "version": update.version,
+            "made": report.version,
             "site": update.site,
+            "turn": update.turn,
+            "staleness": late,
+            "time": round(report.time, 6),
             "train_loss": _number(update.train_loss),
             "validation_auc": update.validation_auc,
             "validation_loss": _number(update.validation_loss),
@@ -168,7 +177,7 @@ def metric_records(report: VersionReport) -> list[dict[str, Any]]:
             "num_steps": update.num_steps,
             "seconds": update.seconds,
         }
-        for update in report.updates
+        for update, late in zip(report.updates, report.staleness, strict=True)
     ]
 
 

@@ -6,8 +6,15 @@ from collections.abc import Iterable
 from typing import Any
 
 from rayfed_hn.evaluation.metrics import auc
-from rayfed_hn.federation.experiment import Plan
 from rayfed_hn.federation.messages import Scores
+from rayfed_hn.federation.plan import Plan
+
+READOUTS = ("last", "best", "mixture")
+
+
+def readouts(plan: Plan) -> tuple[str, ...]:
+    """Those that a run keeps networks for: without being asked to, sites keep no averages."""
+    return READOUTS if plan.config.evaluation.readout == "mixture" else READOUTS[:2]
 
 
 def auc_rows(plan: Plan, scores: Iterable[Scores]) -> list[dict[str, Any]]:
@@ -15,12 +22,13 @@ def auc_rows(plan: Plan, scores: Iterable[Scores]) -> list[dict[str, Any]]:
     rows = {
         (hospital, readout): {"site": hospital, "readout": readout, "auc": None, "num_test": 0}
         for hospital in plan.hospitals
-        for readout in ("last", "best")
+        for readout in readouts(plan)
     }
     for answer in scores:
         for number, hospital in enumerate(plan.origins(answer.site)):
             own = answer.origin_B == number
-            for readout, values in (("last", answer.last_B), ("best", answer.best_B)):
+            for readout in readouts(plan):
+                values = getattr(answer, f"{readout}_B")
                 rows[hospital, readout]["auc"] = auc(answer.label_B[own], values[own])
                 rows[hospital, readout]["num_test"] = int(own.sum())
     return list(rows.values())
@@ -32,7 +40,8 @@ def score_records(plan: Plan, scores: Iterable[Scores]) -> list[dict[str, Any]]:
     for answer in scores:
         origins = plan.origins(answer.site)
         for i in range(len(answer.label_B)):
-            for readout, values in (("last", answer.last_B), ("best", answer.best_B)):
+            for readout in readouts(plan):
+                values = getattr(answer, f"{readout}_B")
                 records.append(
                     {
                         "readout": readout,

@@ -1,7 +1,7 @@
 """A site: the only code that touches a hospital's bags.
 
-It trains, adds noise, and releases bytes. It knows nothing of other sites, of the method or of how
-its bytes travel.
+It trains, adds noise, and releases bytes. It knows nothing of other sites, of how its bytes travel,
+and of the method only what happens at a site.
 """
 
 from __future__ import annotations
@@ -9,33 +9,59 @@ from __future__ import annotations
 import os
 import time
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rayfed_hn.config import Config
 from rayfed_hn.errors import MessageError
-from rayfed_hn.evaluation.metrics import auc
-from rayfed_hn.federation.data import SiteBag, SiteData
+from rayfed_hn.federation.data import SiteBag, SiteData, halves
 from rayfed_hn.federation.messages import (
+    Answer,
+    CandidateAucs,
+    CandidatesRequest,
     EvaluateRequest,
+    FeatureStatistics,
+    Prepared,
+    PrepareRequest,
     Request,
-    Scores,
+    StatisticsRequest,
     TrainRequest,
     Update,
     failure_message,
 )
-from rayfed_hn.federation.readouts import BestVersions
-from rayfed_hn.files import write_atomically
+from rayfed_hn.federation.mixture import MovingAverage
+from rayfed_hn.federation.site_memory import SiteMemory
+from rayfed_hn.federation.site_scorer import SiteScorer
 from rayfed_hn.models.parameters import ParameterLayout
-from rayfed_hn.models.training import BagScores, score_bags, train_locally
+from rayfed_hn.models.standardise import Standardisation, agree, measure
+from rayfed_hn.models.training import Trained, train_locally
 from rayfed_hn.privacy.mechanisms import PaperNoise
 from rayfed_hn.seeds import derive
 
-_BEST_SO_FAR = "best_so_far.safetensors"
+PRIVATE_METHODS = ("fedper", "pfedhn_pc")
+PRIVATE_TENSORS = "classifier."  # what never leaves a site under these methods
+EVER = 2**62  # a turn after all others
+TUNING_VERSIONS = 5
+
+
+@dataclass(frozen=True)
+class LocalTraining:
+    """What a site needs to know to train.
+
+    Attributes:
+        learning_rate: Of the local optimiser.
+        num_steps: Gradient steps per version.
+        standardise: ``model.standardise``, as it applies to the method.
+    """
+
+    learning_rate: float
+    num_steps: int
+    standardise: Literal["shared", "site", "none"] = "none"
 
 
 class Site:
@@ -45,8 +71,7 @@ class Site:
         data: Its bags.
         model: The network whose shapes a parameter vector fills.
         config: The run's configuration.
-        learning_rate: Of the local optimiser.
-        num_steps: Local gradient steps per version.
+        training: Its learning rate and number of steps.
         mechanism: What is done to its parameters before they leave it.
         log: Where it writes down why it failed, for its own eyes; None: nowhere.
         folder: Where it keeps its state and networks; None keeps them in memory only.
@@ -59,8 +84,7 @@ class Site:
         model: nn.Module,
         config: Config,
         *,
-        learning_rate: float,
-        num_steps: int,
+        training: LocalTraining,
         mechanism: PaperNoise,
         log: Path | None = None,
         folder: Path | None = None,
@@ -70,120 +94,181 @@ class Site:
         self._model = model
         self._layout = ParameterLayout.of(model)
         self._config = config
-        self._learning_rate = learning_rate
-        self._num_steps = num_steps
+        self._training = training
         self._mechanism = mechanism
         self._log = log
-        self._folder = folder
         self._device = device
-        self._best = BestVersions(len(data.origins))
+        self._memory = SiteMemory(folder, kept_turns=(config.rounds.buffer_size or 1) + 2)
+        self._scorer = SiteScorer(data, model, folder, device)
+        self._private = self._private_places()
+        self._prepared = training.standardise != "shared"
+        if training.standardise == "site":
+            self._use(agree([self._measure()]))
 
     def resume(self) -> None:
         """Take up what was kept in the folder, for a run that goes on."""
-        if self._folder is not None:
-            self._best.load(self._folder / _BEST_SO_FAR)
+        self._scorer.resume()
 
     def answer(self, request: Request) -> bytes:
         """Answer a request with a message; a failure is a message too, and stays anonymous."""
         try:
-            parameters = self._check(request)
-            if isinstance(request, TrainRequest):
-                return self._train(request.version, parameters).to_bytes()
-            return self._evaluate(request, parameters).to_bytes()
+            return self._answer(request).to_bytes()
         except Exception as error:
             # The text may name a slide, so only a code crosses; the text stays at the site.
             note_failure(self._log)
             return failure_message(error)
 
-    def _check(self, request: Request) -> Tensor:
-        parameters = request.parameters
-        if parameters.shape != (self._layout.size,) or not np.isfinite(parameters).all():
-            raise MessageError("the parameters received are not this network's or not finite")
-        return torch.tensor(parameters, dtype=torch.float32)  # a copy: shared memory is read-only
+    def _answer(self, request: Request) -> Answer:
+        if isinstance(request, StatisticsRequest):
+            return FeatureStatistics(self.data.name, request.version, *self._measure())
+        if isinstance(request, PrepareRequest):
+            self._use(request.standardisation)
+            return Prepared(self.data.name, request.version)
+        received = self._check(request)
+        if isinstance(request, TrainRequest):
+            return self._train(request, received)
+        if isinstance(request, CandidatesRequest):
+            return self._judge(request, received)
+        return self._scorer.score(request)
 
-    def _train(self, version: int, received: Tensor) -> Update:
-        start = time.monotonic()
-        validation, validation_auc = self._validate(version, received)
-        trained, loss = train_locally(
-            self._model,
-            received,
-            self.data.train,
-            self._config.training,
-            learning_rate=self._learning_rate,
-            num_steps=self._num_steps,
-            seed=self.seed("local training", version),
-            device=self._device,
+    def _measure(self) -> tuple[np.ndarray, np.ndarray]:
+        return measure(bag.features_ND for bag in self.data.train)
+
+    def _use(self, scale: Standardisation) -> None:
+        """Standardise all bags from now on."""
+        dim = self.data.train[0].features_ND.shape[1]
+        fine = all(
+            v.shape == (dim,) and np.isfinite(v).all() for v in (scale.centre_D, scale.deviation_D)
         )
+        if not fine or not (scale.deviation_D > 0).all():
+            raise MessageError("a scale received does not fit the features")
+        self.data = self.data.standardised(scale)
+        self._scorer.use(self.data, scale)
+        self._prepared = True
+
+    def _check(self, request: TrainRequest | CandidatesRequest | EvaluateRequest) -> Tensor:
+        if not self._prepared:
+            raise MessageError("asked to work before the scale of the features was agreed on")
+        vectors = [request.parameters]
+        if isinstance(request, CandidatesRequest):
+            vectors += list(request.shared_SP)
+        for vector in vectors:
+            if vector.shape != (self._layout.size,) or not np.isfinite(vector).all():
+                raise MessageError("a network received is not of this kind or not finite")
+        return torch.tensor(request.parameters)  # a copy: shared memory is read-only
+
+    def _train(self, request: TrainRequest, sent: Tensor) -> Update:
+        start = time.monotonic()
+        known = self._memory.before(request.turn)
+        received = self._with_private(sent, known.get("private"))
+        validation, validation_auc = self._scorer.validate(request.version, received)
+        trained = self._train_locally(request.turn, received, dict(known))
         places = self._layout.places()
-        released = self._mechanism.privatise(trained, places, self.seed("paper noise", version))
+        seed = self._seed("paper noise", request.turn)
+        update = received - self._mechanism.privatise(trained.parameters, places, seed)
+        update[self._private] = 0.0
+        self._remember(request, trained, MovingAverage.of(known))
         return Update(
             site=self.data.name,
-            version=version,
-            update=(received - released).numpy(),
-            train_loss=loss,
+            version=request.version,
+            turn=request.turn,
+            update=update.numpy(),
+            train_loss=trained.loss,
             validation_loss=validation.loss,
             validation_auc=validation_auc,
-            num_steps=self._num_steps,
+            num_steps=trained.num_steps,
             seconds=time.monotonic() - start,
         )
 
-    def _evaluate(self, request: EvaluateRequest, last: Tensor) -> Scores:
-        _, validation_auc = self._validate(request.version, last)
-        test = self.data.test
-        chosen = [best.choose(request.version, last) for best in self._best.by_origin]
-        scores = Scores(
-            site=self.data.name,
-            version=request.version,
-            validation_auc=validation_auc,
-            best_version_O=np.array([version for version, _ in chosen]),
-            origin_B=_column(test, "origin"),
-            slide_B=_column(test, "slide"),
-            case_B=_column(test, "case"),
-            label_B=_column(test, "label"),
-            last_B=self._score(last, test).scores_B,
-            best_B=self._score_each([network for _, network in chosen], test),
-        )
-        if self._folder is not None:
-            self._keep("last", request.version, last)
-            for origin, (version, network) in zip(self.data.origins, chosen, strict=True):
-                name = "best" if len(chosen) == 1 else f"best_{origin}"
-                self._keep(name, version, network)
-        return scores
-
-    def _validate(self, version: int, received: Tensor) -> tuple[BagScores, float | None]:
-        """Score the validation bags; the AUC is the mean over hospitals where it is defined."""
-        bags = self.data.validation
-        scores = self._score(received, bags)
-        label_B, origin_B = _column(bags, "label"), _column(bags, "origin")
-        numbers = range(len(self.data.origins))
-        aucs = [auc(label_B[origin_B == n], scores.scores_B[origin_B == n]) for n in numbers]
-        if self._best.observe(version, aucs, received) and self._folder is not None:
-            self._best.save(self._folder / _BEST_SO_FAR)
-        defined = [value for value in aucs if value is not None]
-        return scores, float(np.mean(defined)) if defined else None
-
-    def _score_each(self, networks: list[Tensor], bags: tuple[SiteBag, ...]) -> np.ndarray:
-        """Score every bag with the network of its own hospital, float32 (B,)."""
-        scores_B = np.empty(len(bags), np.float32)
-        for number, network in enumerate(networks):
-            own = [i for i, bag in enumerate(bags) if bag.origin == number]
-            scores_B[own] = self._score(network, tuple(bags[i] for i in own)).scores_B
-        return scores_B
-
-    def _score(self, parameters: Tensor, bags: tuple[SiteBag, ...]) -> BagScores:
-        return score_bags(self._model, parameters, bags, self._device)
-
-    def _keep(self, name: str, version: int, network: Tensor) -> None:
-        assert self._folder is not None
-        tensors = {k: v.contiguous() for k, v in self._layout.unflatten(network).items()}
-        about = {"format": "pt", "version": str(version), "site": self.data.name}
-        write_atomically(
-            self._folder / f"network_{name}.safetensors",
-            lambda temporary: save_file(tensors, temporary, metadata=about),
+    def _train_locally(self, turn: int, received: Tensor, known: dict[str, Tensor]) -> Trained:
+        bags: tuple[SiteBag, ...] = self.data.train
+        if self._config.hypernetwork.estimate != "none" and self._config.method.name.startswith(
+            "hypernetwork"
+        ):
+            bags = halves(bags, self._seed("halves", turn // 2))[turn % 2]
+        moments = {
+            name.removeprefix("moment."): tensor
+            for name, tensor in known.items()
+            if name.startswith("moment.")
+        }
+        prox = self._config.training.proximal_mu if self._config.method.name == "fedprox" else 0.0
+        return train_locally(
+            self._model,
+            received,
+            bags,
+            self._config.training,
+            learning_rate=self._training.learning_rate,
+            num_steps=self._training.num_steps,
+            seed=self._seed("local training", turn),
+            validation=self.data.validation,
+            moments=moments,
+            proximal_mu=prox,
+            device=self._device,
         )
 
-    def seed(self, purpose: str, version: int) -> int:
-        return derive(self._config.run.seed, purpose, self.data.name, version)
+    def _remember(self, request: TrainRequest, trained: Trained, average: MovingAverage) -> None:
+        kept: dict[str, Tensor] = {}
+        if self._private.any():
+            kept["private"] = trained.parameters[self._private].clone()
+        if self._config.training.keep_optimiser:
+            kept |= {f"moment.{name}": tensor for name, tensor in trained.moments.items()}
+        if self._config.evaluation.readout == "mixture":
+            progress = (request.version + 1) / self._config.rounds.num_versions
+            kept |= average.add(trained.parameters, 1.0, progress).state()
+        self._memory.after(request.turn, kept)
+
+    def _judge(self, request: CandidatesRequest, sent: Tensor) -> CandidateAucs:
+        known = self._memory.before(EVER)
+        private = known.get("private")
+        last = self._with_private(sent, private)
+        tuned = self._fine_tune(last)
+        shared = [self._with_private(torch.tensor(row), private) for row in request.shared_SP]
+        if self._config.evaluation.readout != "mixture":
+            shared = []
+        average = MovingAverage.of(known)
+        if average.total is None and self._config.evaluation.readout == "mixture":
+            average = average.add(last, 1.0, 1.0)  # it was never asked: all must have as many
+        own = list(average.candidates()) if average.total is not None else []
+        if tuned is not None and own:
+            own[-1] = tuned
+        return self._scorer.judge(request.version, last, tuned, [*shared, *own])
+
+    def _fine_tune(self, last: Tensor) -> Tensor | None:
+        """Train once more at the end, for the methods whose names say so."""
+        if not self._config.method.name.endswith("_ft"):
+            return None
+        steps = self._config.training.fine_tuning_steps
+        if steps is None:
+            steps = TUNING_VERSIONS * self._training.num_steps
+        return train_locally(
+            self._model,
+            last,
+            self.data.train,
+            self._config.training,
+            learning_rate=self._training.learning_rate,
+            num_steps=steps,
+            seed=self._seed("fine-tuning", 0),
+            validation=self.data.validation,
+            device=self._device,
+        ).parameters
+
+    def _private_places(self) -> Tensor:
+        """Which parameters never leave the site, bool (P,)."""
+        mask = torch.zeros(self._layout.size, dtype=torch.bool)
+        if self._config.method.name in PRIVATE_METHODS:
+            for name, place in self._layout.places():
+                mask[place] = name.startswith(PRIVATE_TENSORS)
+        return mask
+
+    def _with_private(self, network: Tensor, private: Tensor | None) -> Tensor:
+        if private is None:
+            return network
+        own = network.clone()
+        own[self._private] = private
+        return own
+
+    def _seed(self, purpose: str, turn: int) -> int:
+        return derive(self._config.run.seed, purpose, self.data.name, turn)
 
 
 def note_failure(log: Path | None) -> None:
@@ -192,7 +277,3 @@ def note_failure(log: Path | None) -> None:
         handle = os.open(log, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
         with os.fdopen(handle, "a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}\n{traceback.format_exc()}\n")
-
-
-def _column(bags: tuple[SiteBag, ...], name: str) -> np.ndarray:
-    return np.array([getattr(bag, name) for bag in bags], dtype=np.int64)

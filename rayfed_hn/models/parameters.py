@@ -6,6 +6,7 @@ where each tensor lies.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -71,3 +72,25 @@ class ParameterLayout:
         return {
             name: part.view(shape) for (name, shape), part in zip(self.shapes, parts, strict=True)
         }
+
+
+def bind(module: nn.Module, vector: Tensor, gradient: Tensor | None = None) -> nn.Module:
+    """A copy of a module whose parameters are views into one flat vector.
+
+    It computes what ``torch.func.functional_call`` does with the unflattened vector, without
+    putting tensors in place at every call: with small bags that takes longer than the network.
+
+    Args:
+        module: Gives shapes; its own tensors are not used.
+        vector: float32 (P,), without gradient of its own; later changes to it are seen.
+        gradient: float32 (P,) that backward passes add to; None for evaluation.
+    """
+    layout, bound = ParameterLayout.of(module), copy.deepcopy(module)
+    views = layout.unflatten(vector)
+    parameters = {name: nn.Parameter(view, gradient is not None) for name, view in views.items()}
+    bound.load_state_dict(parameters, assign=True)
+    if gradient is not None:
+        parts = layout.unflatten(gradient)
+        for name, parameter in bound.named_parameters():
+            parameter.grad = parts[name]
+    return bound

@@ -5,17 +5,21 @@ Shapes: P parameters, B bags, N tiles, D features.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from rayfed_hn.config import TrainingConfig
-from rayfed_hn.models.parameters import ParameterLayout
+from rayfed_hn.models.parameters import bind
+from rayfed_hn.models.standardise import Standardisation
+from rayfed_hn.seeds import derive
+
+SGD_MOMENTUM = 0.9  # pFedHN's, at the sites
 
 
 @dataclass(frozen=True)
@@ -25,14 +29,33 @@ class LabelledBag:
     Attributes:
         features_ND: float32 (N, D); may be a read-only memory map.
         label: Class index.
+        standardisation: Applied to the features whenever they are used.
     """
 
     features_ND: np.ndarray
     label: int
+    standardisation: Standardisation | None = field(default=None, kw_only=True)
 
-    def tensor(self, device: torch.device | str = "cpu") -> Tensor:
-        """The features on a device; on the CPU a copy, since memory maps are read-only."""
-        return torch.tensor(self.features_ND, dtype=torch.float32, device=device)
+    def tensor(
+        self,
+        device: torch.device | str = "cpu",
+        limit: int | None = None,
+        rows: np.random.Generator | None = None,
+    ) -> Tensor:
+        """The features on a device; on the CPU a copy, since memory maps are read-only.
+
+        Args:
+            device: Where.
+            limit: Take at most so many rows, drawn by ``rows``.
+            rows: Draws them.
+        """
+        features_ND = self.features_ND
+        if limit is not None and rows is not None and len(features_ND) > limit:
+            chosen = rows.choice(len(features_ND), size=limit, replace=False)
+            features_ND = features_ND[np.sort(chosen)]
+        tensor_ND = torch.tensor(features_ND, dtype=torch.float32, device=device)
+        scale = self.standardisation
+        return tensor_ND if scale is None else scale.apply(tensor_ND)
 
 
 @dataclass(frozen=True)
@@ -41,10 +64,12 @@ class BagScores:
 
     Attributes:
         scores_B: Probability of class 1, float32.
+        logits_B: Log-odds of class 1, float32.
         loss: Mean cross-entropy; NaN for no bags.
     """
 
     scores_B: np.ndarray
+    logits_B: np.ndarray
     loss: float
 
 
@@ -64,6 +89,23 @@ def draw_bags(
     return rng.choice(len(labels), size=num_steps, p=weights / weights.sum())
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What local training leaves.
+
+    Attributes:
+        parameters: float32 (P,), on the CPU.
+        loss: Mean training loss over the steps.
+        num_steps: Steps that were taken.
+        moments: State of the optimiser, for a site that keeps it.
+    """
+
+    parameters: Tensor
+    loss: float
+    num_steps: int
+    moments: dict[str, Tensor]
+
+
 def train_locally(
     model: nn.Module,
     parameters: Tensor,
@@ -73,41 +115,123 @@ def train_locally(
     learning_rate: float,
     num_steps: int,
     seed: int,
+    validation: Sequence[LabelledBag] = (),
+    moments: Mapping[str, Tensor] | None = None,
+    proximal_mu: float = 0.0,
     device: torch.device | str = "cpu",
-) -> tuple[Tensor, float]:
-    """Train a network on a site's bags, one bag a step, with a fresh Adam.
+) -> Trained:
+    """Train a network on a site's bags, one bag a step.
 
     Args:
         model: Module whose shapes the vector fills (HistoFL's network by default).
         parameters: The network received, float32 (P,); not changed.
         bags: At least one.
-        config: Weight decay and sampling.
-        learning_rate: Adam's.
-        num_steps: Gradient steps.
+        config: Optimiser, sampling and what else ``training`` says.
+        learning_rate: Of the optimiser.
+        num_steps: Gradient steps, unless validation stops them.
         seed: Of the draws and of the dropout masks.
+        validation: Bags that ``training.patience`` looks at.
+        moments: State of the optimiser to go on from; fresh if None.
+        proximal_mu: FedProx's mu: adds mu/2 |theta - parameters|^2 to the loss (Li et al. 2020).
         device: Where to train.
-
-    Returns:
-        The trained vector (P,) on the CPU and the mean training loss.
     """
-    layout = ParameterLayout.of(model)
-    theta = parameters.detach().to(device, copy=True).requires_grad_(True)
-    # Adam is elementwise, so one flat tensor and many named ones train alike.
-    adam = torch.optim.Adam([theta], lr=learning_rate, weight_decay=config.weight_decay)
+    received = parameters.detach().to(device)
+    theta = received.clone()
+    theta.grad = torch.zeros_like(theta)
+    network = bind(model, theta, theta.grad)
+    # The optimisers are elementwise, so one flat tensor and many named ones train alike.
+    optimiser = _optimiser(config, theta, learning_rate, moments)
     generator = torch.Generator(device=device).manual_seed(seed)
+    rows = np.random.Generator(np.random.Philox(derive(seed, "instances")))
     order = draw_bags(
         [bag.label for bag in bags], num_steps, class_balanced=config.class_balanced, seed=seed
     )
-    total = 0.0
-    for bag in (bags[index] for index in order):
-        inputs = (bag.tensor(device), generator)
-        logits, _ = functional_call(model, layout.unflatten(theta), inputs)
-        loss = F.cross_entropy(logits, torch.tensor(bag.label, device=device))
-        adam.zero_grad()
+    watch = _Watch(model, validation, config, device)
+    losses: list[float] = []
+    for number, index in enumerate(order):
+        if watch.enough(number, theta):
+            break
+        logits, _ = network(bags[index].tensor(device, config.max_instances, rows), generator)
+        loss = F.cross_entropy(logits, torch.tensor(bags[index].label, device=device))
+        optimiser.zero_grad(set_to_none=False)
         loss.backward()
-        adam.step()
-        total += loss.item()
-    return theta.detach().cpu(), total / num_steps
+        _shape_gradient(theta, received, proximal_mu, config.clip_gradient)
+        optimiser.step()
+        losses.append(loss.item())
+    state = {k: v.detach().cpu() for k, v in optimiser.state[theta].items() if v is not None}
+    mean = float(np.mean(losses)) if losses else 0.0
+    return Trained(watch.best(theta).detach().cpu(), mean, len(losses), state)
+
+
+def _optimiser(
+    config: TrainingConfig,
+    theta: Tensor,
+    learning_rate: float,
+    moments: Mapping[str, Tensor] | None,
+) -> torch.optim.Optimizer:
+    makers: dict[str, Callable[..., torch.optim.Optimizer]] = {
+        "adam": torch.optim.Adam,
+        "adamw": torch.optim.AdamW,
+        "sgd": torch.optim.SGD,
+        "momentum": partial(torch.optim.SGD, momentum=SGD_MOMENTUM),
+    }
+    make = makers[config.optimiser]
+    optimiser = make([theta], lr=learning_rate, weight_decay=config.weight_decay)
+    if moments:
+        # Adam's number of steps stays on the CPU, as PyTorch has it.
+        optimiser.state[theta] = {
+            name: value.clone() if value.dim() == 0 else value.to(theta.device, copy=True)
+            for name, value in moments.items()
+        }
+    return optimiser
+
+
+def _shape_gradient(
+    theta: Tensor, received: Tensor, proximal_mu: float, limit: float | None
+) -> None:
+    assert theta.grad is not None
+    if proximal_mu:
+        theta.grad.add_(theta.detach() - received, alpha=proximal_mu)
+    if limit is not None:
+        torch.nn.utils.clip_grad_norm_([theta], limit)
+
+
+class _Watch:
+    """Early stopping on a site's validation loss; without ``training.patience`` it never looks."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        bags: Sequence[LabelledBag],
+        config: TrainingConfig,
+        device: torch.device | str,
+    ) -> None:
+        self._model, self._bags, self._device = model, bags, device
+        self._patience = config.patience if bags else None
+        self._every = config.look_every
+        self._best: tuple[float, Tensor] | None = None
+        self._in_vain = 0
+
+    def enough(self, step: int, theta: Tensor) -> bool:
+        """Whether to stop before this step."""
+        if self._patience is None or step == 0 or step % self._every:
+            return False
+        self._look(theta)
+        return self._in_vain >= self._patience
+
+    def best(self, theta: Tensor) -> Tensor:
+        """The network to hand on."""
+        if self._patience is None:
+            return theta
+        self._look(theta)
+        return theta if self._best is None else self._best[1]
+
+    def _look(self, theta: Tensor) -> None:
+        loss = score_bags(self._model, theta.detach(), self._bags, self._device).loss
+        if self._best is None or loss < self._best[0]:
+            self._best, self._in_vain = (loss, theta.detach().clone()), 0
+        else:
+            self._in_vain += 1
 
 
 def score_bags(
@@ -117,11 +241,13 @@ def score_bags(
     device: torch.device | str = "cpu",
 ) -> BagScores:
     """Score bags with a network, without dropout."""
-    tensors = ParameterLayout.of(model).unflatten(parameters.to(device))
-    scores, losses = np.empty(len(bags), np.float32), []
+    network = bind(model, parameters.detach().to(device))
+    scores, odds = np.empty((2, len(bags)), np.float32)
+    losses = []
     with torch.inference_mode():
         for i, bag in enumerate(bags):
-            logits, _ = functional_call(model, tensors, (bag.tensor(device),))
+            logits, _ = network(bag.tensor(device))
             scores[i] = torch.softmax(logits, dim=-1)[1].item()
+            odds[i] = (logits[1] - logits[0]).item()
             losses.append(F.cross_entropy(logits, torch.tensor(bag.label, device=device)).item())
-    return BagScores(scores, float(np.mean(losses)) if losses else float("nan"))
+    return BagScores(scores, odds, float(np.mean(losses)) if losses else float("nan"))

@@ -13,11 +13,13 @@ from typing import Any
 import ray
 import torch
 
-from rayfed_hn.federation.experiment import Outcome, Plan, SiteHost, finish
+from rayfed_hn.federation.experiment import Outcome, finish, prepare
 from rayfed_hn.federation.loop import run_federation
 from rayfed_hn.federation.messages import Request, SiteLost
+from rayfed_hn.federation.plan import Plan
 from rayfed_hn.federation.record import RunRecord
 from rayfed_hn.federation.results import auc_rows, score_records
+from rayfed_hn.federation.site_host import SiteHost
 from rayfed_hn.orchestration.executor import RayExecutor
 
 
@@ -59,6 +61,11 @@ class Result:
     lost: tuple[SiteLost, ...]
     digest: str
     num_versions: int
+    num_updates: dict[str, int]
+    num_refused: int
+    num_absences: int
+    seconds: float
+    busy_share: float | None
 
 
 class _Centre:
@@ -70,18 +77,21 @@ class _Centre:
         self._record = RunRecord(folder, plan.digest)
         self._server = plan.server()
         self._resume = resume
-        self._executor = RayExecutor(hosts)
+        self._executor = plan.executor(RayExecutor(hosts))
 
     def start(self) -> int:
         """Take up the last commit, if asked to; returns the version to go on from."""
-        if not (self._resume and self._record.resume(self._server)):
+        if self._resume and self._record.resume(self._server):
+            self._executor.begin_at(self._record.seconds)
+        else:
             self._record.begin(self._server)
         return self._server.version
 
     @ray.method(num_returns="streaming")
     def run(self) -> Iterator[Progress | Result]:
+        prepare(self._plan, self._server, self._executor)
         for report in run_federation(self._server, self._executor):
-            self._record.commit(self._server, report)
+            self._record.commit(self._server, report, self._executor.take())
             yield Progress(report.version, report.num_alive, report.mean_validation_auc)
         outcome = finish(self._plan, self._server, self._executor)
         self._record.scores(score_records(self._plan, outcome.scores))
@@ -102,6 +112,11 @@ def _result(plan: Plan, outcome: Outcome) -> Result:
         lost=outcome.lost,
         digest=outcome.digest,
         num_versions=outcome.server.version,
+        num_updates=outcome.server.num_updates,
+        num_refused=outcome.server.num_refused,
+        num_absences=outcome.num_absences,
+        seconds=outcome.seconds,
+        busy_share=outcome.busy_share,
     )
 
 

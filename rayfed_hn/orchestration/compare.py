@@ -17,7 +17,7 @@ from rayfed_hn.config import Config
 from rayfed_hn.errors import ConfigError, FederationError
 from rayfed_hn.evaluation.comparison import compare_methods, markdown_table
 from rayfed_hn.federation.cell import Cell, cells, fingerprint, run_cell
-from rayfed_hn.federation.experiment import make_plan
+from rayfed_hn.federation.plan import make_plan
 from rayfed_hn.federation.record import package_versions, write_summary, write_table
 from rayfed_hn.files import write_text
 
@@ -76,7 +76,7 @@ def _conclude(
     write_table(folder / "scores.parquet", scores)
     write_text(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in gather("metrics")))
     comparison = compare_methods(rows, scores)
-    write_text(folder / "table.md", markdown_table(comparison))
+    write_text(folder / "table.md", markdown_table(comparison, config.evaluation.readout))
     degraded = bool(failed or gather("lost") or gather("set_aside"))
     summary = {
         "verb": "compare",

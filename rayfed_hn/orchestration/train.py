@@ -13,8 +13,9 @@ from ray.exceptions import RayError, RayTaskError
 
 from rayfed_hn.config import Config
 from rayfed_hn.errors import FederationError, RayfedError
-from rayfed_hn.federation.experiment import Plan, make_plan
+from rayfed_hn.federation.plan import Plan, make_plan
 from rayfed_hn.federation.record import package_versions, write_summary
+from rayfed_hn.federation.results import READOUTS
 from rayfed_hn.models.mil import widths
 from rayfed_hn.models.parameters import ParameterLayout
 from rayfed_hn.orchestration.actors import CentralActor, Progress, Result, SiteActor
@@ -111,6 +112,11 @@ def _summary(plan: Plan, result: Result, seconds: float) -> dict[str, Any]:
         "readout": config.evaluation.readout,
         "sites": [_site_summary(plan, result, name) for name in plan.hospitals],
         "num_versions": result.num_versions,
+        "clock": "simulated" if config.simulation.enabled else "real",
+        "clock_seconds": round(result.seconds, 3),
+        "busy_share": result.busy_share,
+        "num_refused": result.num_refused,
+        "absences": result.num_absences,
         "num_parameters": layout.size,
         "feature_dim": plan.feature_dim,
         "hidden_dim": hidden,
@@ -119,6 +125,8 @@ def _summary(plan: Plan, result: Result, seconds: float) -> dict[str, Any]:
         "classes": list(plan.classes),
         "noise_scale": plan.mechanism().noise_scale,
         "privacy": plan.mechanism().describe(),
+        "released_without_noise": plan.released_without_noise(),
+        "standardise": plan.standardise,
         "lost_sites": [asdict(loss) for loss in result.lost],
         "set_aside": [
             {"site": name, "reason": why.reason, "remedy": why.remedy}
@@ -138,7 +146,7 @@ def _site_summary(plan: Plan, result: Result, name: str) -> dict[str, Any]:
         "num_train": num_train,
         "num_validation": num_validation,
         "num_test": num_test,
-        "auc_last": aucs["last"],
-        "auc_best": aucs["best"],
+        "num_updates": result.num_updates.get(name, 0),  # hospitals send none when pooled
+        **{f"auc_{readout}": aucs.get(readout) for readout in READOUTS},
         "best_version": result.best_versions.get(name),
     }

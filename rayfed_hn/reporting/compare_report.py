@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from rayfed_hn.evaluation.comparison import HYPERNETWORK
 from rayfed_hn.evaluation.markdown import interval, number
+from rayfed_hn.evaluation.subject import Record, seen_from
 from rayfed_hn.reporting import page
-from rayfed_hn.reporting.compare_figures import (
-    Record,
+from rayfed_hn.reporting.choices import (
     chosen_readout,
-    claim,
-    results,
-    training,
+    comparisons,
+    ranked,
+    readouts,
     under,
 )
-from rayfed_hn.reporting.run_files import Run
+from rayfed_hn.reporting.compare_figures import results, training
+from rayfed_hn.reporting.run_files import READOUTS, Run
 from rayfed_hn.reporting.troubles import troubles
+from rayfed_hn.reporting.verdict import told_apart, verdict
 
-_COLUMNS = (
-    "method",
-    "readout",
+_RESULTS = (
     "mean site AUC",
     "s.e.",
     "95 % interval",
@@ -41,58 +38,41 @@ def parts(run: Run) -> page.Parts:
     )
 
 
-def verdict(run: Run) -> str:
-    """Say in words what the paired differences under the run's readout allow to say."""
-    readout = chosen_readout(run)
-    rows = [row for row in under(run.summary["table"], readout) if row["mean_site_auc"] is not None]
-    if not rows:
-        return "No AUC is defined: every test fold holds one class only. Use fewer folds."
-    best = max(rows, key=lambda row: row["mean_site_auc"])
-    subject = next((row for row in rows if row["method"] == HYPERNETWORK), best)
-    differences = [
-        _turned(d, subject["method"])
-        for d in under(run.summary["differences"], readout)
-        if subject["method"] in (d["method"], d["against"]) and d["difference"] is not None
-    ]
-    groups = {kind: [claim(d) for d in differences if _kind(d) == kind] for kind in _KINDS}
-    claims = [f"{kind} {_listed(found)}" for kind, found in groups.items() if found]
-    sentence = (
-        f"{_name(subject['method'])} reaches a mean site AUC of {number(subject['mean_site_auc'])} "
-        f"over {subject.get('num_sites')} sites and {subject.get('num_splits')} splits"
-    )
-    return sentence + (": " + "; ".join(claims) if claims else "") + "."
-
-
 def _main_table(run: Run) -> str:
-    """Return methods and readouts with intervals; those of the run's readout are set in bold."""
-    rows = run.summary["table"]
-    readout = chosen_readout(run)
+    """Return methods under the run's readout, best first; of other readouts the means, dimmed."""
+    rows, readout = ranked(run), chosen_readout(run)
     splits = max((row.get("num_splits", 0) for row in rows), default=0)
     sites = max((row.get("num_sites", 0) for row in rows), default=0)
+    means = {(r["method"], r["readout"]): r["mean_site_auc"] for r in run.summary["table"]}
+    others = readouts(run)[1:]
+    about = next((difference["method"] for difference in comparisons(run)), None)
     return page.table(
-        f"Test AUC over {sites} sites and {splits} splits of the cases. Bold: readout '{readout}'.",
-        _COLUMNS,
+        f"Test AUC over {sites} sites and {splits} splits of the cases, highest mean first. "
+        f"Readout '{readout}': {READOUTS.get(readout, 'as the run names it')}.",
+        ["method", *_RESULTS, *(f"mean ({other})" for other in others)],
         [
             [
                 row["method"],
-                row["readout"],
-                number(row["mean_site_auc"]),
-                number(row["se"]),
-                interval(row.get("low"), row.get("high")),
-                _worst(row),
-                number(row["pooled_auc"]),
-                row["num_undefined"],
+                *_results(row),
+                *(number(means.get((row["method"], other))) for other in others),
             ]
             for row in rows
         ],
-        chosen=[i for i, row in enumerate(rows) if row["readout"] == readout],
-        text_columns=2,
+        chosen=[i for i, row in enumerate(rows) if row["method"] == about],
+        quiet_columns=len(others),
     )
 
 
-def _worst(row: Record) -> str:
+def _results(row: Record) -> list[object]:
     site = "" if row["worst_site"] is None else f" ({row['worst_site']})"
-    return number(row["worst_site_auc"]) + site
+    return [
+        number(row["mean_site_auc"]),
+        number(row["se"]),
+        interval(row.get("low"), row.get("high")),
+        number(row["worst_site_auc"]) + site,
+        number(row["pooled_auc"]),
+        row["num_undefined"],
+    ]
 
 
 def _more(run: Run) -> list[str]:
@@ -100,70 +80,99 @@ def _more(run: Run) -> list[str]:
         "Mean over sites and splits at every version, with one standard error over splits. "
         "Validation AUC is of the network that a site received."
     )
-    tables = [
-        page.details("Every difference", _difference_table(run)),
-        page.details("Every site", _site_table(run)),
+    order = readouts(run)
+    folded = [
+        page.details("Every readout", _readout_table(run, order)),
+        *(
+            page.details(f"Every pair of methods, readout '{readout}'", _pair_table(run, readout))
+            for readout in order
+        ),
+        page.details(f"Every site and method, readout '{chosen_readout(run)}'", _site_matrix(run)),
+        page.details("Every site, method and readout", _site_table(run, order)),
     ]
     return [
+        page.section("Differences", _subject_table(run, order)),
         page.section("Training", page.paragraph(explanation, "quiet"), page.figures(training(run))),
-        page.section("Tables", *tables),
+        page.section("Tables", *folded),
     ]
 
 
-_KINDS = ("better than", "worse than", "not told apart from")
-
-
-def _kind(difference: Record) -> str:
-    if difference["low"] is not None and difference["low"] > 0:
-        return _KINDS[0]
-    if difference["high"] is not None and difference["high"] < 0:
-        return _KINDS[1]
-    return _KINDS[2]
-
-
-def _turned(difference: Record, method: str) -> Record:
-    """Return a difference as seen from ``method``."""
-    if difference["method"] == method:
-        return difference
-    low, high = difference["low"], difference["high"]
-    return {
-        **difference,
-        "method": method,
-        "against": difference["method"],
-        "difference": -difference["difference"],
-        "low": None if high is None else -high,
-        "high": None if low is None else -low,
+def _subject_table(run: Run, order: list[str]) -> str:
+    """Return the comparisons that the verdict rests on; under other readouts dimmed."""
+    found = comparisons(run)
+    if not found:
+        return page.paragraph("No two methods can be compared.", "quiet")
+    method = found[0]["method"]
+    under_others = {
+        (d["against"], d["readout"]): d["difference"]
+        for d in seen_from(method, run.summary["differences"])
     }
+    return page.table(
+        f"Mean site AUC of {method} minus that of each other method, paired over sites and "
+        f"splits, readout '{order[0]}', strongest rival first. Bold: the interval leaves out zero.",
+        ["against", "difference", "95 % interval", "splits", *(f"({r})" for r in order[1:])],
+        [
+            [
+                d["against"],
+                number(d["difference"], signed=True),
+                interval(d["low"], d["high"], signed=True),
+                d["num_splits"],
+                *(number(under_others.get((d["against"], r)), signed=True) for r in order[1:]),
+            ]
+            for d in found
+        ],
+        chosen=[i for i, difference in enumerate(found) if told_apart(difference)],
+        quiet_columns=len(order) - 1,
+    )
 
 
-def _name(method: str) -> str:
-    return "The hypernetwork" if method == HYPERNETWORK else f"Best of all, {method}"
-
-
-def _listed(items: Sequence[str]) -> str:
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
-
-
-def _difference_table(run: Run) -> str:
+def _pair_table(run: Run, readout: str) -> str:
     return page.table(
         "Paired differences of the mean site AUC.",
-        ["method", "against", "readout", "difference", "95 % interval", "splits"],
+        ["method", "against", "difference", "95 % interval", "splits"],
         [
             [
                 d["method"],
                 d["against"],
-                d["readout"],
                 number(d["difference"], signed=True),
                 interval(d["low"], d["high"], signed=True),
                 d["num_splits"],
             ]
-            for d in run.summary["differences"]
+            for d in under(run.summary["differences"], readout)
         ],
-        text_columns=3,
+        text_columns=2,
     )
 
 
-def _site_table(run: Run) -> str:
+def _readout_table(run: Run, order: list[str]) -> str:
+    rows = sorted(run.summary["table"], key=lambda row: order.index(row["readout"]))
+    words = "; ".join(f"{r}: {READOUTS[r]}" for r in order if r in READOUTS)
+    return page.table(
+        f"Test AUC under every readout. {words}.",
+        ["method", "readout", *_RESULTS],
+        [[row["method"], row["readout"], *_results(row)] for row in rows],
+        chosen=[i for i, row in enumerate(rows) if row["readout"] == order[0]],
+        text_columns=2,
+    )
+
+
+def _site_matrix(run: Run) -> str:
+    records = under(run.summary["per_site"], chosen_readout(run))
+    methods = [row["method"] for row in ranked(run)]
+    means = {(r["site"], r["method"]): r["mean_auc"] for r in records}
+    bags = {record["site"]: record["num_test"] for record in records}
+    return page.table(
+        "Mean test AUC over splits, highest mean of all sites leftmost.",
+        ["site", "bags", *methods],
+        [
+            [site, bags[site], *(number(means.get((site, method))) for method in methods)]
+            for site in sorted(bags)
+        ],
+    )
+
+
+def _site_table(run: Run, order: list[str]) -> str:
+    records = sorted(run.summary["per_site"], key=lambda r: (order.index(r["readout"]), r["site"]))
     return page.table(
         "Test AUC by site; out of fold: one AUC over the test scores of all folds.",
         ["site", "method", "readout", "mean AUC", "s.e.", "out of fold", "bags", "undefined"],
@@ -178,7 +187,7 @@ def _site_table(run: Run) -> str:
                 r["num_test"],
                 r["num_undefined"],
             ]
-            for r in sorted(run.summary["per_site"], key=lambda r: (r["readout"], r["site"]))
+            for r in records
         ],
         text_columns=3,
     )

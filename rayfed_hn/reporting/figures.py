@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,6 +16,7 @@ from rayfed_hn.reporting.theme import (
     MUTED,
     RULE,
     SERIES,
+    Look,
     drawing,
     new_axes,
     printable,
@@ -34,10 +35,8 @@ class Dot:
     value: float
     low: float | None = None
     high: float | None = None
-    colour: str = SERIES[1]
-    marker: str = "o"
+    look: Look = field(default_factory=Look)
     series: str = ""
-    filled: bool = True
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,7 @@ class Line:
     low: np.ndarray | None = None
     high: np.ndarray | None = None
     colour: str = SERIES[1]
+    dash: str = "-"
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,8 @@ def line_chart(
         for line in lines:
             colour, width = (MUTED, 0.7) if crowd else (line.colour, 1.7)
             alpha = 0.35 if crowd else 1.0
-            axes.plot(line.x, line.y, color=colour, linewidth=width, alpha=alpha)
+            dash = "-" if crowd else line.dash
+            axes.plot(line.x, line.y, dash, color=colour, linewidth=width, alpha=alpha)
             if line.low is not None and line.high is not None and not crowd:
                 axes.fill_between(
                     line.x, line.low, line.high, color=line.colour, alpha=0.16, linewidth=0
@@ -153,18 +154,34 @@ def roc_panels(name: str, curves: Sequence[Roc], *, alt: str) -> str:
         return to_svg(figure, name, alt)
 
 
+def bar_chart(name: str, bars: Mapping[str, int], *, xlabel: str, ylabel: str, alt: str) -> str:
+    """Draw counts as upright bars with their numbers on top, in the order of ``bars``."""
+    with drawing():
+        figure, axes = new_axes(WIDTH, 2.4)
+        drawn = axes.bar(range(len(bars)), list(bars.values()), color=SERIES[1], width=0.7)
+        axes.bar_label(drawn, padding=2, color=INK, fontsize=8.5)
+        axes.set_xticks(range(len(bars)), [printable(label) for label in bars])
+        axes.set_xlim(-0.6, max(len(bars), 4) - 0.4)  # a bar alone is no wall
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel(ylabel)
+        axes.grid(visible=False, axis="x")
+        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+        return to_svg(figure, name, alt)
+
+
 def _draw_dot(axes: Axes, dot: Dot, y: float) -> None:
+    colour = dot.look.colour
     if dot.low is not None and dot.high is not None:
-        axes.plot([dot.low, dot.high], [y, y], color=dot.colour, solid_capstyle="butt")
-    face = dot.colour if dot.filled else "none"
+        axes.plot([dot.low, dot.high], [y, y], color=colour, solid_capstyle="butt")
     axes.plot(
         [dot.value],
         [y],
         linestyle="none",
-        marker=dot.marker,
+        marker=dot.look.marker,
         markersize=6,
-        markerfacecolor=face,
-        markeredgecolor=dot.colour,
+        color=colour,
+        fillstyle=dot.look.fill,
+        markerfacecoloralt="none",
         markeredgewidth=1.5,
         label=printable(dot.series).lstrip("_"),
     )

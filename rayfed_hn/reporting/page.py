@@ -32,6 +32,7 @@ th:first-child,td:first-child,.text{text-align:left}
 thead th{font-weight:600;color:var(--muted);border-bottom-color:var(--muted);
   vertical-align:bottom}
 tbody th{font-weight:400} tr.chosen th,tr.chosen td{font-weight:650}
+tr.chosen .quiet{font-weight:400}
 .figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(20rem,100%),1fr));
   gap:1.4rem 2rem;align-items:start;margin:1.2rem 0}
 figure{margin:0;min-width:0;max-width:34rem;break-inside:avoid}
@@ -99,18 +100,21 @@ def table(
     *,
     chosen: Iterable[int] = (),
     text_columns: int = 1,
+    quiet_columns: int = 0,
 ) -> str:
-    """Return a table of texts; ``text_columns`` from the left are left-aligned.
+    """Return a table of texts.
 
     Args:
         caption: What is in it.
         header: Names of the columns.
         rows: Cells; the first of a row is its header.
         chosen: Indices of rows to set in bold.
-        text_columns: How many columns hold words.
+        text_columns: How many columns from the left hold words; they are left-aligned.
+        quiet_columns: How many columns from the right are there for comparison only.
     """
     bold = set(chosen)
-    kinds = [' class="text"' if i < text_columns else "" for i in range(len(header))]
+    plain = len(header) - text_columns - quiet_columns
+    kinds = [' class="text"'] * text_columns + [""] * plain + [' class="quiet"'] * quiet_columns
     head = "".join(
         f'<th scope="col"{kind}>{escape(name)}</th>'
         for name, kind in zip(header, kinds, strict=True)

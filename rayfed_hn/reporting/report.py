@@ -9,8 +9,10 @@ from pathlib import Path
 from rayfed_hn.errors import DataError
 from rayfed_hn.files import write_text
 from rayfed_hn.reporting import compare_report, page, train_report
+from rayfed_hn.reporting.choices import MAX_METHODS
 from rayfed_hn.reporting.run_files import Run, read_run
 from rayfed_hn.reporting.troubles import NO_REASON, troubles
+from rayfed_hn.reporting.words import duration
 
 _PARTS: dict[str, Callable[[Run], page.Parts]] = {
     "train": train_report.parts,
@@ -82,7 +84,7 @@ def _failure(run: Run) -> str:
         _how_to_repeat(run, "How to run it again", text),
     ]
     seconds = run.summary.get("seconds")
-    after = "" if seconds is None else f" after {_duration(float(seconds))}"
+    after = "" if seconds is None else f" after {duration(float(seconds))}"
     return _page(run, f"failed{after}", body)
 
 
@@ -103,19 +105,14 @@ def _what_was_run(run: Run) -> str:
     parts = [f"{positive} against {negative}"]
     if run.verb == "compare":
         folds, seeds = run.summary.get("folds"), run.summary.get("seeds")
-        parts += [", ".join(map(str, run.summary["methods"])), f"{seeds} seed(s) × {folds} folds"]
+        methods = list(map(str, run.summary["methods"]))
+        named = ", ".join(methods) if len(methods) <= MAX_METHODS else f"{len(methods)} methods"
+        parts += [named, f"{seeds} seed(s) × {folds} folds"]
     else:
         fold, folds = run.knob("data", "fold"), run.knob("data", "folds")
         parts += [str(run.summary["method"]), f"fold {fold} of {folds} is test"]
-    parts += [f"run.seed {seed}", _duration(float(run.summary["seconds"]))]
+    parts += [f"run.seed {seed}", duration(float(run.summary["seconds"]))]
     return " · ".join(parts)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _how_to_repeat(run: Run, title: str, text: str) -> str:

@@ -24,7 +24,12 @@ _NEEDED = {
 _MAY_FAIL = (*_NEEDED, "embed")  # verbs whose failure is reported; without results
 _SCORE_COLUMNS = ("case", "label", "readout", "score")
 _FAILED = "failed"
-_METRICS = ("train_loss", "validation_auc", "validation_loss", "update_norm")
+_METRICS = ("train_loss", "validation_auc", "validation_loss", "update_norm", "seconds")
+READOUTS = {
+    "mixture": "averages of the shared and of the site's own networks, weighted by validation",
+    "best": "the version with the highest AUC on the site's validation bags",
+    "last": "the final version",
+}
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,8 @@ class Run:
         summary: ``summary.json``.
         config: ``config.yaml``.
         config_text: The same as text.
-        metrics: ``metrics.jsonl``; undefined values are NaN. Empty of a failed run.
+        metrics: ``metrics.jsonl``; undefined values are NaN, staleness is always there. Empty of a
+            failed run.
     """
 
     folder: Path
@@ -131,8 +137,10 @@ def _read_metrics(path: Path) -> tuple[Mapping[str, Any], ...]:
 def _metric(path: Path, number: int, line: str) -> Mapping[str, Any]:
     try:
         record = json.loads(line)
-        values = {name: _or_nan(record.get(name)) for name in _METRICS}
-        return {**record, "version": int(record["version"]), "site": str(record["site"]), **values}
+        values: dict[str, Any] = {name: _or_nan(record.get(name)) for name in _METRICS}
+        values |= {"version": int(record["version"]), "site": str(record["site"])}
+        values["staleness"] = int(record.get("staleness") or 0)  # older runs had none
+        return {**record, **values}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _broken(path, f"line {number}: {type(error).__name__}") from error
 

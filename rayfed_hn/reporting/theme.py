@@ -12,6 +12,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
@@ -31,8 +32,17 @@ _SERIES_DARK = {
 }
 SERIES = tuple(_SERIES_DARK)
 MARKERS = ("o", "s", "^", "D", "v", "P")
-# A method keeps its colour and mark from figure to figure and from run to run.
-_PLACE = {"hypernetwork": 0, "local": 1, "fedavg": 2, "pooled": 3}
+# A method looks alike in every figure and run: its family has the colour and the shape of the mark,
+# the variant is how the mark is filled and the line is dashed.
+_PLACE = {"hypernetwork": 0, "local": 1, "fedavg": 2, "pooled": 3, "pfedhn": 4, "fedper": 5}
+_PLAIN, _TUNED, _OTHER = ("full", "-"), ("none", "--"), ("left", ":")
+_VARIANTS = {
+    "hypernetwork_ft": ("hypernetwork", _TUNED),
+    "pfedhn_ft": ("pfedhn", _TUNED),
+    "pfedhn_pc": ("pfedhn", _OTHER),
+    "fedavg_ft": ("fedavg", _TUNED),
+    "fedprox": ("fedavg", _OTHER),
+}
 
 _RC: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -58,10 +68,21 @@ _RC: dict[Any, Any] = {
 }
 
 
-def look(name: str, position: int) -> tuple[str, str]:
-    """Return colour and marker of a method, or of the series at ``position`` if it is none."""
-    place = _PLACE.get(name, position + len(_PLACE)) % len(SERIES)
-    return SERIES[place], MARKERS[place]
+@dataclass(frozen=True)
+class Look:
+    """How a series is drawn: colour, marker, matplotlib's fill style of it, and line style."""
+
+    colour: str = SERIES[1]
+    marker: str = "o"
+    fill: Any = "full"
+    dash: str = "-"
+
+
+def look(name: str, position: int) -> Look:
+    """Return the look of a method, or of the series at ``position`` if it is none."""
+    family, (fill, dash) = _VARIANTS.get(name, (name, _PLAIN))
+    place = _PLACE.get(family, position) % len(SERIES)
+    return Look(SERIES[place], MARKERS[place], fill, dash)
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from rayfed_hn.evaluation.markdown import interval, number
 from rayfed_hn.evaluation.metrics import auc_interval, roc_curve
 from rayfed_hn.reporting import page
 from rayfed_hn.reporting.figures import Line, Roc, line_chart, roc_panels
-from rayfed_hn.reporting.run_files import Run, read_scores
+from rayfed_hn.reporting.rounds import rounds
+from rayfed_hn.reporting.run_files import READOUTS, Run, read_scores
 from rayfed_hn.reporting.theme import SERIES
 from rayfed_hn.reporting.troubles import troubles
 
@@ -83,7 +84,7 @@ def _site_table(
     tested: Mapping[str, _Tested],
 ) -> str:
     readout = _readout(run)
-    other = "last" if readout == "best" else "best"
+    others = [r for r in READOUTS if r != readout and all(f"auc_{r}" in site for site in sites)]
     header = ["site", "train", "validation", "test", f"AUC ({readout})", "95 % interval"]
     rows = [
         (
@@ -91,12 +92,13 @@ def _site_table(
             *(site[f"num_{part}"] for part in ("train", "validation", "test")),
             number(site[f"auc_{readout}"]),
             interval(tested[site["site"]].low, tested[site["site"]].high),
-            number(site[f"auc_{other}"]),
+            *(number(site[f"auc_{other}"]) for other in others),
             "–" if site.get("best_version") is None else site["best_version"],
         )
         for site in sites
     ]
-    return page.table(caption, [*header, f"AUC ({other})", "best version"], rows)
+    header += [*(f"AUC ({other})" for other in others), "best version"]
+    return page.table(caption, header, rows, quiet_columns=len(others) + 1)
 
 
 def _more(run: Run) -> list[str]:
@@ -105,16 +107,26 @@ def _more(run: Run) -> list[str]:
         _site_curves(run, "validation_loss", "Validation loss", "cross-entropy"),
         _site_curves(run, "update_norm", "Size of updates", "norm of a site's update"),
     ]
+    readout = _readout(run)
     facts = {
         "method": run.summary["method"],
+        f"readout '{readout}'": READOUTS[readout],
         "versions": run.summary["num_versions"],
         "parameters of a network": f"{run.summary['num_parameters']:,}",
         "noise on released networks": _noise(run.summary.get("privacy")),
+        "leaves a site without noise": _without_noise(run.summary.get("released_without_noise")),
     }
     return [
         page.section("Training", page.figures(pictures)),
+        rounds(run),
         page.section("Model and privacy", page.pairs(facts)),
     ]
+
+
+def _without_noise(released: Sequence[str] | None) -> str:
+    if released is None:
+        return "not recorded"
+    return "; ".join(released) or "nothing"
 
 
 def _noise(privacy: Mapping[str, Any] | None) -> str:
@@ -136,9 +148,9 @@ def _noise(privacy: Mapping[str, Any] | None) -> str:
 
 
 def _readout(run: Run) -> str:
-    """Return the run's readout: last or best."""
+    """Return the run's readout."""
     asked = run.summary.get("readout") or run.knob("evaluation", "readout")
-    return asked if asked in ("last", "best") else "last"
+    return asked if asked in READOUTS else "last"
 
 
 def _tested(run: Run) -> dict[str, _Tested]:

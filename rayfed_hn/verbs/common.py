@@ -27,7 +27,18 @@ def configuration(words: Sequence[str]) -> Config:
         if encoder.startswith(prefix):
             encoder = f"{prefix}{_absolute(encoder.removeprefix(prefix))}"
     weights = _absolute(config.embed.weights)
-    return replace(config, data=data, embed=replace(config.embed, encoder=encoder, weights=weights))
+    simulation = config.simulation
+    return replace(
+        config,
+        data=data,
+        embed=replace(config.embed, encoder=encoder, weights=weights),
+        rounds=replace(config.rounds, replay=_absolute(config.rounds.replay)),
+        simulation=replace(
+            simulation,
+            durations=_absolute(simulation.durations),
+            absences=_absolute(simulation.absences),
+        ),
+    )
 
 
 def _absolute(path: str | None) -> str | None:

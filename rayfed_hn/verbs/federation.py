@@ -25,7 +25,7 @@ from rayfed_hn.verbs.common import (
 from rayfed_hn.verbs.slides import embed_manifest
 
 if TYPE_CHECKING:
-    from rayfed_hn.federation.experiment import Plan
+    from rayfed_hn.federation.plan import Plan
 
 # What the demo changes about the defaults, so that it says something within minutes.
 DEMO_WORDS = ("embed.tile_px=128", "compare.seeds=2")
@@ -63,7 +63,7 @@ def demo(words: Sequence[str]) -> int:
 
 def train(words: Sequence[str]) -> int:
     """See ``rayfed-hn train --help``."""
-    from rayfed_hn.federation.experiment import make_plan
+    from rayfed_hn.federation.plan import make_plan
     from rayfed_hn.orchestration.actors import Progress
     from rayfed_hn.orchestration.train import train as run
 
@@ -90,7 +90,7 @@ def train(words: Sequence[str]) -> int:
 def compare(words: Sequence[str]) -> int:
     """See ``rayfed-hn compare --help``."""
     from rayfed_hn.federation.cell import cells
-    from rayfed_hn.federation.experiment import make_plan
+    from rayfed_hn.federation.plan import make_plan
 
     config = configuration(words)
     with before_anything_starts():
@@ -161,12 +161,15 @@ def _bags(config: Config) -> Path:
 
 
 def _print_sites(summary: dict[str, Any]) -> None:
-    print(f"\n{'site':24} {'train':>6} {'val':>5} {'test':>5} {'AUC last':>9} {'AUC best':>9}")
+    from rayfed_hn.federation.results import READOUTS
+
+    readouts = sorted(READOUTS, key=lambda readout: readout != summary["readout"])
+    titles = "".join(f" {'AUC ' + readout:>11}" for readout in readouts)
+    print(f"\n{'site':24} {'train':>6} {'val':>5} {'test':>5}{titles}")
     for site in summary["sites"]:
-        last, best = (
-            "undefined" if site[k] is None else f"{site[k]:.3f}" for k in ("auc_last", "auc_best")
-        )
+        values = [site[f"auc_{readout}"] for readout in readouts]
+        aucs = "".join(f" {'undefined' if v is None else f'{v:.3f}':>11}" for v in values)
         print(
             f"{site['site']:24} {site['num_train']:6} {site['num_validation']:5} "
-            f"{site['num_test']:5} {last:>9} {best:>9}"
+            f"{site['num_test']:5}{aucs}"
         )

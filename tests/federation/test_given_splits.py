@@ -11,7 +11,8 @@ from rayfed_hn.bags.splits import split
 from rayfed_hn.bags.store import SiteBags, list_sites
 from rayfed_hn.errors import ConfigError, DataError
 from rayfed_hn.federation.cell import cells, fingerprint
-from rayfed_hn.federation.experiment import make_plan, run_in_process
+from rayfed_hn.federation.experiment import run_in_process
+from rayfed_hn.federation.plan import make_plan
 from rayfed_hn.loading import load
 
 SHORT = ["rounds.num_versions=2", "training.steps=2"]

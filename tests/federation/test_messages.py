@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
 from rayfed_hn.errors import DataError, MessageError
+from rayfed_hn.federation.loop import agreed_aucs
 from rayfed_hn.federation.messages import (
+    CandidateAucs,
+    CandidatesRequest,
     EvaluateRequest,
+    Request,
     Scores,
     SiteLost,
     TrainRequest,
@@ -23,13 +27,17 @@ from rayfed_hn.federation.messages import (
 )
 
 P = 6
-REQUEST = TrainRequest("north", 3, np.zeros(P, np.float32))
+NETWORK = np.zeros(P, np.float32)
+REQUEST = TrainRequest("north", 3, NETWORK, 5)
+JUDGE = CandidatesRequest("north", 3, NETWORK, np.zeros((3, P), np.float32))
+SCORE = EvaluateRequest("north", 3, NETWORK, np.full(6, 0.5))
 
 
 def update(**changes: object) -> Update:
     values = {
         "site": "north",
         "version": 3,
+        "turn": 5,
         "update": np.arange(P, dtype=np.float32),
         "train_loss": 0.7,
         "validation_loss": 0.6,
@@ -50,8 +58,13 @@ def scores(**changes: np.ndarray) -> Scores:
         "label_B": whole % 2,
         "last_B": share,
         "best_B": share,
+        "mixture_B": share,
     }
     return Scores("north", 3, 0.75, **(values | changes))  # type: ignore[arg-type]
+
+
+def opinion(table: object) -> CandidateAucs:
+    return CandidateAucs("north", 3, np.array(table, float))
 
 
 def test_an_update_survives_the_border() -> None:
@@ -69,6 +82,13 @@ def test_scores_survive_the_border() -> None:
         np.testing.assert_array_equal(getattr(received, name), value)
 
 
+def test_candidate_aucs_survive_the_border() -> None:
+    sent = opinion([[0.5, np.nan, 1], [0, 0.25, np.nan]])
+    received = CandidateAucs.from_bytes(sent.to_bytes(), "north")
+    np.testing.assert_array_equal(received.auc_OC, sent.auc_OC)
+    assert (received.site, received.version) == ("north", 3)
+
+
 @pytest.mark.parametrize(
     ("message", "words"),
     [
@@ -80,6 +100,9 @@ def test_scores_survive_the_border() -> None:
         (update(update=np.full(P, np.inf, np.float32)).to_bytes(), "not finite"),
         (update(version=2).to_bytes(), "asked was 3"),
         (update(version=-1).to_bytes(), "whole numbers"),
+        (update(turn=4).to_bytes(), "answers turn 4, asked was 5"),
+        (update(turn=-1).to_bytes(), "whole numbers"),
+        (update(turn=float("nan")).to_bytes(), "whole numbers"),
         (update(num_steps=float("nan")).to_bytes(), "whole numbers"),
         (save({"update": np.zeros(P, np.float32)}), "lacks 'scalars'"),
         (save({"failure": np.array([99])}), "unknown failure code"),
@@ -91,7 +114,8 @@ def test_scores_survive_the_border() -> None:
 def test_a_bad_update_loses_its_site_with_a_reason(message: bytes, words: str) -> None:
     event = read_answer(REQUEST, message)
     assert isinstance(event, SiteLost)
-    assert (event.site, event.version) == ("north", 3)
+    assert (event.site, event.version, event.turn) == ("north", 3, 5)
+    assert not event.returns
     assert re.search(words, event.reason)
 
 
@@ -100,11 +124,47 @@ def test_an_oversized_message_is_refused_unread() -> None:
         Update.from_bytes(b"\x00" * 100_000, "north", P)
 
 
-def test_scores_do_not_pass_for_an_update_nor_the_reverse() -> None:
-    assert isinstance(read_answer(REQUEST, scores().to_bytes()), SiteLost)
-    ask = EvaluateRequest("north", 3, REQUEST.parameters)
-    assert isinstance(read_answer(ask, update().to_bytes()), SiteLost)
-    assert isinstance(read_answer(ask, scores().to_bytes()), Scores)
+def test_every_request_takes_only_its_own_kind_of_answer() -> None:
+    answers = [(REQUEST, update()), (JUDGE, opinion([[0.5]])), (SCORE, scores())]
+    for request, _ in answers:
+        for other, answer in answers:
+            event = read_answer(request, answer.to_bytes())
+            assert isinstance(event, type(answer) if request is other else SiteLost)
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ([0.5, 0.5], "have the shape (2,)"),
+        (np.zeros((0, 6)), "have the shape (0, 6)"),
+        (np.zeros((1, 0)), "have the shape (1, 0)"),
+        (np.zeros((1, 65)), "have the shape (1, 65)"),
+        ([[0.5, 1.5]], "not within 0 to 1"),
+        ([[0.5, np.inf]], "not within 0 to 1"),
+        ([[-0.1]], "not within 0 to 1"),
+    ],
+)
+def test_bad_opinions_lose_their_site_with_a_reason(table: object, words: str) -> None:
+    event = read_answer(JUDGE, opinion(table).to_bytes())
+    assert isinstance(event, SiteLost)
+    assert words in event.reason
+
+
+def test_opinions_of_another_version_or_type_are_refused() -> None:
+    for message in (
+        CandidateAucs("north", 2, np.ones((1, 6))).to_bytes(),
+        CandidateAucs("north", 3, np.ones((1, 6), np.float32)).to_bytes(),
+        save({"version": np.array([3])}),
+        save({"candidate_aucs": np.ones((1, 6))}),
+        save({"version": np.array(3), "candidate_aucs": np.array(0.5)}),
+    ):
+        assert isinstance(read_answer(JUDGE, message), SiteLost)
+
+
+def test_the_federation_agrees_on_what_most_sites_have() -> None:
+    opinions = [opinion([[0.5, 1]]), opinion([[1, np.nan], [0, 0]]), opinion([[1, 1, 1]])]
+    np.testing.assert_allclose(agreed_aucs(opinions), [0.5, 0.5])
+    assert agreed_aucs([]).shape == (0,)
 
 
 @pytest.mark.parametrize(
@@ -116,21 +176,30 @@ def test_scores_do_not_pass_for_an_update_nor_the_reverse() -> None:
         ({"label_B": np.array([0, 1])}, "expected"),
         ({"last_B": np.array([0, np.nan, 0], np.float32)}, "a score is not within 0 to 1"),
         ({"best_B": np.array([0, 7, 0], np.float32)}, "a score is not within 0 to 1"),
+        ({"mixture_B": np.array([0, -7, 0], np.float32)}, "a score is not within 0 to 1"),
+        ({"mixture_B": np.zeros(2)}, "expected"),
         ({"label_B": np.array([0, 1, 7])}, "a label is not within 0 to 1"),
         ({"best_version_O": np.array([4])}, "a best version is not within 0 to 3"),
     ],
 )
 def test_bad_scores_lose_their_site_with_a_reason(changes: dict, words: str) -> None:
-    event = read_answer(
-        EvaluateRequest("north", 3, REQUEST.parameters), scores(**changes).to_bytes()
-    )
+    event = read_answer(SCORE, scores(**changes).to_bytes())
     assert isinstance(event, SiteLost)
     assert words in event.reason
 
 
+@pytest.mark.parametrize("name", ["label_B", "origin_B", "slide_B", "last_B", "mixture_B"])
+def test_scores_of_another_type_are_refused(name: str) -> None:
+    columns = load(scores().to_bytes())
+    columns[name] = columns[name].astype(np.float64)
+    event = read_answer(SCORE, save(columns))
+    assert isinstance(event, SiteLost)
+    assert f"'{name}' is float64" in event.reason
+
+
 def test_scalars_where_vectors_belong_are_refused() -> None:
     message = save({"versions": np.array(3), "label_B": np.array(1)})
-    event = read_answer(EvaluateRequest("north", 3, REQUEST.parameters), message)
+    event = read_answer(SCORE, message)
     assert isinstance(event, SiteLost)
 
 
@@ -142,9 +211,12 @@ def test_a_failure_crosses_as_a_code_without_its_text() -> None:
     assert "could not read its bags" in event.reason
 
 
-@given(st.binary(max_size=400))
-def test_no_bytes_crash_the_server(message: bytes) -> None:
-    assert isinstance(read_answer(REQUEST, message), SiteLost)
+requests = st.sampled_from([REQUEST, JUDGE, SCORE])
+
+
+@given(requests, st.binary(max_size=400))
+def test_no_bytes_crash_the_server(request: Request, message: bytes) -> None:
+    assert isinstance(read_answer(request, message), SiteLost)
 
 
 @given(st.data())
@@ -157,7 +229,10 @@ def test_no_damaged_update_crashes_the_server(data: st.DataObject) -> None:
 
 
 SHAPES = st.sampled_from([(), (0,), (1,), (2,), (3,), (6,), (2, 3)])
-NAMES = ("update", "scalars", "failure", "versions", "validation_auc", "label_B", "origin_B")
+NAMES = (
+    *("update", "scalars", "failure", "version", "candidate_aucs", "versions", "validation_auc"),
+    *("label_B", "origin_B", "mixture_B"),
+)
 
 
 @st.composite
@@ -168,9 +243,12 @@ def tensors(draw: st.DrawFn) -> np.ndarray:
     return np.full(draw(SHAPES), number, dtype=kind)
 
 
-@given(st.dictionaries(st.sampled_from(NAMES), tensors()), st.booleans())
+@given(requests, st.dictionaries(st.sampled_from(NAMES), tensors()))
 def test_no_well_formed_message_of_the_wrong_kind_crashes_the_server(
-    content: dict[str, np.ndarray], evaluating: bool
+    request: Request, content: dict[str, np.ndarray]
 ) -> None:
-    ask = EvaluateRequest("north", 3, REQUEST.parameters) if evaluating else REQUEST
-    assert isinstance(read_answer(ask, save(content)), SiteLost | Update)
+    event = read_answer(request, save(content))
+    if isinstance(event, CandidateAucs):
+        assert np.isfinite(agreed_aucs([event])).all()
+    else:
+        assert isinstance(event, SiteLost | Update)

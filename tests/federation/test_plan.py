@@ -11,11 +11,13 @@ import pytest
 
 from rayfed_hn.bags import store
 from rayfed_hn.errors import DataError, SetAside
-from rayfed_hn.federation.experiment import SiteHost, make_plan, run_in_process
+from rayfed_hn.federation.experiment import run_in_process
 from rayfed_hn.federation.messages import SiteLost, TrainRequest, read_answer
+from rayfed_hn.federation.plan import make_plan
+from rayfed_hn.federation.site_host import SiteHost
 from rayfed_hn.loading import load
 
-SHORT = ["rounds.num_versions=2", "training.steps=2"]
+SHORT = ["rounds.num_versions=2", "training.steps=2", "model.standardise=site"]
 
 
 @pytest.fixture
@@ -57,7 +59,7 @@ def test_values_that_are_not_finite_never_leave_a_site(bag_root: Path) -> None:
     host = SiteHost(plan, ["north"])
     theta = plan.initial().numpy()
     theta[3] = np.nan
-    event = read_answer(request := TrainRequest("north", 0, theta), host.answer(request))
+    event = read_answer(request := TrainRequest("north", 0, theta, 0), host.answer(request))
     assert isinstance(event, SiteLost)
     assert "refused the request" in event.reason
 

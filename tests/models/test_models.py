@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from torch.func import functional_call
 
 from rayfed_hn.config import ModelConfig, TrainingConfig
-from rayfed_hn.models.hypernetwork import unit_embeddings
 from rayfed_hn.models.mil import (
     GatedAttentionMIL,
     initial_parameters,
@@ -19,6 +18,7 @@ from rayfed_hn.models.mil import (
     widths,
 )
 from rayfed_hn.models.parameters import ParameterLayout
+from rayfed_hn.models.site_features import unit_embeddings
 from rayfed_hn.models.training import LabelledBag, draw_bags, score_bags, train_locally
 
 
@@ -95,7 +95,7 @@ def test_the_order_of_tiles_does_not_matter(order: list[int]) -> None:
 def test_one_flat_adam_is_adam_over_the_named_tensors() -> None:
     model, layout, theta = small()
     config = TrainingConfig(steps=5)
-    flat, _ = train_locally(model, theta, bags(), config, learning_rate=0.01, num_steps=5, seed=3)
+    trained = train_locally(model, theta, bags(), config, learning_rate=0.01, num_steps=5, seed=3)
     named = {k: v.clone().requires_grad_(True) for k, v in layout.unflatten(theta).items()}
     adam = torch.optim.Adam(named.values(), lr=0.01, weight_decay=config.weight_decay)
     generator = torch.Generator().manual_seed(3)
@@ -105,15 +105,16 @@ def test_one_flat_adam_is_adam_over_the_named_tensors() -> None:
         adam.zero_grad()
         torch.nn.functional.cross_entropy(logits, torch.tensor(labels[index])).backward()
         adam.step()
-    torch.testing.assert_close(layout.unflatten(flat), {k: v.detach() for k, v in named.items()})
+    flat = layout.unflatten(trained.parameters)
+    torch.testing.assert_close(flat, {k: v.detach() for k, v in named.items()})
 
 
 def test_training_changes_neither_its_input_nor_torchs_random_state() -> None:
     model, _, theta = small()
     before, state = theta.clone(), torch.get_rng_state()
-    trained, _ = train_locally(
+    trained = train_locally(
         model, theta, bags(), TrainingConfig(), learning_rate=0.01, num_steps=3, seed=0
-    )
+    ).parameters
     assert torch.equal(theta, before)
     assert not torch.equal(trained, before)
     assert torch.equal(torch.get_rng_state(), state)
@@ -130,11 +131,11 @@ def test_class_balance_draws_the_rare_class_as_often() -> None:
 def test_a_site_with_one_class_trains_and_scores() -> None:
     model, _, theta = small()
     one_class = [LabelledBag(bag.features_ND, 1) for bag in bags()]
-    trained, loss = train_locally(
+    trained = train_locally(
         model, theta, one_class, TrainingConfig(), learning_rate=0.01, num_steps=3, seed=0
     )
-    assert np.isfinite(loss)
-    assert score_bags(model, trained, one_class).scores_B.shape == (6,)
+    assert np.isfinite(trained.loss)
+    assert score_bags(model, trained.parameters, one_class).scores_B.shape == (6,)
 
 
 def test_no_bags_have_no_loss() -> None:

@@ -19,6 +19,7 @@ from rayfed_hn.loading import to_yaml
 
 SITES = ("Cedar Hospital", "Lakeside", "North Clinic", "<b>x", "St. Mary's & Sons")
 METHODS = {"local": 0.9, "fedavg": 1.1, "hypernetwork": 1.5}
+READOUTS = ("last", "best", "mixture")
 VERSIONS = {"python": "3.11.9", "rayfed_hn": "0.1.0", "torch": "2.13.0"}
 
 
@@ -33,7 +34,9 @@ def _metrics(rng: np.random.Generator, sites: Sequence[str], strength: float) ->
             "update_norm": float(np.exp(-version / 5 + rng.normal(0, 0.1))),
         }
         values["validation_auc"] += rng.normal(0, 0.02)
-        records.append({"version": version, "site": site, **values, "num_steps": 10, "seconds": 1})
+        about = {"version": version, "made": version + 1, "turn": version, "staleness": 0}
+        about |= {"site": site, "time": 2.0 * (version + 1)}
+        records.append({**about, **values, "num_steps": 10, "seconds": 1})
     return records
 
 
@@ -47,7 +50,7 @@ def _scores(rng: np.random.Generator, num_bags: int, strength: float) -> list[di
             "score": float(1 / (1 + np.exp(-rng.normal(strength * (i % 2 - 0.5))))),
         }
         for i in range(num_bags)
-        for readout in ("last", "best")
+        for readout in READOUTS
     ]
 
 
@@ -77,8 +80,8 @@ def make_train_run(folder: Path, sites: Sequence[str] = SITES, num_bags: int = 1
                 "num_train": 40 + i,
                 "num_validation": 10,
                 "num_test": num_bags,
-                "auc_last": _auc_of(scores, "last"),
-                "auc_best": _auc_of(scores, "best"),
+                "num_updates": 12,
+                **{f"auc_{readout}": _auc_of(scores, readout) for readout in READOUTS},
                 "best_version": None if i == 0 else 9,
             }
         )
@@ -91,9 +94,14 @@ def make_train_run(folder: Path, sites: Sequence[str] = SITES, num_bags: int = 1
         "status": "degraded",
         "exit_code": 3,
         "method": "hypernetwork",
-        "readout": "best",
+        "readout": "mixture",
         "sites": rows,
         "num_versions": 12,
+        "clock": "real",
+        "clock_seconds": 24.0,
+        "busy_share": None,
+        "num_refused": 0,
+        "absences": 0,
         "num_parameters": 788_739,
         "classes": ["normal", "tumour"],
         "privacy": {
@@ -102,12 +110,32 @@ def make_train_run(folder: Path, sites: Sequence[str] = SITES, num_bags: int = 1
             "noise_source": "seeded",
             "formal_guarantee": "none",
         },
+        "released_without_noise": [
+            "once, mean and variance of every feature",
+            "at the end, scores",
+        ],
         "lost_sites": [{"site": sites[0], "version": 5, "reason": "no answer in time"}],
         "set_aside": [],
         "seconds": 183.4,
         "versions": VERSIONS,
     }
     return _write(folder, summary, _metrics(rng, sites, 1.2))
+
+
+def make_late_run(folder: Path) -> Path:
+    """A training run by a simulated clock, in which later sites answer later and less often."""
+    make_train_run(folder)
+    path = folder / "metrics.jsonl"
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    kept = []
+    for record in records:
+        lateness = SITES.index(record["site"])
+        if record["version"] % (1 + lateness) == 0:
+            kept.append(record | {"staleness": lateness * (record["version"] % 5)})
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    summary |= {"clock": "simulated", "clock_seconds": 11_000.0, "busy_share": 0.634}
+    summary |= {"num_refused": 3, "absences": 2}
+    return _write(folder, summary, kept)
 
 
 def make_compare_run(
@@ -127,7 +155,7 @@ def make_compare_run(
             scores += [key | s | {"site": site, "slide": 12 * fold + s["slide"]} for s in found]
             rows += [
                 key | {"site": site, "readout": r, "auc": _auc_of(found, r), "num_test": 12}
-                for r in ("last", "best")
+                for r in READOUTS
             ]
     failed = [{"method": "fedavg", "seed": 1, "fold": 4, "reason": "its worker died"}]
     summary = {

@@ -8,8 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rayfed_hn.reporting.figures import Dot, Line, dot_plot, line_chart, spread
-from rayfed_hn.reporting.theme import INK, MARKERS, RULE, SERIES, css_variables, look, printable
+from rayfed_hn.config import METHODS
+from rayfed_hn.reporting.figures import Dot, Line, bar_chart, dot_plot, line_chart, spread
+from rayfed_hn.reporting.theme import (
+    INK,
+    MARKERS,
+    RULE,
+    SERIES,
+    Look,
+    css_variables,
+    look,
+    printable,
+)
 
 _X = np.arange(5)
 
@@ -27,11 +37,12 @@ def test_labels_with_room_stay_where_they_are() -> None:
     assert spread([0.5, 0.5], 0.1) == pytest.approx([0.45, 0.55])
 
 
-def test_a_method_looks_the_same_in_every_run() -> None:
-    known = [look(name, position) for position in (0, 3) for name in ("hypernetwork", "local")]
-    assert known[:2] == known[2:]
-    four = {look(name, 0) for name in ("hypernetwork", "local", "fedavg", "pooled")}
-    assert len({colour for colour, _ in four}) == len({marker for _, marker in four}) == 4
+def test_every_method_has_a_look_of_its_own_and_keeps_it() -> None:
+    assert len({look(name, 0) for name in METHODS}) == len(METHODS)
+    assert all(look(name, 0) == look(name, 3) for name in METHODS)
+    four = [look(name, 0) for name in ("hypernetwork", "local", "fedavg", "pooled")]
+    assert len({found.colour for found in four}) == len({found.marker for found in four}) == 4
+    assert look("fedavg_ft", 0).colour == look("fedavg", 0).colour
     assert len(MARKERS) == len(SERIES)
 
 
@@ -57,13 +68,22 @@ def test_contrast_is_that_of_wcag_in_both_themes(theme: str) -> None:
 
 def test_the_interval_is_drawn_where_it_is() -> None:
     def ends(low: float, high: float) -> float:
-        dots = [Dot("a", 0.5, low, high, colour=SERIES[2]), Dot("b", 0.0), Dot("c", 1.0)]
+        dots = [Dot("a", 0.5, low, high, Look(SERIES[2])), Dot("b", 0.0), Dot("c", 1.0)]
         svg = dot_plot("x", dots, xlabel="AUC", alt="three dots")
         path = re.search(r'd="M ([\d.]+) ([\d.]+)\s*L ([\d.]+) \2\s*"[^>]*series-2', svg)
         assert path is not None
         return float(path[3]) - float(path[1])
 
     assert ends(0.4, 0.6) == pytest.approx(2 * ends(0.45, 0.55), rel=1e-3)
+
+
+def test_bars_are_as_high_as_their_counts() -> None:
+    svg = bar_chart("x", {"0": 6, "1": 3, "2+": 0}, xlabel="late", ylabel="updates", alt="bars")
+    tops = re.findall(r'd="M [\d.]+ ([\d.]+)\s*L [\d.]+ \1\s*L [\d.]+ ([\d.]+)[^"]*z', svg)
+    heights = [float(base) - float(top) for base, top in tops][-3:]
+    assert heights[0] == pytest.approx(2 * heights[1], rel=1e-3)
+    assert heights[2] == 0
+    assert all(f">{label}<" in svg for label in ("2+", "6", "3"))
 
 
 def test_a_crowd_of_lines_names_its_median_and_its_ends_only() -> None:

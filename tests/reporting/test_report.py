@@ -9,13 +9,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from fake_runs import SITES, make_compare_run, make_train_run
 
 from rayfed_hn.errors import DataError
-from rayfed_hn.reporting.compare_report import verdict
 from rayfed_hn.reporting.report import write_report
-from rayfed_hn.reporting.run_files import read_run
+from rayfed_hn.reporting.run_files import READOUTS
 
 _SVG = "{http://www.w3.org/2000/svg}svg"
 _HTML = "{http://www.w3.org/1999/xhtml}"
@@ -98,7 +99,7 @@ def test_the_verdict_of_a_comparison_comes_first_and_holds_its_intervals(
     best = next(
         d
         for d in summary["differences"]
-        if (d["against"], d["readout"]) == ("local", "best") and d["method"] == "hypernetwork"
+        if (d["against"], d["readout"]) == ("local", "mixture") and d["method"] == "hypernetwork"
     )
     assert f"local ({best['difference']:+.3f}, 95 % interval {best['low']:+.3f}" in found
     order = ["The hypernetwork reaches", "fedavg, seed 1, fold 4 failed", "mean site AUC s.e."]
@@ -106,44 +107,15 @@ def test_the_verdict_of_a_comparison_comes_first_and_holds_its_intervals(
     assert places == sorted(places)
 
 
-@pytest.mark.parametrize(
-    ("bounds", "words"),
-    [((0.01, 0.03), "better than"), ((-0.03, -0.01), "worse than"), ((-0.01, 0.02), "not told")],
-)
-def test_the_verdict_claims_no_more_than_the_interval(
-    compare_run: Path, bounds: tuple[float, float], words: str
-) -> None:
-    low, high = bounds
-    differences = json.loads((compare_run / "summary.json").read_text())["differences"]
-    for d in differences:
-        d |= {"difference": (low + high) / 2, "low": low, "high": high}
-    _change(compare_run, differences=differences)
-    found = verdict(read_run(compare_run))
-    claims = {"better than", "worse than", "not told"}
-    assert {claim for claim in claims if claim in found} == {words}
-
-
-def test_an_interval_of_no_width_is_not_sold_as_certainty(compare_run: Path) -> None:
-    differences = json.loads((compare_run / "summary.json").read_text())["differences"]
-    for d in differences:
-        d |= {"difference": 0.0, "low": 0.0, "high": 0.0}
-    _change(compare_run, differences=differences)
-    found = verdict(read_run(compare_run))
-    assert "not told apart from local (the same AUC at every site in every split)" in found
-
-
-def test_without_a_hypernetwork_the_best_method_is_the_subject(tmp_path: Path) -> None:
-    folder = make_compare_run(tmp_path / "run", methods=("local", "pooled"))
-    assert verdict(read_run(folder)).startswith("Best of all, pooled reaches")
-
-
 def test_a_training_run_names_the_lost_site_and_gives_intervals(reported_train: Path) -> None:
     found = _words(_read(reported_train)[1])
     assert "Cedar Hospital was lost at version 5: no answer in time" in found
     assert "at 4 of 5 sites" in found
-    assert re.search(r"Lakeside 41 10 14 0\.\d{3} 0\.\d{3} to (0|1)\.\d{3}", found)
+    number = r"[01]\.\d{3}"
+    assert re.search(rf"Lakeside 41 10 14 {number} {number} to {number} {number} {number} 9", found)
     assert "0.1 standard deviations of every weight tensor, none on biases; drawn from" in found
     assert "no formal guarantee" in found
+    assert "once, mean and variance of every feature; at the end, scores" in found
     assert "rayfed-hn train config.yaml run.dir=train-again" in found
 
 
@@ -162,6 +134,63 @@ def test_noise_is_stated_as_the_run_describes_it(
     found = _words(_page(train_run)[1])
     assert f"noise on released networks {words}" in found.replace("mechanism 'new'; ", "")
     assert "standard deviations" not in found
+
+
+@pytest.mark.parametrize("readout", READOUTS)
+def test_a_training_run_shows_its_readout_first_and_the_others_after(
+    train_run: Path, readout: str
+) -> None:
+    sites = json.loads((train_run / "summary.json").read_text())["sites"]
+    aucs = {"mixture": 0.811, "best": 0.822, "last": 0.833}
+    sites[1] |= {f"auc_{name}": value for name, value in aucs.items()}
+    _change(train_run, readout=readout, sites=sites)
+    found = _words(_page(train_run)[1])
+    first, *others = sorted(READOUTS, key=lambda name: name != readout)
+    header = f"AUC ({first}) 95 % interval AUC ({others[0]}) AUC ({others[1]}) best version"
+    assert header in found
+    values = f"{aucs[first]} [\\d.]+ to [\\d.]+ {aucs[others[0]]} {aucs[others[1]]} 9"
+    assert re.search(f"Lakeside 41 10 14 {values}", found)
+    assert f"Readout '{readout}', AUC in the corner" in found
+
+
+def test_the_roc_curve_is_of_the_run_s_readout(train_run: Path) -> None:
+    def curves() -> str:
+        picture = next(
+            p for p in _page(train_run)[1].iter(_SVG) if "ROC" in p.get("aria-label", "")
+        )
+        return ET.tostring(picture, encoding="unicode")
+
+    before = curves()
+    path = train_run / "sites" / "Lakeside" / "scores.parquet"
+    rows = pq.read_table(path).to_pylist()
+    for changed in ("last", "mixture"):  # the run's readout is mixture
+        for row in rows:
+            row["score"] = 0.5 if row["readout"] == changed else row["score"]
+        pq.write_table(pa.Table.from_pylist(rows), path)
+        assert (curves() == before) == (changed == "last")
+
+
+def test_the_report_s_readouts_are_the_federation_s() -> None:
+    from rayfed_hn.federation.results import READOUTS as MADE
+
+    assert set(READOUTS) == set(MADE)
+
+
+def test_a_run_from_before_the_mixture_is_still_reported(train_run: Path) -> None:
+    summary = json.loads((train_run / "summary.json").read_text())
+    for site in summary["sites"]:
+        del site["auc_mixture"], site["num_updates"]
+    for name in ("clock", "clock_seconds", "busy_share", "num_refused", "absences"):
+        del summary[name]
+    (train_run / "summary.json").write_text(json.dumps(summary | {"readout": "best"}))
+    metrics = list(map(json.loads, (train_run / "metrics.jsonl").read_text().splitlines()))
+    for record in metrics:
+        for name in ("made", "turn", "staleness", "time"):
+            del record[name]
+    (train_run / "metrics.jsonl").write_text("\n".join(map(json.dumps, metrics)))
+    found = _words(_page(train_run)[1])
+    assert "AUC (best) 95 % interval AUC (last) best version" in found
+    assert "Rounds" not in found
 
 
 def test_sites_with_hostile_names_are_drawn(tmp_path: Path) -> None:

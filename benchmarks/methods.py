@@ -1,0 +1,181 @@
+"""Every method on the real federations, under one protocol, with what is certain about it.
+
+For ``heart_sounds`` and ``histology`` of the real data (RAYFED_HN_DATA): cases divided into folds
+by site and label, every method with the same number of local gradient steps, several seeds, every
+readout. Two rows a method: with the defaults that ship, and tuned on validation alone over a grid
+of four points, equally large for all. JSON lines and a markdown table a data set.
+
+    python benchmarks/methods.py [heart_sounds] [histology] [--work FOLDER] [--seeds 5]
+        [--tuned-folds 1] [--processes 2] [--methods fedavg,hypernetwork]
+
+What is done already in --work is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rayfed_hn.config import METHODS
+from rayfed_hn.evaluation.comparison import compare_methods
+from rayfed_hn.evaluation.markdown import markdown_table
+from rayfed_hn.federation.cell import Cell, run_cell
+from rayfed_hn.federation.plan import make_plan
+from rayfed_hn.loading import load
+
+CONF = {"heart_sounds": [], "histology": ["conf/histology.yaml"]}
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Job:
+    """One cell at one point of its method's grid; point 0 is what ships."""
+
+    cell: Cell
+    point: int
+    words: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.cell.name}-point{self.point}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", nargs="*", metavar="DATA", help=f"of {', '.join(CONF)}")
+    parser.add_argument("--work", type=Path, default=Path("runs/methods"))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--tuned-folds", type=int, default=1, help="folds that are tuned; 0: none")
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--methods", default=",".join(METHODS))
+    arguments = parser.parse_args()
+    methods = arguments.methods.split(",")
+    for name in arguments.data or CONF:
+        bags = embed(name, arguments.work / name / "bags")
+        jobs = list(make_jobs(name, bags, methods, arguments.seeds, arguments.tuned_folds))
+        results = run(jobs, bags, CONF[name], arguments.work / name, arguments.processes)
+        conclude(name, results, arguments.work / name)
+
+
+def embed(name: str, bags: Path) -> Path:
+    """The bag store of a data set, made with the command that a user would give."""
+    data = Path(os.environ.get("RAYFED_HN_DATA", "../shared/data")).resolve()
+    words = [f"data.manifest={data / name / 'manifest.csv'}", f"data.bags={bags}"]
+    command = [sys.executable, "-m", "rayfed_hn", "embed", *CONF[name], *words]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return bags.resolve()
+
+
+def make_jobs(
+    name: str, bags: Path, methods: Sequence[str], seeds: int, tuned_folds: int
+) -> Iterator[Job]:
+    """All folds with the defaults, some folds with the rest of the grid; a balanced order."""
+    rate = make_plan(load(conf_of(name)), bags).learning_rate
+    for seed in range(seeds):
+        for fold in range(FOLDS):
+            for method in methods:
+                grid = [(), *grid_of(method, rate)] if fold < tuned_folds else [()]
+                for point, words in enumerate(grid):
+                    yield Job(Cell(method, seed, fold), point, words)
+
+
+def grid_of(method: str, rate: float) -> list[tuple[str, ...]]:
+    """Three more points beside the defaults, of the learning rate and of the method's own knob."""
+    faster = f"training.learning_rate={3 * rate}"
+    own = {
+        "fedprox": ("training.proximal_mu=0.01",),
+        "hypernetwork": ("hypernetwork.rho=0.1",),
+        "hypernetwork_ft": ("hypernetwork.rho=0.1",),
+        "fedavg_ft": ("training.fine_tuning_steps=800",),
+    }
+    if method.startswith("pfedhn"):
+        return [(f"hypernetwork.learning_rate={value}",) for value in (0.03, 0.1, 0.3)]
+    if method in own:
+        return [(faster,), own[method], (faster, *own[method])]
+    return [(f"training.learning_rate={factor * rate}",) for factor in (0.3, 3, 10)]
+
+
+def conf_of(name: str) -> str | None:
+    return CONF[name][0] if CONF[name] else None
+
+
+def run(
+    jobs: Sequence[Job], bags: Path, conf: Sequence[str], work: Path, processes: int
+) -> dict[Job, dict[str, Any]]:
+    """Results of all jobs, from files where they are there already."""
+    (work / "cells").mkdir(parents=True, exist_ok=True)
+    done = {job: json.loads(path_of(job, work).read_text()) for job in jobs if there(job, work)}
+    with ProcessPoolExecutor(processes) as pool:
+        waiting = {
+            pool.submit(run_job, job, bags, conf[0] if conf else None, path_of(job, work)): job
+            for job in jobs
+            if job not in done
+        }
+        for number, future in enumerate(as_completed(waiting), 1):
+            done[waiting[future]] = future.result()
+            print(f"\r{work.name}: {number} of {len(waiting)} cells", end="", file=sys.stderr)
+    print(file=sys.stderr)
+    return {job: done[job] for job in jobs}
+
+
+def path_of(job: Job, work: Path) -> Path:
+    return work / "cells" / f"{job.name}.json"
+
+
+def there(job: Job, work: Path) -> bool:
+    path = path_of(job, work)
+    return path.exists() and json.loads(path.read_text())["words"] == list(job.words)
+
+
+def run_job(job: Job, bags: Path, conf: str | None, path: Path) -> dict[str, Any]:
+    config = load(conf, ["compare.folds=5", *job.words])
+    found = run_cell(job.cell, config, bags) | {"words": list(job.words)}
+    temporary = path.with_suffix(".partial")
+    temporary.write_text(json.dumps(found))
+    temporary.replace(path)
+    return found
+
+
+def conclude(name: str, results: dict[Job, dict[str, Any]], work: Path) -> None:
+    """Print and write the tables: the defaults on all folds, and tuned on those that were."""
+    defaults = [found for job, found in results.items() if job.point == 0]
+    report(name, "defaults", defaults, work)
+    tuned = choose(results)
+    if tuned:
+        report(name, "tuned", tuned, work)
+
+
+def choose(results: dict[Job, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of every tuned cell the point whose last networks are best on validation."""
+    by_cell: dict[Cell, list[dict[str, Any]]] = {}
+    for job, found in results.items():
+        by_cell.setdefault(job.cell, []).append(found)
+    return [
+        max(points, key=lambda found: found["validation_auc"] or 0.0)
+        for points in by_cell.values()
+        if len(points) > 1
+    ]
+
+
+def report(name: str, what: str, cells: Sequence[dict[str, Any]], work: Path) -> None:
+    rows = [row for cell in cells for row in cell["rows"]]
+    scores = [row for cell in cells for row in cell["scores"]]
+    found = compare_methods(rows, scores)
+    for kind in ("table", "differences"):
+        for line in found[kind]:
+            if kind == "table" or line["method"] == "hypernetwork":
+                rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in line.items()}
+                print(json.dumps({"data": name, "settings": what, **rounded}))
+    (work / f"{what}.md").write_text(markdown_table(found))
+
+
+if __name__ == "__main__":
+    main()

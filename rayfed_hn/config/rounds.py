@@ -1,0 +1,75 @@
+"""Knobs of rounds and of simulated time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from rayfed_hn.config.knob import knob
+
+
+@dataclass(frozen=True)
+class RoundsConfig:
+    """Who is asked when, and what makes a version."""
+
+    num_versions: int = knob(20, "versions of the shared state to make", at_least=1)
+    cohort_size: int | None = knob(
+        None, "sites that are asked at a time (default: all)", at_least=1
+    )
+    sampling: Literal["in_order", "uniform", "by_size"] = knob(
+        "uniform",
+        "how a cohort smaller than all is drawn from the idle sites: in turn by name, evenly, or "
+        "in proportion to their training bags",
+    )
+    buffer_size: int | None = knob(
+        None,
+        "updates that make a version, while sites go on without waiting (default: wait for all "
+        "that were asked, which is synchronous)",
+        at_least=1,
+    )
+    max_staleness: int | None = knob(
+        None, "drop updates to a network so many versions older than the present one", at_least=0
+    )
+    staleness_exponent: float = knob(
+        0.5, "a in the discount (1 + staleness)^-a of late updates; 0: none", at_least=0
+    )
+    discount: Literal["base", "all"] = knob(
+        "base",
+        "what lateness discounts in the hypernetwork: its shared base only, or the site's own part "
+        "too",
+    )
+    balance_arrivals: bool = knob(
+        True,
+        "weigh updates to what is shared by inverse arrival rate, so that fast sites do not own it",
+    )
+    deadline: float | None = knob(
+        None, "seconds after which a version is made from what is there", above=0
+    )
+    min_sites: int = knob(1, "sites that must have answered by the deadline", at_least=1)
+    replay: str | None = knob(
+        None, "events.jsonl of an earlier run, whose order of answers is followed exactly"
+    )
+
+
+@dataclass(frozen=True)
+class SimulationConfig:
+    """Simulated time: how long sites take, whatever they really take."""
+
+    enabled: bool = knob(False, "deliver answers in simulated order; the run repeats bit for bit")
+    duration: Literal["constant", "lognormal", "pareto"] = knob(
+        "lognormal", "how the seconds of one request spread about the site's mean"
+    )
+    spread: float = knob(0.3, "of lognormal its sigma; of pareto 1 / (shape - 1)", above=0)
+    seconds: float = knob(60.0, "mean seconds of the fastest site's request", above=0)
+    seconds_per_bag: float | None = knob(
+        None, "in place of simulation.seconds: times the site's training bags", above=0
+    )
+    slowest: float = knob(
+        1.0, "how many times longer the slowest site takes than the fastest", at_least=1
+    )
+    durations: str | None = knob(
+        None, "CSV site,seconds: durations of every site in turn, in place of all of the above"
+    )
+    dropout: float = knob(0.0, "chance that a request is lost on the way", at_least=0, at_most=0.95)
+    away_seconds: float = knob(600.0, "how long a site that dropped out is away", at_least=0)
+    absences: str | None = knob(None, "CSV site,from,until: when sites cannot be reached")

@@ -1,0 +1,171 @@
+"""What the server was told, in which order: written down, and followed exactly in another run.
+
+In real time the order of answers depends on machines and cables. Everything else is derived from
+the seed, so that a run which follows the order of another ends in the same bits.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rayfed_hn.errors import ConfigError, FederationError
+from rayfed_hn.federation.loop import Executor, Gathered
+from rayfed_hn.federation.messages import (
+    Deadline,
+    Event,
+    Request,
+    SiteBack,
+    SiteLost,
+    TrainRequest,
+    Update,
+)
+
+RESUMED = {"event": "resumed"}
+
+
+class Recorded:
+    """Wraps an executor and notes every event of training.
+
+    Args:
+        inner: Moves the messages.
+    """
+
+    def __init__(self, inner: Executor) -> None:
+        self.inner = inner
+        self._lines: list[dict[str, Any]] = []
+
+    @property
+    def now(self) -> float:
+        return self.inner.now
+
+    @property
+    def more_now(self) -> bool:
+        return self.inner.more_now
+
+    def begin_at(self, seconds: float) -> None:
+        self.inner.begin_at(seconds)
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        self.inner.submit(requests)
+
+    def set_alarm(self, version: int, seconds: float) -> None:
+        self.inner.set_alarm(version, seconds)
+
+    def next_event(self) -> Event:
+        event = self.inner.next_event()
+        line = _line(event)
+        if line is not None:
+            self._lines.append(line | {"time": round(self.now, 6)})
+        return event
+
+    def take(self) -> list[dict[str, Any]]:
+        """The events since the last call."""
+        lines, self._lines = self._lines, []
+        return lines
+
+
+class Replay:
+    """Wraps an executor and delivers events in the order of a trace.
+
+    Args:
+        inner: Does the work.
+        trace: Lines of ``events.jsonl``.
+    """
+
+    more_now = False  # as in the real time that the trace is of
+
+    def __init__(self, inner: Executor, trace: Sequence[Mapping[str, Any]]) -> None:
+        self._answers = Gathered(inner)
+        self._inner = inner
+        self._trace: Iterator[Mapping[str, Any]] = iter(trace)
+        self._lost = {(x["site"], x["turn"]) for x in trace if x["event"] == "lost"}
+        self._asked: set[tuple[str, int]] = set()
+        self.now = 0.0
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        for request in requests:
+            if not isinstance(request, TrainRequest):
+                self._answers.submit_aside(request)
+                continue
+            self._asked.add((request.site, request.turn))
+            if (request.site, request.turn) not in self._lost:
+                self._inner.submit([request])
+
+    def begin_at(self, seconds: float) -> None:
+        raise NotImplementedError("a replayed run is not resumed")
+
+    def set_alarm(self, version: int, seconds: float) -> None:
+        pass  # deadlines are in the trace
+
+    def next_event(self) -> Event:
+        if self._answers.aside:
+            return self._answers.next_aside()
+        line = next(self._trace, None)
+        if line is None:
+            raise FederationError(
+                "rounds.replay: the trace ends before the last version; the run that wrote it was "
+                "not finished, or had other settings"
+            )
+        self.now = line["time"]
+        if line["event"] == "back":
+            return SiteBack(line["site"])
+        if line["event"] == "deadline":
+            return Deadline(line["version"])
+        site, turn = line["site"], line["turn"]
+        if (site, turn) not in self._asked:
+            raise FederationError(
+                f"rounds.replay: the trace has an answer of {site} to its request {turn}, which "
+                "was not sent here; give this run the settings of the run that wrote the trace"
+            )
+        if line["event"] == "lost":
+            return SiteLost(site, line["version"], line["reason"], turn, line["returns"])
+        return self._answers.wait_for(site, turn)
+
+
+def read_trace(path: Path) -> list[dict[str, Any]]:
+    """Read ``events.jsonl`` of a run.
+
+    Raises:
+        ConfigError: It is none, or of a run that was interrupted and went on.
+    """
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        if any(line.get("event") == RESUMED["event"] for line in lines):
+            raise ConfigError(
+                f"rounds.replay: the run of {path} was interrupted and went on; what was in flight "
+                "then is not known, so it cannot be followed"
+            )
+        for line in lines:
+            _check(line)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"rounds.replay: {path} cannot be read as events.jsonl of a run ({error!r})"
+        ) from error
+    return lines
+
+
+_KEYS: dict[str, dict[str, type]] = {
+    "update": {"site": str, "version": int, "turn": int},
+    "lost": {"site": str, "version": int, "turn": int, "reason": str, "returns": bool},
+    "back": {"site": str},
+    "deadline": {"version": int},
+}
+
+
+def _check(line: Mapping[str, Any]) -> None:
+    for key, kind in _KEYS[line["event"]].items():
+        if not isinstance(line[key], kind):
+            raise ValueError(f"{key} is {line[key]!r}")
+    if not isinstance(line["time"], int | float):
+        raise ValueError(f"time is {line['time']!r}")
+
+
+def _line(event: Event) -> dict[str, Any] | None:
+    kinds = {Update: "update", SiteLost: "lost", SiteBack: "back", Deadline: "deadline"}
+    kind = kinds.get(type(event))
+    if kind is None:
+        return None
+    return {"event": kind} | {key: getattr(event, key) for key in _KEYS[kind]}

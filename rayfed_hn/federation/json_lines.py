@@ -1,0 +1,36 @@
+"""A file of JSON lines that grows with every version of a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rayfed_hn.files import write_text
+
+
+class JsonLines:
+    """Records of what has been committed, one a line.
+
+    Args:
+        path: The file; it need not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def append(self, records: Sequence[Mapping[str, Any]]) -> None:
+        with self._path.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(record) + "\n" for record in records)
+
+    def keep_until(self, version: int) -> None:
+        """Drop records of versions that were never committed; they will be made again."""
+        kept = [record for record in self._read() if record["made"] <= version]
+        write_text(self._path, "".join(json.dumps(record) + "\n" for record in kept))
+
+    def _read(self) -> list[dict[str, Any]]:
+        if not self._path.exists():
+            return []
+        lines = self._path.read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines[:-1]]  # a torn last line was never committed

@@ -1,0 +1,125 @@
+"""The mixture readout: several networks of a site, weighted by its validation bags.
+
+Candidates are moving averages of the network that all share and of the network that the site has
+trained, at a quarter, at half and at the end of a run. Their log-odds are brought to one scale and
+averaged with weights proportional to
+
+    exp(n_i AUC_ik + 20 mean_j AUC_jk)
+
+n_i being the validation bags of site i: what all sites say of candidate k counts as twenty bags.
+A site whose AUC is undefined (one class) takes the federation's word alone. Ours.
+
+Shapes: C candidates, P parameters, B bags.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.special import expit
+from torch import Tensor
+
+MEMORY = 0.8  # of the moving averages, per round
+MARKS = (0.25, 0.5)  # of the run; its end is the third
+PSEUDO_BAGS = 20
+
+
+@dataclass(frozen=True)
+class MovingAverage:
+    """A moving average, corrected for its start, and what it was at the marks.
+
+    Attributes:
+        total: Uncorrected average, float32 (P,); None before the first value.
+        weight: Sum of the weights in it, 1 - .8^n after n rounds.
+        marked: Corrected averages at the marks that are past.
+    """
+
+    total: Tensor | None = None
+    weight: float = 0.0
+    marked: tuple[Tensor, ...] = ()
+
+    def add(self, value: Tensor, rounds: float, progress: float) -> MovingAverage:
+        """Take a value in.
+
+        Args:
+            value: float32 (P,).
+            rounds: Rounds since the value before, 1 in synchronous ones.
+            progress: Share of the run that is done with this value.
+        """
+        keep = MEMORY**rounds
+        old = torch.zeros_like(value) if self.total is None else self.total
+        total = keep * old + (1 - keep) * value
+        average = MovingAverage(total, keep * self.weight + (1 - keep), self.marked)
+        passed = sum(progress >= mark for mark in MARKS)
+        # Each mark a tensor of its own: safetensors does not write one twice.
+        new = [average.value() for _ in range(passed - len(self.marked))]
+        return MovingAverage(total, average.weight, (*self.marked, *new))
+
+    def value(self) -> Tensor:
+        """The average, corrected for its start."""
+        assert self.total is not None
+        return self.total / self.weight
+
+    def candidates(self) -> tuple[Tensor, ...]:
+        """The averages at the marks and at the end; a mark that was never passed is the end."""
+        end = self.value()
+        missing = len(MARKS) - len(self.marked)
+        return (*self.marked, *[end] * missing, end)
+
+    def state(self) -> dict[str, Tensor]:
+        """As named tensors."""
+        if self.total is None:
+            return {}
+        marked = {f"average.marked{i}": tensor for i, tensor in enumerate(self.marked)}
+        weight = torch.tensor(self.weight, dtype=torch.float64)
+        return {"average": self.total, "average.weight": weight, **marked}
+
+    @classmethod
+    def of(cls, state: Mapping[str, Tensor]) -> MovingAverage:
+        """From a ``state()``, which may hold other tensors too."""
+        if "average" not in state:
+            return cls()
+        marked = [f"average.marked{i}" for i in range(len(MARKS))]
+        found = tuple(state[name] for name in marked if name in state)
+        return cls(state["average"], float(state["average.weight"]), found)
+
+
+def mean_aucs(aucs: Sequence[np.ndarray]) -> np.ndarray:
+    """Mean AUC of every candidate over the hospitals where it is defined; .5 where it is nowhere.
+
+    Args:
+        aucs: One (C,) a hospital, NaN where undefined.
+    """
+    table = np.stack(list(aucs))
+    defined = ~np.isnan(table)
+    totals = np.where(defined, table, 0).sum(axis=0)
+    return np.where(defined.any(axis=0), totals / np.maximum(defined.sum(axis=0), 1), 0.5)
+
+
+def weights(auc_C: np.ndarray, num_bags: int, mean_auc_C: np.ndarray) -> np.ndarray:
+    """Weights of a hospital's candidates, float64 (C,), adding up to 1."""
+    own_C = np.where(np.isnan(auc_C), 0.0, auc_C) * num_bags
+    if np.isnan(auc_C).any():
+        own_C = np.zeros_like(own_C)
+    exponent_C = own_C + PSEUDO_BAGS * mean_auc_C
+    raised_C = np.exp(exponent_C - exponent_C.max())
+    return raised_C / raised_C.sum()
+
+
+def scales(logits_CB: np.ndarray) -> np.ndarray:
+    """Standard deviation of every candidate's log-odds on the validation bags; 1 where it is 0."""
+    if logits_CB.shape[1] == 0:
+        return np.ones(len(logits_CB))
+    exact_CB = logits_CB.astype(np.float64)
+    spread_C = exact_CB.std(axis=1)
+    # Equal logits deviate by their rounding, which is no scale.
+    return np.where(spread_C > 1e-6 * (1 + np.abs(exact_CB).max(axis=1)), spread_C, 1.0)
+
+
+def combine(logits_CB: np.ndarray, weight_C: np.ndarray) -> np.ndarray:
+    """Probability of class 1 by the mixture, float32 (B,); the weights are over the scales."""
+    odds_B = weight_C @ logits_CB.astype(np.float64)
+    return expit(odds_B).astype(np.float32)

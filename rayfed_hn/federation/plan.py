@@ -1,0 +1,253 @@
+"""One training run from a configuration: who takes part, with what network, under which rule.
+
+A ``Plan`` is made once, before anything starts, from the configuration and the bag store's
+metadata; it builds the server and every site, wherever they will live.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor, nn
+
+from rayfed_hn.bags import set_aside as unmade
+from rayfed_hn.bags.splits import check_leakage
+from rayfed_hn.bags.store import SiteBags, list_sites, read_recipe, recipe_digest
+from rayfed_hn.bags.tile_filter import tile_filter
+from rayfed_hn.config import Config
+from rayfed_hn.errors import DataError, SetAside
+from rayfed_hn.federation.data import Folds, find_classes, load_site, open_sites, pool
+from rayfed_hn.federation.event_trace import Recorded, Replay, read_trace
+from rayfed_hn.federation.loop import Executor
+from rayfed_hn.federation.rules import make_rule
+from rayfed_hn.federation.schedule import Schedule
+from rayfed_hn.federation.server import Server
+from rayfed_hn.federation.site import LocalTraining, Site
+from rayfed_hn.federation.site_clock import SiteClock
+from rayfed_hn.federation.virtual_time import VirtualTime
+from rayfed_hn.models.mil import initial_parameters, learning_rate, make_model, widths
+from rayfed_hn.models.parameters import ParameterLayout
+from rayfed_hn.privacy.mechanisms import PaperNoise
+from rayfed_hn.seeds import derive
+
+POOLED = "pooled"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do.
+
+    Attributes:
+        config: The run's configuration.
+        root: The bag store.
+        hospitals: Sites with bags to train on, sorted.
+        set_aside: Sites of which something, or everything, cannot be used, with the reason.
+        classes: Negative and positive label.
+        feature_dim: D.
+        num_bags: Training, validation and test bags of every hospital.
+        num_unnamed: Bags that the tables of ``data.splits`` put into no part of this fold.
+        digest: Of what decides the division of the cases: recipe, slides, cases, labels, tables.
+    """
+
+    config: Config
+    root: Path
+    hospitals: tuple[str, ...]
+    set_aside: tuple[tuple[str, SetAside], ...]
+    classes: tuple[str, str]
+    feature_dim: int
+    num_bags: Mapping[str, tuple[int, int, int]]
+    num_unnamed: int
+    digest: str
+
+    @property
+    def pooled(self) -> bool:
+        """Whether all bags are put in one place."""
+        return self.config.method.name == "pooled"
+
+    @property
+    def participants(self) -> tuple[str, ...]:
+        """Who answers requests: the hospitals, or a single pooled site."""
+        return (POOLED,) if self.pooled else self.hospitals
+
+    def model(self) -> nn.Module:
+        """The site network (shapes only)."""
+        return make_model(self.feature_dim, len(self.classes), self.config.model)
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the local optimiser, as configured or by the network's width."""
+        hidden, _ = widths(self.feature_dim, self.config.model)
+        return self.config.training.learning_rate or learning_rate(hidden)
+
+    @property
+    def standardise(self) -> Literal["shared", "site", "none"]:
+        """``model.standardise``; methods in which nothing is shared share no scale either."""
+        asked = self.config.model.standardise
+        return "site" if asked == "shared" and not self.shares else asked
+
+    @property
+    def shares(self) -> bool:
+        """Whether anything that was learned leaves a hospital."""
+        return self.config.method.name not in ("local", POOLED)
+
+    def initial(self) -> Tensor:
+        """The network that everybody starts from, float32 (P,)."""
+        seed = derive(self.config.run.seed, "initial parameters")
+        return initial_parameters(ParameterLayout.of(self.model()), seed)
+
+    def server(self) -> Server:
+        """The server at version 0."""
+        layout = ParameterLayout.of(self.model())
+        rule = make_rule(self.config, self.initial(), layout, len(self.participants))
+        return Server(rule, self.schedule(), self.config.rounds.num_versions)
+
+    def schedule(self) -> Schedule:
+        """Who is asked when. Pooled training waits for its only site in every case."""
+        rounds = self.config.rounds
+        if self.pooled:
+            rounds = replace(rounds, buffer_size=None, cohort_size=None, deadline=None)
+        return Schedule(rounds, self.num_training_bags(), self.config.run.seed)
+
+    def num_training_bags(self) -> dict[str, int]:
+        """Training bags of every participant."""
+        bags = {name: self.num_bags[name][0] for name in self.hospitals}
+        return {POOLED: sum(bags.values())} if self.pooled else bags
+
+    def executor(self, inner: Executor) -> Recorded:
+        """An executor under the simulated clock, or in the order of another run, if asked for."""
+        rounds, simulation = self.config.rounds, self.config.simulation
+        if rounds.replay is not None:
+            return Recorded(Replay(inner, read_trace(Path(rounds.replay))))
+        if not simulation.enabled:
+            return Recorded(inner)
+        clock = SiteClock(simulation, self.num_training_bags(), self.config.run.seed)
+        return Recorded(VirtualTime(inner, clock))
+
+    def site(self, name: str, folder: Path | None = None, device: str = "cpu") -> Site:
+        """A participant with its bags.
+
+        A pooled site takes as many steps as the hospitals together: every method visits bags
+        equally often.
+        """
+        hospitals = self.hospitals if self.pooled else (name,)
+        folds = Folds.of(self.config)
+        opened = self._open(hospitals).values()
+        data = [load_site(bags, self.classes, folds) for bags in opened]
+        return Site(
+            pool(data, POOLED) if self.pooled else data[0],
+            self.model(),
+            self.config,
+            training=self._local_training(name),
+            mechanism=self.mechanism(),
+            log=self.log(name),
+            folder=folder,
+            device=device,
+        )
+
+    def _local_training(self, name: str) -> LocalTraining:
+        training = self.config.training
+        if training.epochs is None:
+            times = self._updates_per_version() if self.pooled else 1
+            steps = training.steps * times
+        else:
+            steps = max(1, round(training.epochs * self.num_training_bags()[name]))
+        return LocalTraining(self.learning_rate, steps, self.standardise)
+
+    def _updates_per_version(self) -> int:
+        """Of a federation with these settings."""
+        rounds, num = self.config.rounds, len(self.hospitals)
+        return rounds.buffer_size or min(num, rounds.cohort_size or num)
+
+    def mechanism(self) -> PaperNoise:
+        """What sites do before release; nothing for the baselines in which nothing is released."""
+        privacy = self.config.privacy
+        return PaperNoise(privacy.noise_scale if self.shares else 0.0, privacy.noise_source)
+
+    def released_without_noise(self) -> list[str]:
+        """What leaves a hospital beside its networks, in words."""
+        if not self.shares:
+            return []
+        scale = "once, mean and variance of every feature over its training bags"
+        candidates = "at the end, validation AUC of each of six candidate networks"
+        return [
+            *([scale] if self.standardise == "shared" else []),
+            "with every update, its training loss, and validation loss and AUC",
+            *([candidates] if self.config.evaluation.readout == "mixture" else []),
+            "at the end, score and label of every test bag under salted hashes",
+        ]
+
+    def log(self, participant: str) -> Path:
+        """A participant's own log, on its own ground and not in the run directory."""
+        return self.root / ("" if self.pooled else f"site={participant}") / "site.log"
+
+    def origins(self, participant: str) -> tuple[str, ...]:
+        """The hospitals whose bags a participant scores."""
+        return self.hospitals if self.pooled else (participant,)
+
+    def _open(self, hospitals: Sequence[str]) -> dict[str, SiteBags]:
+        return open_sites(self.root, hospitals, self.config.data)
+
+
+def make_plan(config: Config, root: Path) -> Plan:
+    """Check the bag store against the configuration.
+
+    Raises:
+        DataError: Cases shared by sites, labels that are not two classes, features of different
+            lengths, tables of splits that do not fit, or no site with anything to train on.
+        ConfigError: There is no such fold.
+    """
+    folds = Folds.of(config)
+    sites = open_sites(root, list_sites(root), config.data)
+    entries = {name: bags.entries for name, bags in sites.items()}
+    check_leakage(entries)
+    emptied = [name for bags in sites.values() for name in bags.emptied]
+    folds.check(entries, [*emptied, *(entry.slide_id for entry in unmade.list_all(root))])
+    labels = [entry.label for bags in sites.values() for entry in bags.entries]
+    classes = find_classes(labels, config.data.positive_label)
+    dims = {name: bags.feature_dim for name, bags in sites.items()}
+    if len(set(dims.values())) != 1:
+        raise DataError(f"sites have features of different lengths: {dims}; embed them alike")
+    num_bags = {name: _num_bags(folds, bags) for name, bags in sites.items()}
+    idle = [name for name, (num_train, _, _) in num_bags.items() if num_train == 0]
+    hospitals = tuple(name for name in sorted(sites) if name not in idle)
+    if not hospitals:
+        raise DataError("no site has a case to train on; lower the number of folds")
+    set_aside = (*_damaged(sites), *((name, _NO_TRAINING) for name in sorted(idle)))
+    num_unnamed = len(labels) - sum(sum(numbers) for numbers in num_bags.values())
+    dim, digest = next(iter(dims.values())), _digest(config, root, sites, folds)
+    return Plan(config, root, hospitals, set_aside, classes, dim, num_bags, num_unnamed, digest)
+
+
+_NO_TRAINING = SetAside(
+    "the site has no case to train on in this fold",
+    "give it more cases or lower the number of folds",
+)
+
+
+def _num_bags(folds: Folds, bags: SiteBags) -> tuple[int, int, int]:
+    parts = folds.split(bags.entries)
+    return len(parts.train), len(parts.validation), len(parts.test)
+
+
+def _digest(config: Config, root: Path, sites: Mapping[str, SiteBags], folds: Folds) -> str:
+    """Cheap, from metadata: what a continued run must find unchanged."""
+    hasher = hashlib.sha256(recipe_digest(read_recipe(root)).encode())
+    hasher.update(repr(tile_filter(config.data)).encode())
+    hasher.update(folds.digest.encode())
+    for name, bags in sorted(sites.items()):
+        for e in bags.entries:
+            hasher.update(repr((name, e.slide_id, e.case_id, e.label, e.num_tiles)).encode())
+    return hasher.hexdigest()
+
+
+def _damaged(sites: Mapping[str, SiteBags]) -> list[tuple[str, SetAside]]:
+    remedy = "run rayfed-hn embed again: it finds such bags and makes them anew"
+    return [
+        (name, SetAside(f"{len(bags.unusable)} of its bags cannot be read", remedy))
+        for name, bags in sorted(sites.items())
+        if bags.unusable
+    ]

@@ -1,0 +1,95 @@
+"""What every rule offers, and what it is given.
+
+A rule is explicit state and a few functions over it. It knows nothing of versions, clocks, lost
+sites or transport. Updates are u_i = theta_i - theta'_i; sums run in float64 in site order, so that
+arrival order cannot change a bit of the result.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rayfed_hn.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Contribution:
+    """One update as a rule sees it.
+
+    Attributes:
+        site: The site's number, in the order of the names.
+        update: float32 (P,).
+        discount: s(tau) = (1 + tau)^-a for an update that is tau versions late; 1 for a fresh one.
+        weight: Inverse arrival rate of the site, 1 where all sites are equally fast.
+        turn: How many requests the site had before the one that this answers.
+    """
+
+    site: int
+    update: np.ndarray
+    discount: float = 1.0
+    weight: float = 1.0
+    turn: int = 0
+
+
+class Rule(ABC):
+    """What every method offers. Sites are numbered in the order of their names."""
+
+    @abstractmethod
+    def parameters_for(self, site: int) -> np.ndarray:
+        """The network that a site receives now, float32 (P,)."""
+
+    def evaluated_for(self, site: int) -> np.ndarray:
+        """The network that a site is evaluated with, float32 (P,)."""
+        return self.parameters_for(site)
+
+    @abstractmethod
+    def shared(self) -> np.ndarray | None:
+        """What is common to the networks of all sites now, float32 (P,); None if nothing is."""
+
+    @abstractmethod
+    def apply(self, contributions: Sequence[Contribution], *, complete: bool) -> None:
+        """Make the next version.
+
+        Args:
+            contributions: In site order; of one site in the order in which it was asked.
+            complete: Whether this is one fresh update from every site that was asked, as in a
+                synchronous round.
+        """
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """Everything that the next version depends on."""
+
+    @abstractmethod
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a ``state()``. Raises ``DataError`` if it is another federation's."""
+
+
+def stack(contributions: Sequence[Contribution]) -> tuple[list[int], Tensor]:
+    """The sites' numbers and their updates, float64 (B, P)."""
+    updates = np.stack([c.update for c in contributions]).astype(np.float64)
+    return [c.site for c in contributions], torch.from_numpy(updates)
+
+
+def factors(contributions: Sequence[Contribution]) -> Tensor:
+    """Discount times weight of each contribution, float64 (B, 1)."""
+    values = [[c.discount * c.weight] for c in contributions]
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def same_shape(state: Mapping[str, Tensor], name: str, own: Tensor) -> Tensor:
+    """A tensor of a checkpoint, if it is what this rule needs."""
+    loaded = state.get(name)
+    if loaded is None or loaded.shape != own.shape or loaded.dtype != own.dtype:
+        got = "nothing" if loaded is None else f"{loaded.dtype} {tuple(loaded.shape)}"
+        raise DataError(
+            f"checkpoint: '{name}' should be {own.dtype} {tuple(own.shape)}, found {got}; it "
+            "belongs to a run with other sites, bags or model settings"
+        )
+    return loaded

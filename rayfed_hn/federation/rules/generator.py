@@ -1,0 +1,196 @@
+"""Base plus generator: the hypernetwork that this project recommends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import vjp
+
+from rayfed_hn.federation.rules.base import Contribution, Rule, same_shape, stack
+from rayfed_hn.federation.rules.optimisers import Optimiser, RowState
+from rayfed_hn.models.site_features import MLP, normal_embeddings, unit_embeddings
+
+MLP_HIDDEN = 100  # pFedHN's width
+
+
+class SiteFeatures:
+    """h_i, a unit vector for every site: fixed, learned, or learned through an MLP.
+
+    Fixed ones are orthonormal where the dimension allows, so that the step of a site is known
+    exactly. Learning them quickly makes all rows alike and costs accuracy; learning them slowly was
+    found to be harmless and to add nothing. Hence the default.
+
+    Args:
+        kind: fixed; learned (h_i = v_i / |v_i|); or mlp (h_i = m(v_i) / |m(v_i)|).
+        num_sites: K.
+        dim: E.
+        rate: Adam's learning rate of whatever is learned.
+        seed: The run's.
+    """
+
+    def __init__(
+        self,
+        kind: Literal["fixed", "learned", "mlp"],
+        num_sites: int,
+        dim: int,
+        rate: float,
+        seed: int,
+    ) -> None:
+        adam = Optimiser("adam", rate)
+        self._fixed_KE = unit_embeddings(num_sites, dim, seed)
+        self._rows: RowState | None = None
+        self._mlp: MLP | None = None
+        self._weights: dict[str, RowState] = {}
+        if kind == "learned":
+            self._rows = RowState(self._fixed_KE.float(), adam)
+        elif kind == "mlp":
+            self._rows = RowState(normal_embeddings(num_sites, dim, seed), adam)
+            self._mlp = MLP((dim, MLP_HIDDEN, MLP_HIDDEN, dim), seed)
+            self._weights = {
+                name: RowState(tensor.reshape(1, -1), adam)
+                for name, tensor in self._mlp.tensors.items()
+            }
+
+    def __call__(self, sites: list[int]) -> Tensor:
+        """Rows h_i, float64 (len(sites), E)."""
+        if self._rows is None:
+            return self._fixed_KE[sites]
+        return self._map(self._rows.table[sites], self._tensors()).double()
+
+    def learn(self, sites: list[int], gradient_SE: Tensor) -> None:
+        """Move what is learned by the gradient with respect to the rows of different sites."""
+        if self._rows is None:
+            return
+        tensors = self._tensors()
+        values, pull = vjp(self._map, self._rows.table[sites], tensors)[:2]
+        rows, weights = pull(gradient_SE.to(values.dtype))
+        self._rows.step(sites, rows)
+        for name, state in self._weights.items():
+            state.step([0], weights[name].reshape(1, -1))
+
+    def _map(self, rows_SV: Tensor, tensors: dict[str, Tensor]) -> Tensor:
+        values = rows_SV if self._mlp is None else self._mlp(tensors, rows_SV)
+        return values / values.norm(dim=1, keepdim=True)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        shapes = {} if self._mlp is None else self._mlp.tensors
+        return {name: self._weights[name].table.view(t.shape) for name, t in shapes.items()}
+
+    def state(self) -> dict[str, Tensor]:
+        if self._rows is None:
+            return {"site_embeddings": self._fixed_KE}
+        parts = [self._rows.state("site_embeddings")]
+        parts += [state.state(f"mlp.{name}") for name, state in self._weights.items()]
+        return {name: tensor for part in parts for name, tensor in part.items()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        if self._rows is None:
+            self._fixed_KE = same_shape(state, "site_embeddings", self._fixed_KE)
+            return
+        self._rows.load_state(state, "site_embeddings")
+        for name, own in self._weights.items():
+            own.load_state(state, f"mlp.{name}")
+
+
+class Hypernetwork(Rule):
+    """Base plus generator, in the manner of Lin et al. 2023 on pFedHN (Shamsian et al. 2021).
+
+    theta_i = theta_0 + h_i W with |h_i| = 1; W starts at zero. A complete round of updates u_i does
+
+        theta_0 <- theta_0 - mean_i u_i
+        W       <- W - rho s sum_i h_i (u_i - mean u)^T,   s = min(1, 1 / (rho lambda_max(H H^T)))
+
+    The second line is pFedHN's pull-back of the updates through the generator, centred so that
+    theta_0 stays the mean of the sites' networks and *summed*, not averaged, so that the step of a
+    site does not shrink with their number. With orthonormal h_i the step of a site is the mean
+    update plus rho times its own deviation from it: rho = 0 is FedAvg with equal weights, rho = 1
+    isolated training. s keeps the sum stable where rows overlap (fewer dimensions than sites).
+
+    Where the others' updates are not at hand (asynchronous rounds, late updates), the uncentred
+    twin of the same step is taken, each site with the weight that it has in a round of all K:
+
+        theta_0 <- theta_0 - (1 - rho)/K sum_k w_k s(tau_k) u_k,    W <- W - rho s sum_k h_k u_k^T
+
+    Lateness discounts the shared base only: what a site learned for itself is not out of date.
+
+    Args:
+        initial: theta_0 at the start, float32 (P,).
+        num_sites: K.
+        features: Gives h_i.
+        dim: E, their length.
+        rho: Share of what sites do not agree on that stays personal.
+        gate: Share of h_i W in the networks that are evaluated; 1 while training.
+        discount_all: Whether lateness discounts the personal part too.
+    """
+
+    def __init__(
+        self,
+        initial: Tensor,
+        num_sites: int,
+        features: SiteFeatures,
+        dim: int,
+        rho: float,
+        gate: float = 1.0,
+        discount_all: bool = False,
+    ) -> None:
+        self.theta_0 = initial.detach().clone().to(torch.float32)
+        self.head_EP = torch.zeros(dim, self.theta_0.numel())
+        self.features = features
+        self.rho = rho
+        self._num_sites = num_sites
+        self._gate = gate
+        self._discount_all = discount_all
+
+    def parameters_for(self, site: int) -> np.ndarray:
+        return self._generate(site, 1.0)
+
+    def evaluated_for(self, site: int) -> np.ndarray:
+        return self._generate(site, self._gate)
+
+    def shared(self) -> np.ndarray | None:
+        """The mean of the sites' networks; theta_0 as long as rounds are complete."""
+        mean_E = self.features(list(range(self._num_sites))).mean(dim=0)
+        return (self.theta_0.double() + mean_E @ self.head_EP.double()).float().numpy()
+
+    def apply(self, contributions: Sequence[Contribution], *, complete: bool) -> None:
+        sites, updates_BP = stack(contributions)
+        base_B = torch.tensor([c.discount * c.weight for c in contributions], dtype=torch.float64)
+        if complete:
+            mean_P = (base_B[:, None] * updates_BP).mean(dim=0)
+            base_step_P, own_BP = mean_P, updates_BP - updates_BP.mean(dim=0)
+        else:
+            base_step_P = (1 - self.rho) / self._num_sites * (base_B @ updates_BP)
+            own_BP = updates_BP
+            if self._discount_all:
+                own_BP = updates_BP * torch.tensor([[c.discount] for c in contributions])
+        self.theta_0 = (self.theta_0.double() - base_step_P).float()
+        if self.rho > 0:
+            self._personal_step(sites, own_BP)
+
+    def _personal_step(self, sites: list[int], own_BP: Tensor) -> None:
+        rows_BE = self.features(sites)
+        # Both products have the same largest eigenvalue; the smaller one is cheap for many sites.
+        gram = rows_BE @ rows_BE.T if len(rows_BE) < rows_BE.shape[1] else rows_BE.T @ rows_BE
+        largest = float(torch.linalg.eigvalsh(gram)[-1])
+        step = min(self.rho, 1 / largest)
+        gradient_BE = own_BP.float() @ self.head_EP.T  # of the old head, as in one pull-back
+        self.head_EP = (self.head_EP.double() - step * (rows_BE.T @ own_BP)).float()
+        unique = sorted(set(sites))
+        of_site = torch.tensor([[float(s == u) for s in sites] for u in unique])
+        self.features.learn(unique, of_site @ gradient_BE)
+
+    def _generate(self, site: int, gate: float) -> np.ndarray:
+        offset_P = self.features([site])[0] @ self.head_EP.double()
+        return (self.theta_0.double() + gate * offset_P).float().numpy()
+
+    def state(self) -> dict[str, Tensor]:
+        return {"theta_0": self.theta_0, "head": self.head_EP, **self.features.state()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        self.theta_0 = same_shape(state, "theta_0", self.theta_0)
+        self.head_EP = same_shape(state, "head", self.head_EP)
+        self.features.load_state(state)

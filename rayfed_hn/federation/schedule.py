@@ -1,0 +1,79 @@
+"""Who is asked when, and what makes a version: the settings of the one loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rayfed_hn.config import RoundsConfig
+from rayfed_hn.seeds import derive
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Synchronous, semi-synchronous and asynchronous rounds differ in these numbers only.
+
+    Attributes:
+        config: ``rounds``.
+        sizes: Training bags of every site.
+        seed: The run's.
+    """
+
+    config: RoundsConfig
+    sizes: Mapping[str, int]
+    seed: int
+
+    @property
+    def synchronous(self) -> bool:
+        """Whether a version waits for everybody who was asked (or for its deadline)."""
+        return self.config.buffer_size is None
+
+    def choose(self, idle: Sequence[str], num_in_flight: int, draw: int) -> list[str]:
+        """Which of the idle sites to ask now.
+
+        Args:
+            idle: Sites that could be asked, sorted.
+            num_in_flight: Sites that are at work.
+            draw: Requests made before, so that every choice is drawn anew and repeats.
+        """
+        limit = self.config.cohort_size or len(self.sizes)
+        places = min(len(idle), limit - num_in_flight)
+        if places <= 0:
+            return []
+        if places == len(idle):
+            return list(idle)
+        if self.config.sampling == "in_order":
+            ring = sorted(self.sizes)
+            start = draw % len(ring)
+            turn = [site for site in ring[start:] + ring[:start] if site in idle]
+            return sorted(turn[:places])
+        rng = np.random.Generator(np.random.Philox(derive(self.seed, "cohort", draw)))
+        share = None
+        if self.config.sampling == "by_size":
+            bags = np.array([self.sizes[site] for site in idle], float)
+            share = bags / bags.sum()
+        chosen: list[int] = rng.choice(len(idle), size=places, replace=False, p=share).tolist()
+        return [idle[place] for place in sorted(chosen)]
+
+    def discount(self, staleness: int) -> float:
+        """s(tau) = (1 + tau)^-a (Xie et al. 2019, polynomial; FedBuff uses a = 1/2)."""
+        return float((1 + staleness) ** -self.config.staleness_exponent)
+
+    def too_late(self, staleness: int) -> bool:
+        """Whether an update is dropped for its age."""
+        limit = self.config.max_staleness
+        return limit is not None and staleness > limit
+
+    def weight(self, site: str, accepted: Mapping[str, int]) -> float:
+        """Inverse arrival rate of a site, so that fast sites do not own what is shared.
+
+        (mean + 1) / (own + 1) of the updates accepted so far. 1 in rounds that wait for everybody:
+        who was not drawn or is lost is not slow.
+        """
+        waits = self.synchronous and self.config.deadline is None
+        if waits or not self.config.balance_arrivals:
+            return 1.0
+        mean = sum(accepted.values()) / len(accepted)
+        return (mean + 1) / (accepted[site] + 1)

@@ -1,0 +1,155 @@
+"""What crosses the border of a site when a run is scored.
+
+First every site tells how good its candidates for the mixture readout are on its validation bags;
+then, knowing what all sites think of them, it scores its test bags.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from rayfed_hn.errors import MessageError
+from rayfed_hn.federation.wire import (
+    MAX_BAGS,
+    expect,
+    length,
+    open_message,
+    serialise,
+    within,
+)
+
+MAX_CANDIDATES = 64
+
+
+@dataclass(frozen=True)
+class CandidatesRequest:
+    """Judge your candidates on your validation bags.
+
+    Attributes:
+        site: Who is asked.
+        version: Of the last network.
+        parameters: The last network, float32 (P,).
+        shared_SP: Averages of the shared network at S moments of the run, float32 (S, P).
+    """
+
+    site: str
+    version: int
+    parameters: np.ndarray
+    shared_SP: np.ndarray
+
+
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """Score your test bags.
+
+    Attributes:
+        site: Who is asked.
+        version: Of the last network.
+        parameters: The last network, float32 (P,).
+        mean_auc_C: Mean validation AUC of every candidate over the federation.
+    """
+
+    site: str
+    version: int
+    parameters: np.ndarray
+    mean_auc_C: np.ndarray
+
+
+@dataclass(frozen=True)
+class CandidateAucs:
+    """Validation AUC of a site's candidates.
+
+    Attributes:
+        site: Who sent it.
+        version: Of the last network.
+        auc_OC: One row for each of its O origins, float64; NaN where undefined.
+    """
+
+    site: str
+    version: int
+    auc_OC: np.ndarray
+
+    def to_bytes(self) -> bytes:
+        """The message as it leaves the site."""
+        return serialise({"version": np.array([self.version]), "candidate_aucs": self.auc_OC})
+
+    @classmethod
+    def from_bytes(cls, message: bytes, site: str) -> CandidateAucs:
+        """Read a message from a site. Raises ``MessageError`` if it is not one of these."""
+        tensors = open_message(message, 8 * MAX_CANDIDATES * MAX_CANDIDATES)
+        version = int(expect(tensors, "version", np.int64, (1,))[0])
+        shape = tensors["candidate_aucs"].shape if "candidate_aucs" in tensors else (0, 0)
+        auc_OC = expect(tensors, "candidate_aucs", np.float64, shape)
+        if auc_OC.ndim != 2 or not auc_OC.size or auc_OC.shape[1] > MAX_CANDIDATES:
+            raise MessageError(f"candidate AUCs have the shape {auc_OC.shape}")
+        within(auc_OC[~np.isnan(auc_OC)], 0, 1, "a validation AUC")
+        return cls(site, version, auc_OC)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Test scores of a site under each readout. Slides and cases are salted hashes.
+
+    Attributes:
+        site: Who sent it.
+        version: Of the last network.
+        validation_auc: Of the last network, mean over origins; None where undefined.
+        best_version_O: Version that each of its O origins chose on its validation bags, int64.
+        origin_B: Which of the site's origins each bag is from (pooled training has several), int64.
+        slide_B, case_B: Opaque numbers, int64.
+        label_B: Class index, int64.
+        last_B, best_B, mixture_B: Probability of class 1 under each readout, float32.
+    """
+
+    site: str
+    version: int
+    validation_auc: float | None
+    best_version_O: np.ndarray
+    origin_B: np.ndarray
+    slide_B: np.ndarray
+    case_B: np.ndarray
+    label_B: np.ndarray
+    last_B: np.ndarray
+    best_B: np.ndarray
+    mixture_B: np.ndarray
+
+    _COLUMNS: ClassVar[tuple[tuple[str, type], ...]] = (
+        ("origin_B", np.int64),
+        ("slide_B", np.int64),
+        ("case_B", np.int64),
+        ("label_B", np.int64),
+        ("last_B", np.float32),
+        ("best_B", np.float32),
+        ("mixture_B", np.float32),
+    )
+
+    def to_bytes(self) -> bytes:
+        """The message as it leaves the site."""
+        versions = np.array([self.version, *self.best_version_O])
+        auc = np.array([math.nan if self.validation_auc is None else self.validation_auc])
+        columns = {name: getattr(self, name).astype(kind) for name, kind in self._COLUMNS}
+        return serialise({"versions": versions, "validation_auc": auc, **columns})
+
+    @classmethod
+    def from_bytes(cls, message: bytes, site: str) -> Scores:
+        """Read a message from a site. Raises ``MessageError`` if it is not one of scores."""
+        tensors = open_message(message, 64 * MAX_BAGS)
+        versions = expect(tensors, "versions", np.int64, length(tensors, "versions"))
+        num_bags = length(tensors, "label_B")
+        columns = {name: expect(tensors, name, kind, num_bags) for name, kind in cls._COLUMNS}
+        origin_B = columns["origin_B"]
+        if len(versions) < 2 or ((origin_B < 0) | (origin_B >= len(versions) - 1)).any():
+            raise MessageError("a bag is from an origin that is not declared")
+        auc = float(expect(tensors, "validation_auc", np.float64, (1,))[0])
+        for name in ("last_B", "best_B", "mixture_B"):
+            within(columns[name], 0, 1, "a score")
+        within(columns["label_B"], 0, 1, "a label")
+        within(versions[1:], 0, versions[0], "a best version")
+        if not math.isnan(auc):
+            within(np.array([auc]), 0, 1, "the validation AUC")
+        version = int(versions[0])
+        return cls(site, version, None if math.isnan(auc) else auc, versions[1:], **columns)

@@ -1,0 +1,78 @@
+"""The answer of a comparison in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rayfed_hn.evaluation.markdown import interval, number
+from rayfed_hn.evaluation.subject import HYPERNETWORK, Record, subject
+from rayfed_hn.reporting.choices import chosen_readout, comparisons, ranked
+from rayfed_hn.reporting.run_files import Run
+from rayfed_hn.reporting.words import listed
+
+_MAX_CLAIMS = 3  # comparisons that are told one by one; of more, groups and their strongest rivals
+_KINDS = ("better than", "worse than", "not told apart from")
+
+
+def verdict(run: Run) -> str:
+    """Say what the paired differences under the run's readout allow to say."""
+    rows = [row for row in ranked(run) if row["mean_site_auc"] is not None]
+    if not rows:
+        return "No AUC is defined: every test fold holds one class only. Use fewer folds."
+    method = subject(rows, chosen_readout(run))
+    own = next(row for row in rows if row["method"] == method)
+    differences = comparisons(run)
+    sentence = (
+        f"{_name(method)} reaches a mean site AUC of {number(own['mean_site_auc'])} over "
+        f"{own.get('num_sites')} sites and {own.get('num_splits')} splits"
+    )
+    if not differences:
+        return f"{sentence}."
+    if len(differences) <= _MAX_CLAIMS:
+        return f"{sentence}: {_claims(differences, grouped=False)}."
+    return (
+        f"{sentence}. In {len(differences)} comparisons it is {_claims(differences, grouped=True)}."
+    )
+
+
+def claim(difference: Record) -> str:
+    """Say against whom, by how much, and between what bounds."""
+    if difference["low"] == difference["high"] == 0:  # no width, no evidence: few bags a fold
+        return f"{difference['against']} (the same AUC at every site in every split)"
+    found = number(difference["difference"], signed=True)
+    bounds = interval(difference["low"], difference["high"], signed=True)
+    return f"{difference['against']} ({found}, 95 % interval {bounds})"
+
+
+def told_apart(difference: Record) -> bool:
+    """Whether the interval leaves out zero."""
+    return _kind(difference) != _KINDS[2]
+
+
+def _claims(differences: Sequence[Record], *, grouped: bool) -> str:
+    groups = {kind: [d for d in differences if _kind(d) == kind] for kind in _KINDS}
+    rivals = _strongest if grouped else _each
+    return "; ".join(f"{kind} {rivals(found)}" for kind, found in groups.items() if found)
+
+
+def _each(differences: Sequence[Record]) -> str:
+    return listed([claim(difference) for difference in differences])
+
+
+def _strongest(differences: Sequence[Record]) -> str:
+    rival = claim(min(differences, key=lambda d: d["difference"]))
+    if len(differences) == 1:
+        return rival
+    return f"{len(differences)} methods, the strongest of them {rival}"
+
+
+def _kind(difference: Record) -> str:
+    if difference["low"] is not None and difference["low"] > 0:
+        return _KINDS[0]
+    if difference["high"] is not None and difference["high"] < 0:
+        return _KINDS[1]
+    return _KINDS[2]
+
+
+def _name(method: str) -> str:
+    return "The hypernetwork" if method == HYPERNETWORK else f"Best of all, {method}"

@@ -1,0 +1,42 @@
+"""Settings of rounds that cannot go together are refused by name."""
+
+from __future__ import annotations
+
+import pytest
+
+from rayfed_hn.errors import ConfigError
+from rayfed_hn.loading import load
+
+ESTIMATE = "hypernetwork.estimate=rho"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([ESTIMATE, "rounds.buffer_size=2"], "leave rounds.buffer_size unset"),
+        (["hypernetwork.estimate=kernel", "rounds.deadline=9"], "leave rounds.deadline unset"),
+        (["simulation.durations=x.csv"], "simulation.durations: has no effect without"),
+        (["simulation.absences=x.csv"], "simulation.absences: has no effect without"),
+        (["simulation.seconds_per_bag=2"], "simulation.seconds_per_bag: has no effect without"),
+        (["rounds.replay=e", "simulation.enabled=true"], "set simulation.enabled=false"),
+        (["rounds.replay=e", "run.resume=true", "run.dir=r"], "rounds.replay: cannot be resumed"),
+        (["rounds.min_sites=3"], "rounds.min_sites: got 3, which counts at a deadline"),
+    ],
+)
+def test_what_cannot_go_together_is_refused(words: list[str], says: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(None, words)
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [ESTIMATE, "rounds.cohort_size=2"],
+        ["simulation.enabled=true", "simulation.durations=x.csv", "simulation.seconds_per_bag=2"],
+        ["rounds.min_sites=3", "rounds.deadline=60"],
+        ["rounds.replay=events.jsonl"],
+    ],
+)
+def test_what_can_go_together_is_not(words: list[str]) -> None:
+    load(None, words)
