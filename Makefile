@@ -32,6 +32,8 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/slides.py
+	$(BIN)/python benchmarks/methods.py
+	$(BIN)/python benchmarks/asynchrony.py
 	$(BIN)/python benchmarks/histology.py
 	$(BIN)/python benchmarks/kill_embed.py
 

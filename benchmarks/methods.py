@@ -1,12 +1,12 @@
 """Every method on the real federations, under one protocol, with what is certain about it.
 
 For ``heart_sounds`` and ``histology`` of the real data (RAYFED_HN_DATA): cases divided into folds
-by site and label, every method with the same number of local gradient steps, several seeds, every
-readout. Two rows a method: with the defaults that ship, and tuned on validation alone over a grid
+by site and label, every method with the same number of local gradient steps (those that end in _ft
+with a quarter more, at the end), several seeds, every readout. Two rows a method: with the defaults that ship, and tuned on validation alone over a grid
 of four points, equally large for all. JSON lines and a markdown table a data set.
 
     python benchmarks/methods.py [heart_sounds] [histology] [--work FOLDER] [--seeds 5]
-        [--tuned-folds 1] [--processes 2] [--methods fedavg,hypernetwork]
+        [--tuned-folds 1] [--processes 2] [--methods "fedavg;hypernetwork"]
 
 What is done already in --work is not done again.
 """
@@ -14,6 +14,7 @@ What is done already in --work is not done again.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
@@ -21,9 +22,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import rayfed_hn
 from rayfed_hn.config import METHODS
 from rayfed_hn.evaluation.comparison import compare_methods
 from rayfed_hn.evaluation.markdown import markdown_table
@@ -33,19 +36,24 @@ from rayfed_hn.loading import load
 
 CONF = {"heart_sounds": [], "histology": ["conf/histology.yaml"]}
 FOLDS = 5
+ROUNDS = 20
+PUBLISHED = "pfedhn, one site a step"  # as its authors run it, with as many steps at the sites
+NAMES = (*METHODS, PUBLISHED)
 
 
 @dataclass(frozen=True)
 class Job:
     """One cell at one point of its method's grid; point 0 is what ships."""
 
+    arm: str
     cell: Cell
     point: int
     words: tuple[str, ...]
 
     @property
     def name(self) -> str:
-        return f"{self.cell.name}-point{self.point}"
+        steps = "-one-site" if self.arm == PUBLISHED else ""
+        return f"{self.cell.name}{steps}-point{self.point}"
 
 
 def main() -> None:
@@ -55,9 +63,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--tuned-folds", type=int, default=1, help="folds that are tuned; 0: none")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
-    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--methods", default=";".join(NAMES), help="with ; between")
     arguments = parser.parse_args()
-    methods = arguments.methods.split(",")
+    methods = arguments.methods.split(";")
     for name in arguments.data or CONF:
         bags = embed(name, arguments.work / name / "bags")
         jobs = list(make_jobs(name, bags, methods, arguments.seeds, arguments.tuned_folds))
@@ -78,13 +86,22 @@ def make_jobs(
     name: str, bags: Path, methods: Sequence[str], seeds: int, tuned_folds: int
 ) -> Iterator[Job]:
     """All folds with the defaults, some folds with the rest of the grid; a balanced order."""
-    rate = make_plan(load(conf_of(name)), bags).learning_rate
+    plan = make_plan(load(conf_of(name)), bags)
     for seed in range(seeds):
         for fold in range(FOLDS):
-            for method in methods:
-                grid = [(), *grid_of(method, rate)] if fold < tuned_folds else [()]
-                for point, words in enumerate(grid):
-                    yield Job(Cell(method, seed, fold), point, words)
+            for arm in methods:
+                method, always = arm.split(",")[0], ()
+                if arm == PUBLISHED:
+                    always = one_site_a_step(len(plan.hospitals))
+                grid = [(), *grid_of(method, plan.learning_rate)]
+                for point, words in enumerate(grid if fold < tuned_folds else grid[:1]):
+                    yield Job(arm, Cell(method, seed, fold), point, (*always, *words))
+
+
+def one_site_a_step(num_sites: int) -> tuple[str, ...]:
+    """Shamsian et al. 2021: a site at a time, SGD with momentum afresh; as many requests a site."""
+    rounds = (f"rounds.num_versions={ROUNDS * num_sites}", "rounds.cohort_size=1")
+    return (*rounds, "training.optimiser=momentum", "training.learning_rate=0.005")
 
 
 def grid_of(method: str, rate: float) -> list[tuple[str, ...]]:
@@ -94,7 +111,7 @@ def grid_of(method: str, rate: float) -> list[tuple[str, ...]]:
         "fedprox": ("training.proximal_mu=0.01",),
         "hypernetwork": ("hypernetwork.rho=0.1",),
         "hypernetwork_ft": ("hypernetwork.rho=0.1",),
-        "fedavg_ft": ("training.fine_tuning_steps=800",),
+        "fedavg_ft": ("training.fine_tuning_steps=40",),
     }
     if method.startswith("pfedhn"):
         return [(f"hypernetwork.learning_rate={value}",) for value in (0.03, 0.1, 0.3)]
@@ -132,12 +149,29 @@ def path_of(job: Job, work: Path) -> Path:
 
 def there(job: Job, work: Path) -> bool:
     path = path_of(job, work)
-    return path.exists() and json.loads(path.read_text())["words"] == list(job.words)
+    return path.exists() and json.loads(path.read_text())["made"] == made_of(job)
+
+
+def made_of(job: Job) -> dict[str, Any]:
+    """What a result depends on besides the bags: settings and code."""
+    return {"words": list(job.words), "code": code_digest()}
+
+
+@cache
+def code_digest() -> str:
+    """Of everything that takes part in a cell."""
+    hasher = hashlib.sha256()
+    for folder in ("federation", "models", "privacy", "evaluation", "config", "bags"):
+        for path in sorted((Path(rayfed_hn.__file__).parent / folder).rglob("*.py")):
+            hasher.update(path.read_bytes())
+    return hasher.hexdigest()
 
 
 def run_job(job: Job, bags: Path, conf: str | None, path: Path) -> dict[str, Any]:
-    config = load(conf, ["compare.folds=5", *job.words])
-    found = run_cell(job.cell, config, bags) | {"words": list(job.words)}
+    config = load(conf, [f"compare.folds={FOLDS}", *job.words])
+    found = run_cell(job.cell, config, bags) | {"made": made_of(job)}
+    for row in (*found["rows"], *found["scores"]):
+        row["method"] = job.arm
     temporary = path.with_suffix(".partial")
     temporary.write_text(json.dumps(found))
     temporary.replace(path)
@@ -155,9 +189,9 @@ def conclude(name: str, results: dict[Job, dict[str, Any]], work: Path) -> None:
 
 def choose(results: dict[Job, dict[str, Any]]) -> list[dict[str, Any]]:
     """Of every tuned cell the point whose last networks are best on validation."""
-    by_cell: dict[Cell, list[dict[str, Any]]] = {}
+    by_cell: dict[tuple[str, Cell], list[dict[str, Any]]] = {}
     for job, found in results.items():
-        by_cell.setdefault(job.cell, []).append(found)
+        by_cell.setdefault((job.arm, job.cell), []).append(found)
     return [
         max(points, key=lambda found: found["validation_auc"] or 0.0)
         for points in by_cell.values()

@@ -30,6 +30,11 @@ class Schedule:
         """Whether a version waits for everybody who was asked (or for its deadline)."""
         return self.config.buffer_size is None
 
+    @property
+    def waits(self) -> bool:
+        """Whether a version waits for everybody who was asked, however long it takes."""
+        return self.synchronous and self.config.deadline is None
+
     def choose(self, idle: Sequence[str], num_in_flight: int, draw: int) -> list[str]:
         """Which of the idle sites to ask now.
 
@@ -72,8 +77,7 @@ class Schedule:
         (mean + 1) / (own + 1) of the updates accepted so far. 1 in rounds that wait for everybody:
         who was not drawn or is lost is not slow.
         """
-        waits = self.synchronous and self.config.deadline is None
-        if waits or not self.config.balance_arrivals:
+        if self.waits or not self.config.balance_arrivals:
             return 1.0
         mean = sum(accepted.values()) / len(accepted)
         return (mean + 1) / (accepted[site] + 1)

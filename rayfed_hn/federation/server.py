@@ -212,13 +212,10 @@ class Server:
             )
             for update, late in zip(updates, staleness, strict=True)
         ]
-        fresh = not any(staleness) and len({u.site for u in updates}) == len(updates)
-        everybody = (
-            not self._in_flight
-            if self.schedule.synchronous
-            else ({u.site for u in updates} == set(self.alive))
-        )
-        self.rule.apply(contributions, complete=fresh and everybody)
+        once = not any(staleness) and len({u.site for u in updates}) == len(updates)
+        complete = once and {u.site for u in updates} == set(self.alive)
+        among = len(updates) if self.schedule.waits else len(self.sites)
+        self.rule.apply(contributions, complete=complete, among=among)
         self._buffer.clear()
         self.version += 1
         self._take_average(len(updates))

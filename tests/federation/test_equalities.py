@@ -91,9 +91,9 @@ def test_personal_networks_lie_between_fedavg_and_isolation(bag_root: Path) -> N
 def test_an_isolated_site_does_not_depend_on_the_others(bag_root: Path) -> None:
     rule = Local(torch.zeros(5), 3)
     sent = updates(3, 5)
-    rule.apply(round_of(sent), complete=True)
+    rule.apply(round_of(sent), complete=True, among=len(sent))
     other = Local(torch.zeros(5), 3)
-    other.apply(round_of({0: sent[0], 1: sent[2], 2: sent[1]}), complete=True)
+    other.apply(round_of({0: sent[0], 1: sent[2], 2: sent[1]}), complete=True, among=3)
     np.testing.assert_array_equal(rule.parameters_for(0), other.parameters_for(0))
     np.testing.assert_array_equal(rule.parameters_for(1), other.parameters_for(2))
 
@@ -120,7 +120,7 @@ def test_pooled_training_is_fedavg_with_one_site_that_holds_everything(bag_root:
 def test_one_step_of_the_hypernetwork_is_its_closed_form() -> None:
     sent = updates(4, 50)
     rule = generator(50, 4, 16, 0.3, seed=1)
-    rule.apply(round_of(sent), complete=True)
+    rule.apply(round_of(sent), complete=True, among=len(sent))
     stacked = np.stack([sent[i] for i in range(4)]).astype(np.float64)
     mean = stacked.mean(axis=0)
     for site in range(4):
@@ -138,7 +138,7 @@ def test_head_stays_bounded_with_far_more_sites_than_dimensions() -> None:
         networks = np.stack([rule.parameters_for(i) for i in range(num_sites)])
         distances.append(float(np.square(networks - targets).mean()))
         sent = {i: 0.5 * (networks[i] - targets[i]) for i in range(num_sites)}
-        rule.apply(round_of(sent), complete=True)
+        rule.apply(round_of(sent), complete=True, among=len(sent))
     assert all(b <= a * (1 + 1e-6) for a, b in itertools.pairwise(distances))
 
 

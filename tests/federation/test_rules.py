@@ -56,11 +56,11 @@ def test_a_rule_goes_on_from_its_state(number: int) -> None:
     one, other = rules()[number], rules()[number]
     sent = draw(1, 6, K, P)
     for version in range(3):
-        one.apply(complete_round(sent[version], version), complete=True)
+        one.apply(complete_round(sent[version], version), complete=True, among=K)
     other.load_state({name: tensor.clone() for name, tensor in one.state().items()})
     for version in range(3, 6):
         for rule in (one, other):
-            rule.apply(complete_round(sent[version], version), complete=True)
+            rule.apply(complete_round(sent[version], version), complete=True, among=K)
     for site in range(K):
         np.testing.assert_array_equal(one.parameters_for(site), other.parameters_for(site))
         assert np.isfinite(one.parameters_for(site)).all()
@@ -69,7 +69,7 @@ def test_a_rule_goes_on_from_its_state(number: int) -> None:
 @pytest.mark.parametrize("number", range(len(rules())))
 def test_what_is_shared_is_the_mean_of_the_networks(number: int) -> None:
     rule = rules()[number]
-    rule.apply([Contribution(i, u) for i, u in enumerate(draw(2, K, P))], complete=True)
+    rule.apply([Contribution(i, u) for i, u in enumerate(draw(2, K, P))], complete=True, among=K)
     shared = rule.shared()
     if shared is None:
         assert isinstance(rule, Local)
@@ -130,7 +130,7 @@ def test_pfedhn_one_site_at_a_time_is_the_plain_loop() -> None:
     order = np.random.default_rng(3).integers(K, size=25)
     for number, site in enumerate(order.tolist()):
         update = draw(100 + number, P) * (30 if number % 5 == 0 else 1)  # some are clipped
-        rule.apply([Contribution(site, update)], complete=False)
+        rule.apply([Contribution(site, update)], complete=False, among=K)
         plain.step(site, update)
     for site in range(K):
         expected = plain.network(plain.phi, plain.rows[site]).numpy()
@@ -142,7 +142,7 @@ def test_pull_back_is_autograd_through_the_whole_hypernetwork() -> None:
     plain = Plain(rule, 1.0, 0.0, 0.0)
     update = draw(4, P) / 10
     before = {name: tensor.clone() for name, tensor in rule.state().items()}
-    rule.apply([Contribution(2, update)], complete=False)
+    rule.apply([Contribution(2, update)], complete=False, among=K)
     after = rule.state()
     expected = dict(zip([*plain.phi, "row"], plain.gradients(2, update), strict=True))
     for name, gradient in expected.items():
@@ -163,11 +163,11 @@ def test_a_batch_is_the_weighted_mean_of_single_pull_backs(chunks: int) -> None:
     contributions = [Contribution(i, sent[i], discounts[i]) for i in range(K)]
     start = pfedhn(chunks=chunks).state()
     batch = pfedhn(chunks=chunks)
-    batch.apply(contributions, complete=False)
+    batch.apply(contributions, complete=False, among=K)
     moved = {name: torch.zeros_like(tensor) for name, tensor in start.items()}
     for one in contributions:
         single = pfedhn(chunks=chunks)
-        single.apply([one], complete=False)
+        single.apply([one], complete=False, among=K)
         for name, tensor in single.state().items():
             moved[name] += start[name] - tensor
     for name, tensor in batch.state().items():
@@ -202,7 +202,9 @@ def test_learned_features_follow_autograd(kind: str) -> None:
 def test_an_incomplete_round_is_the_uncentred_step() -> None:
     rule = Hypernetwork(torch.zeros(P), K, SiteFeatures("fixed", K, 16, 0.01, 0), 16, 0.3)
     sent = draw(7, 2, P)
-    rule.apply([Contribution(1, sent[0], 0.5, 2.0), Contribution(4, sent[1])], complete=False)
+    rule.apply(
+        [Contribution(1, sent[0], 0.5, 2.0), Contribution(4, sent[1])], complete=False, among=K
+    )
     base = -0.7 / K * (0.5 * 2.0 * sent[0] + sent[1])
     expected = {1: base - 0.3 * sent[0], 4: base - 0.3 * sent[1], 0: base}
     for site, network in expected.items():
@@ -212,7 +214,7 @@ def test_an_incomplete_round_is_the_uncentred_step() -> None:
 def test_the_gate_is_closed_while_training_only_as_far_as_asked() -> None:
     features = SiteFeatures("fixed", K, 16, 0.01, 0)
     rule = Hypernetwork(torch.zeros(P), K, features, 16, 0.3, gate=0.25)
-    rule.apply([Contribution(i, u) for i, u in enumerate(draw(8, K, P))], complete=True)
+    rule.apply([Contribution(i, u) for i, u in enumerate(draw(8, K, P))], complete=True, among=K)
     shared = rule.shared()
     assert shared is not None
     for site in range(K):
@@ -233,7 +235,7 @@ def test_the_estimate_is_its_formula(kernel: bool) -> None:
     offsets, theta, before = np.zeros((K, P)), np.zeros(P), np.zeros((K, P))
     for turn in range(6):
         u = (own + 0.5 * draw(20 + turn, K, P)).astype(np.float64)
-        rule.apply(complete_round(u.astype(np.float32), turn), complete=True)
+        rule.apply(complete_round(u.astype(np.float32), turn), complete=True, among=K)
         u = u.astype(np.float32).astype(np.float64)
         d = u - u.mean(0)
         for k, layer in enumerate((slice(0, 9), slice(9, P))):
@@ -267,7 +269,9 @@ def test_only_two_turns_of_one_pair_are_compared() -> None:
     rule = EstimatedHypernetwork(torch.zeros(P), 2, [0, P], kernel=False)
     sent = draw(10, 2, P)
     for turns in ((0, 0), (2, 1), (3, 3)):
-        rule.apply([Contribution(i, sent[i], turn=turns[i]) for i in range(2)], complete=True)
+        rule.apply(
+            [Contribution(i, sent[i], turn=turns[i]) for i in range(2)], complete=True, among=K
+        )
         known = ~rule.state()["common"][0].diagonal().isnan()
         assert known.tolist() == {0: [False, False], 2: [False, True], 3: [True, True]}[turns[0]]
     assert rule.state()["common"][0].isnan().sum() == 2  # the two never finished a pair together

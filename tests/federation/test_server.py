@@ -73,9 +73,9 @@ class Recording(FedAvg):
         super().__init__(torch.zeros(2))
         self.counted: list[float] = []
 
-    def apply(self, contributions: Sequence[Contribution], *, complete: bool) -> None:
+    def apply(self, contributions: Sequence[Contribution], *, complete: bool, among: int) -> None:
         self.counted += [float(c.update[0]) for c in contributions]
-        super().apply(contributions, complete=complete)
+        super().apply(contributions, complete=complete, among=among)
 
 
 rounds = st.builds(

@@ -33,7 +33,9 @@ def make_rule(config: Config, initial: Tensor, layout: ParameterLayout, num_site
     """
     name = config.method.name.removesuffix("_ft").removesuffix("_pc")
     if name == "hypernetwork":
-        return _hypernetwork(config, initial, layout, num_sites)
+        rule = _hypernetwork(config, initial, layout, num_sites)
+        rule.gate = config.hypernetwork.gate
+        return rule
     if name == "pfedhn":
         knobs = config.hypernetwork
         optimiser = Optimiser(knobs.optimiser, knobs.learning_rate, 0.9, knobs.weight_decay)
@@ -59,4 +61,4 @@ def _hypernetwork(config: Config, initial: Tensor, layout: ParameterLayout, num_
     dim = knobs.embedding_dim or max(16, num_sites)
     features = SiteFeatures(knobs.features, num_sites, dim, knobs.feature_rate, config.run.seed)
     discount_all = config.rounds.discount == "all"
-    return Hypernetwork(initial, num_sites, features, dim, knobs.rho, knobs.gate, discount_all)
+    return Hypernetwork(initial, num_sites, features, dim, knobs.rho, discount_all)

@@ -16,7 +16,8 @@ class FedAvg(Rule):
         theta <- theta - (1/B) sum_k w_k s(tau_k) u_k
 
     over the B updates of a buffer: divided by their number and not by the sum of the factors, so
-    that late updates count less. A synchronous round is B = K, s = w = 1. FedProx (Li et al. 2020)
+    that late updates count less. A factor w s is at most B: no site pulls all others further than
+    to its own network. A synchronous round is B = K, s = w = 1. FedProx (Li et al. 2020)
     is this rule with a proximal term at the sites, FedPer (Arivazhagan et al. 2019) with a layer
     that stays there; with one site it is pooled training.
     """
@@ -30,9 +31,10 @@ class FedAvg(Rule):
     def shared(self) -> np.ndarray | None:
         return self.theta.numpy().copy()
 
-    def apply(self, contributions: Sequence[Contribution], *, complete: bool) -> None:
+    def apply(self, contributions: Sequence[Contribution], *, complete: bool, among: int) -> None:
         _, updates_BP = stack(contributions)
-        step_P = (factors(contributions) * updates_BP).mean(dim=0)
+        factor_B1 = factors(contributions).clamp(max=len(contributions))
+        step_P = (factor_B1 * updates_BP).mean(dim=0)
         self.theta = (self.theta.double() - step_P).float()
 
     def state(self) -> dict[str, Tensor]:
@@ -43,7 +45,11 @@ class FedAvg(Rule):
 
 
 class Local(Rule):
-    """Isolated sites: theta_i <- theta_i - u_i. Nothing is ever mixed."""
+    """Isolated sites: theta_i <- theta_i - u_i. Nothing is ever mixed.
+
+    Of several updates to the same network, when a buffer is larger than the number of sites or a
+    site is fast, the mean counts: each is the whole way from that network.
+    """
 
     def __init__(self, initial: Tensor, num_sites: int) -> None:
         self.thetas_KP = initial.repeat(num_sites, 1)
@@ -54,10 +60,12 @@ class Local(Rule):
     def shared(self) -> np.ndarray | None:
         return None
 
-    def apply(self, contributions: Sequence[Contribution], *, complete: bool) -> None:
+    def apply(self, contributions: Sequence[Contribution], *, complete: bool, among: int) -> None:
         sites, updates_BP = stack(contributions)
-        for site, update_P in zip(sites, updates_BP, strict=True):
-            self.thetas_KP[site] = (self.thetas_KP[site].double() - update_P).float()
+        for site in sorted(set(sites)):
+            own = [number for number, other in enumerate(sites) if other == site]
+            step_P = updates_BP[own].mean(dim=0)
+            self.thetas_KP[site] = (self.thetas_KP[site].double() - step_P).float()
 
     def state(self) -> dict[str, Tensor]:
         return {"thetas": self.thetas_KP}

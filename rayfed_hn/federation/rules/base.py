@@ -38,28 +38,39 @@ class Contribution:
 
 
 class Rule(ABC):
-    """What every method offers. Sites are numbered in the order of their names."""
+    """What every method offers. Sites are numbered in the order of their names.
+
+    Attributes:
+        gate: Share of a site's personal part in the networks that are evaluated.
+    """
+
+    gate = 1.0
 
     @abstractmethod
     def parameters_for(self, site: int) -> np.ndarray:
         """The network that a site receives now, float32 (P,)."""
 
     def evaluated_for(self, site: int) -> np.ndarray:
-        """The network that a site is evaluated with, float32 (P,)."""
-        return self.parameters_for(site)
+        """The network that a site is evaluated with, float32 (P,).
+
+        With a gate below 1 it lies between what all share and what is the site's own.
+        """
+        own, shared = self.parameters_for(site), None if self.gate == 1 else self.shared()
+        return own if shared is None else shared + np.float32(self.gate) * (own - shared)
 
     @abstractmethod
     def shared(self) -> np.ndarray | None:
         """What is common to the networks of all sites now, float32 (P,); None if nothing is."""
 
     @abstractmethod
-    def apply(self, contributions: Sequence[Contribution], *, complete: bool) -> None:
+    def apply(self, contributions: Sequence[Contribution], *, complete: bool, among: int) -> None:
         """Make the next version.
 
         Args:
             contributions: In site order; of one site in the order in which it was asked.
-            complete: Whether this is one fresh update from every site that was asked, as in a
-                synchronous round.
+            complete: Whether this is one fresh update from every site that is there.
+            among: How many sites share what these updates change: those of the cohort where a
+                version waits for it, all where nobody waits.
         """
 
     @abstractmethod

@@ -61,7 +61,7 @@ class EstimatedHypernetwork(Rule):
     def shared(self) -> np.ndarray | None:
         return self.theta_0.numpy().copy()
 
-    def apply(self, contributions: Sequence[Contribution], *, complete: bool) -> None:
+    def apply(self, contributions: Sequence[Contribution], *, complete: bool, among: int) -> None:
         sites, updates_BP = stack(contributions)
         rows = torch.tensor(sites)
         mean_P = updates_BP.mean(dim=0)

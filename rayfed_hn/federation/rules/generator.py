@@ -61,6 +61,11 @@ class SiteFeatures:
             return self._fixed_KE[sites]
         return self._map(self._rows.table[sites], self._tensors()).double()
 
+    @property
+    def learned(self) -> bool:
+        """Whether anything of them is learned."""
+        return self._rows is not None
+
     def learn(self, sites: list[int], gradient_SE: Tensor) -> None:
         """Move what is learned by the gradient with respect to the rows of different sites."""
         if self._rows is None:
@@ -110,10 +115,13 @@ class Hypernetwork(Rule):
     update plus rho times its own deviation from it: rho = 0 is FedAvg with equal weights, rho = 1
     isolated training. s keeps the sum stable where rows overlap (fewer dimensions than sites).
 
-    Where the others' updates are not at hand (asynchronous rounds, late updates), the uncentred
-    twin of the same step is taken, each site with the weight that it has in a round of all K:
+    Where the updates of others are not at hand, the uncentred twin of the same step is taken:
 
-        theta_0 <- theta_0 - (1 - rho)/K sum_k w_k s(tau_k) u_k,    W <- W - rho s sum_k h_k u_k^T
+        theta_0 <- theta_0 - (1 - rho)/M sum_k w_k s(tau_k) u_k,    W <- W - rho s sum_k h_k u_k^T
+
+    M is the size of the cohort where a version waits for it, so that rho = 0 is FedAvg and rho = 1
+    isolated training there too; where nobody waits it is K, the weight that each has in a complete
+    round.
 
     Lateness discounts the shared base only: what a site learned for itself is not out of date.
 
@@ -123,7 +131,6 @@ class Hypernetwork(Rule):
         features: Gives h_i.
         dim: E, their length.
         rho: Share of what sites do not agree on that stays personal.
-        gate: Share of h_i W in the networks that are evaluated; 1 while training.
         discount_all: Whether lateness discounts the personal part too.
     """
 
@@ -134,7 +141,6 @@ class Hypernetwork(Rule):
         features: SiteFeatures,
         dim: int,
         rho: float,
-        gate: float = 1.0,
         discount_all: bool = False,
     ) -> None:
         self.theta_0 = initial.detach().clone().to(torch.float32)
@@ -142,28 +148,24 @@ class Hypernetwork(Rule):
         self.features = features
         self.rho = rho
         self._num_sites = num_sites
-        self._gate = gate
         self._discount_all = discount_all
 
     def parameters_for(self, site: int) -> np.ndarray:
-        return self._generate(site, 1.0)
-
-    def evaluated_for(self, site: int) -> np.ndarray:
-        return self._generate(site, self._gate)
+        return (self.theta_0 + self.features([site])[0].float() @ self.head_EP).numpy()
 
     def shared(self) -> np.ndarray | None:
         """The mean of the sites' networks; theta_0 as long as rounds are complete."""
         mean_E = self.features(list(range(self._num_sites))).mean(dim=0)
-        return (self.theta_0.double() + mean_E @ self.head_EP.double()).float().numpy()
+        return (self.theta_0 + mean_E.float() @ self.head_EP).numpy()
 
-    def apply(self, contributions: Sequence[Contribution], *, complete: bool) -> None:
+    def apply(self, contributions: Sequence[Contribution], *, complete: bool, among: int) -> None:
         sites, updates_BP = stack(contributions)
         base_B = torch.tensor([c.discount * c.weight for c in contributions], dtype=torch.float64)
         if complete:
             mean_P = (base_B[:, None] * updates_BP).mean(dim=0)
             base_step_P, own_BP = mean_P, updates_BP - updates_BP.mean(dim=0)
         else:
-            base_step_P = (1 - self.rho) / self._num_sites * (base_B @ updates_BP)
+            base_step_P = (1 - self.rho) / among * (base_B @ updates_BP)
             own_BP = updates_BP
             if self._discount_all:
                 own_BP = updates_BP * torch.tensor([[c.discount] for c in contributions])
@@ -177,20 +179,18 @@ class Hypernetwork(Rule):
         gram = rows_BE @ rows_BE.T if len(rows_BE) < rows_BE.shape[1] else rows_BE.T @ rows_BE
         largest = float(torch.linalg.eigvalsh(gram)[-1])
         step = min(self.rho, 1 / largest)
-        gradient_BE = own_BP.float() @ self.head_EP.T  # of the old head, as in one pull-back
-        self.head_EP = (self.head_EP.double() - step * (rows_BE.T @ own_BP)).float()
-        unique = sorted(set(sites))
-        of_site = torch.tensor([[float(s == u) for s in sites] for u in unique])
-        self.features.learn(unique, of_site @ gradient_BE)
-
-    def _generate(self, site: int, gate: float) -> np.ndarray:
-        offset_P = self.features([site])[0] @ self.head_EP.double()
-        return (self.theta_0.double() + gate * offset_P).float().numpy()
+        old_EP = self.head_EP.clone() if self.features.learned else None
+        # In place and in float32: the head is E networks large. Rows are in site order.
+        self.head_EP.addmm_(rows_BE.T.float(), own_BP.float(), alpha=-step)
+        if old_EP is not None:  # pulled back through the old head, as in one step
+            unique = sorted(set(sites))
+            of_site = torch.tensor([[float(s == u) for s in sites] for u in unique])
+            self.features.learn(unique, of_site @ (own_BP.float() @ old_EP.T))
 
     def state(self) -> dict[str, Tensor]:
         return {"theta_0": self.theta_0, "head": self.head_EP, **self.features.state()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         self.theta_0 = same_shape(state, "theta_0", self.theta_0)
-        self.head_EP = same_shape(state, "head", self.head_EP)
+        self.head_EP = same_shape(state, "head", self.head_EP).clone()
         self.features.load_state(state)

@@ -83,7 +83,7 @@ class PFedHN(Rule):
         flat = (features @ tensors["head"] + tensors["bias"]).reshape(len(sites), -1)
         return flat[:, : self._size]
 
-    def apply(self, contributions: Sequence[Contribution], *, complete: bool) -> None:
+    def apply(self, contributions: Sequence[Contribution], *, complete: bool, among: int) -> None:
         sites, updates_BP = stack(contributions)
         count = len(contributions)
         tensors = self._tensors()
@@ -91,7 +91,8 @@ class PFedHN(Rule):
         share_B = late_B * torch.tensor([c.weight for c in contributions]) / count
         pieces_BCW = self._pieces(updates_BP.float())
         rows_BV = self._rows.table[sites]
-        features, pull = vjp(self._features, rows_BV, tensors)[:2]
+        small = {n: t for n, t in tensors.items() if n not in ("head", "bias")}
+        features, pull = vjp(self._features, rows_BV, small)[:2]
         cotangent = pieces_BCW @ tensors["head"].T
         # Pulled back in two: what all share carries the weights and 1/B, the rows do not.
         _, phi = pull(share_B[:, None, None] * cotangent)
