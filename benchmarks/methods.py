@@ -2,10 +2,11 @@
 
 For ``heart_sounds`` and ``histology`` of the real data (RAYFED_HN_DATA): cases divided into folds
 by site and label, every method with the same number of local gradient steps (those that end in _ft
-with a quarter more, at the end), several seeds, every readout. Two rows a method: with the defaults that ship, and tuned on validation alone over a grid
-of four points, equally large for all. JSON lines and a markdown table a data set.
+with a quarter more, at the end), several seeds, every readout. Two rows a method: with the defaults
+that ship, and tuned on validation alone over a grid of four points, equally large for all. JSON
+lines and a markdown table a data set.
 
-    python benchmarks/methods.py [heart_sounds] [histology] [--work FOLDER] [--seeds 5]
+    python benchmarks/methods.py [heart_sounds] [histology] [--work FOLDER] [--seeds 5] [--folds 5]
         [--tuned-folds 1] [--processes 2] [--methods "fedavg;hypernetwork"]
 
 What is done already in --work is not done again.
@@ -61,14 +62,18 @@ def main() -> None:
     parser.add_argument("data", nargs="*", metavar="DATA", help=f"of {', '.join(CONF)}")
     parser.add_argument("--work", type=Path, default=Path("runs/methods"))
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--folds", type=int, default=FOLDS, help=f"of {FOLDS}, to test on")
     parser.add_argument("--tuned-folds", type=int, default=1, help="folds that are tuned; 0: none")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--methods", default=";".join(NAMES), help="with ; between")
     arguments = parser.parse_args()
-    methods = arguments.methods.split(";")
+    methods, parts = (
+        arguments.methods.split(";"),
+        (arguments.seeds, arguments.folds, arguments.tuned_folds),
+    )
     for name in arguments.data or CONF:
         bags = embed(name, arguments.work / name / "bags")
-        jobs = list(make_jobs(name, bags, methods, arguments.seeds, arguments.tuned_folds))
+        jobs = list(make_jobs(name, bags, methods, *parts))
         results = run(jobs, bags, CONF[name], arguments.work / name, arguments.processes)
         conclude(name, results, arguments.work / name)
 
@@ -83,12 +88,12 @@ def embed(name: str, bags: Path) -> Path:
 
 
 def make_jobs(
-    name: str, bags: Path, methods: Sequence[str], seeds: int, tuned_folds: int
+    name: str, bags: Path, methods: Sequence[str], seeds: int, folds: int, tuned_folds: int
 ) -> Iterator[Job]:
     """All folds with the defaults, some folds with the rest of the grid; a balanced order."""
     plan = make_plan(load(conf_of(name)), bags)
-    for seed in range(seeds):
-        for fold in range(FOLDS):
+    for fold in range(folds):
+        for seed in range(seeds):
             for arm in methods:
                 method, always = arm.split(",")[0], ()
                 if arm == PUBLISHED:
@@ -169,9 +174,9 @@ def code_digest() -> str:
 
 def run_job(job: Job, bags: Path, conf: str | None, path: Path) -> dict[str, Any]:
     config = load(conf, [f"compare.folds={FOLDS}", *job.words])
-    found = run_cell(job.cell, config, bags) | {"made": made_of(job)}
-    for row in (*found["rows"], *found["scores"]):
-        row["method"] = job.arm
+    found: dict[str, Any] = run_cell(job.cell, config, bags) | {"made": made_of(job)}
+    for part in ("rows", "scores"):
+        found[part] = [{**row, "method": job.arm} for row in found[part]]
     temporary = path.with_suffix(".partial")
     temporary.write_text(json.dumps(found))
     temporary.replace(path)

@@ -7,7 +7,7 @@ from rayfed_hn.errors import ConfigError
 
 
 def check_rounds(config: Config) -> None:
-    """Raise ``ConfigError`` at the first combination that is impossible or without effect."""
+    """Raise ``ConfigError`` at the first combination that is impossible, or plainly idle."""
     for bad, words in (*_estimate(config), *_time(config)):
         if bad:
             raise ConfigError(words)
@@ -20,7 +20,15 @@ def _estimate(config: Config) -> list[tuple[bool, str]]:
         "rounds.{key} unset, or set hypernetwork.estimate=none and hypernetwork.rho"
     )
     waits = {"buffer_size": rounds.buffer_size is None, "deadline": rounds.deadline is None}
-    return [(estimate != "none" and not fine, needs.format(key=key)) for key, fine in waits.items()]
+    features = config.hypernetwork.features
+    return [
+        *((estimate != "none" and not fine, needs.format(key=key)) for key, fine in waits.items()),
+        (
+            estimate != "none" and features != "fixed",
+            f"hypernetwork.features={features}: with hypernetwork.estimate={estimate} embeddings "
+            "are learned from the updates; leave it at fixed",
+        ),
+    ]
 
 
 def _time(config: Config) -> list[tuple[bool, str]]:
@@ -44,8 +52,12 @@ def _time(config: Config) -> list[tuple[bool, str]]:
             "rounds.replay: cannot be resumed; start it again in a new run.dir",
         ),
         (
-            rounds.min_sites > 1 and rounds.deadline is None,
-            f"rounds.min_sites: got {rounds.min_sites}, which counts at a deadline; set "
-            "rounds.deadline",
+            rounds.cohort_size is not None and rounds.min_sites > rounds.cohort_size,
+            f"rounds.min_sites: got {rounds.min_sites}, more than rounds.cohort_size="
+            f"{rounds.cohort_size} that are asked at a time",
+        ),
+        (
+            simulation.dropout > 0 and not simulation.enabled,
+            "simulation.dropout: has no effect without simulation.enabled=true",
         ),
     ]

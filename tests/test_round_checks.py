@@ -20,7 +20,10 @@ ESTIMATE = "hypernetwork.estimate=rho"
         (["simulation.seconds_per_bag=2"], "simulation.seconds_per_bag: has no effect without"),
         (["rounds.replay=e", "simulation.enabled=true"], "set simulation.enabled=false"),
         (["rounds.replay=e", "run.resume=true", "run.dir=r"], "rounds.replay: cannot be resumed"),
-        (["rounds.min_sites=3"], "rounds.min_sites: got 3, which counts at a deadline"),
+        (["rounds.min_sites=3", "rounds.cohort_size=2"], "more than rounds.cohort_size=2 that"),
+        (["simulation.dropout=0.1"], "simulation.dropout: has no effect without"),
+        ([ESTIMATE, "hypernetwork.features=mlp"], "hypernetwork.features=mlp: with hypernetwork.e"),
+        (["hypernetwork.estimate=kernel", "hypernetwork.features=learned"], "leave it at fixed"),
     ],
 )
 def test_what_cannot_go_together_is_refused(words: list[str], says: str) -> None:
@@ -35,6 +38,11 @@ def test_what_cannot_go_together_is_refused(words: list[str], says: str) -> None
         [ESTIMATE, "rounds.cohort_size=2"],
         ["simulation.enabled=true", "simulation.durations=x.csv", "simulation.seconds_per_bag=2"],
         ["rounds.min_sites=3", "rounds.deadline=60"],
+        ["rounds.min_sites=3"],  # who is left counts without a deadline too
+        ["rounds.min_sites=3", "rounds.cohort_size=3"],
+        ["simulation.enabled=true", "simulation.dropout=0.1"],
+        ["hypernetwork.features=mlp"],
+        [ESTIMATE, "hypernetwork.features=fixed"],
         ["rounds.replay=events.jsonl"],
     ],
 )

@@ -104,7 +104,7 @@ class MethodConfig:
         "pooled",
     ] = knob(
         "hypernetwork",
-        "hypernetwork: a base and personal offsets from the centre; pfedhn: pFedHN as published; "
+        "hypernetwork: a base and personal offsets from the centre; pfedhn: pFedHN's hypernetwork; "
         "fedavg: one shared network; fedprox: with a proximal term; fedper, pfedhn_pc: with a "
         "classifier that never leaves its site; ..._ft: with local fine-tuning at the end; local: "
         "isolated sites; pooled: all bags in one place (no federation)",

@@ -45,7 +45,12 @@ class RoundsConfig:
     deadline: float | None = knob(
         None, "seconds after which a version is made from what is there", above=0
     )
-    min_sites: int = knob(1, "sites that must have answered by the deadline", at_least=1)
+    min_sites: int = knob(
+        1,
+        "sites that a version is made of after its deadline (it waits on for them), and that must "
+        "be left in the federation",
+        at_least=1,
+    )
     replay: str | None = knob(
         None, "events.jsonl of an earlier run, whose order of answers is followed exactly"
     )

@@ -9,13 +9,12 @@ from typing import Any
 
 from rayfed_hn.bags.tile_filter import tile_filter
 from rayfed_hn.config import Config
-from rayfed_hn.errors import SetAside
+from rayfed_hn.errors import ConfigError, SetAside
 from rayfed_hn.federation.data import Folds
 from rayfed_hn.federation.experiment import run_in_process
 from rayfed_hn.federation.plan import make_plan
 from rayfed_hn.federation.record import metric_records
 from rayfed_hn.federation.results import auc_rows, score_records
-from rayfed_hn.federation.server import VersionReport
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,13 @@ class Cell:
 
 
 def cells(config: Config) -> list[Cell]:
-    """All cells; methods innermost, so that an interrupted comparison is a balanced one."""
+    """All cells; methods innermost, so that an interrupted comparison is a balanced one.
+
+    Raises:
+        ConfigError: The order of one run is to be followed by many.
+    """
+    if config.rounds.replay is not None:
+        raise ConfigError("rounds.replay: follows one run, and compare makes many; use train")
     return [
         Cell(method, config.run.seed + seed, fold)
         for seed in range(config.compare.seeds)
@@ -73,9 +78,8 @@ def run_cell(cell: Cell, config: Config, root: Path) -> dict[str, Any]:
     """
     key = asdict(cell)
     plan = make_plan(cell.config(config), root)
-    reports: list[VersionReport] = []
-    outcome = run_in_process(plan, reports.append)
-    metrics = [record for report in reports for record in metric_records(report)]
+    metrics: list[dict[str, Any]] = []
+    outcome = run_in_process(plan, lambda report: metrics.extend(metric_records(report)))
     defined = [s.validation_auc for s in outcome.scores if s.validation_auc is not None]
     return {
         "cell": key,

@@ -24,6 +24,13 @@ from rayfed_hn.federation.messages import (
 )
 
 RESUMED = {"event": "resumed"}
+UNPREPARED = "unprepared"  # a site that was lost before training
+
+
+def begin_line(settings: str, simulated: bool) -> dict[str, Any]:
+    """The first line of a trace: what another run must have in common to follow it."""
+    clock = "simulated" if simulated else "real"
+    return {"event": "begin", "settings": settings, "clock": clock, "time": 0.0}
 
 
 class Recorded:
@@ -36,6 +43,7 @@ class Recorded:
     def __init__(self, inner: Executor) -> None:
         self.inner = inner
         self._lines: list[dict[str, Any]] = []
+        self._aside: set[tuple[str, int]] = set()
 
     @property
     def now(self) -> float:
@@ -49,6 +57,7 @@ class Recorded:
         self.inner.begin_at(seconds)
 
     def submit(self, requests: Sequence[Request]) -> None:
+        self._aside |= {(r.site, r.version) for r in requests if not isinstance(r, TrainRequest)}
         self.inner.submit(requests)
 
     def set_alarm(self, version: int, seconds: float) -> None:
@@ -57,6 +66,10 @@ class Recorded:
     def next_event(self) -> Event:
         event = self.inner.next_event()
         line = _line(event)
+        key = getattr(event, "site", ""), getattr(event, "version", -1)
+        if key in self._aside and not isinstance(event, Update | SiteBack | Deadline):
+            self._aside.discard(key)
+            line = line and {"event": UNPREPARED, "site": key[0]}
         if line is not None:
             self._lines.append(line | {"time": round(self.now, 6)})
         return event
@@ -82,7 +95,7 @@ class Replay:
         self._inner = inner
         self._trace: Iterator[Mapping[str, Any]] = iter(trace)
         self._lost = {(x["site"], x["turn"]) for x in trace if x["event"] == "lost"}
-        self._asked: set[tuple[str, int]] = set()
+        self._asked: dict[tuple[str, int], int] = {}
         self.now = 0.0
 
     def submit(self, requests: Sequence[Request]) -> None:
@@ -90,7 +103,7 @@ class Replay:
             if not isinstance(request, TrainRequest):
                 self._answers.submit_aside(request)
                 continue
-            self._asked.add((request.site, request.turn))
+            self._asked[request.site, request.turn] = request.version
             if (request.site, request.turn) not in self._lost:
                 self._inner.submit([request])
 
@@ -115,36 +128,54 @@ class Replay:
         if line["event"] == "deadline":
             return Deadline(line["version"])
         site, turn = line["site"], line["turn"]
-        if (site, turn) not in self._asked:
+        if self._asked.get((site, turn)) != line["version"]:
             raise FederationError(
-                f"rounds.replay: the trace has an answer of {site} to its request {turn}, which "
-                "was not sent here; give this run the settings of the run that wrote the trace"
+                f"rounds.replay: the trace has an answer of {site} to its request {turn} for "
+                f"version {line['version']}, which was not sent here; give this run the settings "
+                "of the run that wrote the trace"
             )
         if line["event"] == "lost":
             return SiteLost(site, line["version"], line["reason"], turn, line["returns"])
-        return self._answers.wait_for(site, turn)
+        answer = self._answers.wait_for(site, turn)
+        if not isinstance(answer, Update):
+            raise FederationError(
+                f"rounds.replay: {site} answered its request {turn} when the trace was written, "
+                "and fails here; site.log beside its bags says why"
+            )
+        return answer
 
 
-def read_trace(path: Path) -> list[dict[str, Any]]:
+def read_trace(path: Path, settings: str) -> list[dict[str, Any]]:
     """Read ``events.jsonl`` of a run.
 
+    Args:
+        path: The file.
+        settings: Digest of what both runs must have in common.
+
     Raises:
-        ConfigError: It is none, or of a run that was interrupted and went on.
+        ConfigError: It is none, or of a run that cannot be followed: of other settings, in
+            simulated time, that was interrupted, or that lost a site before training.
     """
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        if any(line.get("event") == RESUMED["event"] for line in lines):
-            raise ConfigError(
-                f"rounds.replay: the run of {path} was interrupted and went on; what was in flight "
-                "then is not known, so it cannot be followed"
-            )
         for line in lines:
             _check(line)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"rounds.replay: {path} cannot be read as events.jsonl of a run ({error!r})"
         ) from error
-    return lines
+    kinds = {line["event"] for line in lines}
+    first = lines[0] if lines else {}
+    for bad, why in (
+        (first.get("event") != "begin", "its beginning is missing"),
+        (first.get("clock") == "simulated", "its time was simulated; the same settings repeat it"),
+        (first.get("settings") != settings, "its settings or bags are not those of this run"),
+        (RESUMED["event"] in kinds, "it was interrupted, and what was in flight is not known"),
+        (UNPREPARED in kinds, "a site was lost before training"),
+    ):
+        if bad:
+            raise ConfigError(f"rounds.replay: the run of {path} cannot be followed: {why}")
+    return lines[1:]
 
 
 _KEYS: dict[str, dict[str, type]] = {
@@ -152,6 +183,9 @@ _KEYS: dict[str, dict[str, type]] = {
     "lost": {"site": str, "version": int, "turn": int, "reason": str, "returns": bool},
     "back": {"site": str},
     "deadline": {"version": int},
+    "begin": {"settings": str, "clock": str},
+    UNPREPARED: {"site": str},
+    RESUMED["event"]: {},
 }
 
 

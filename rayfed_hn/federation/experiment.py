@@ -18,8 +18,9 @@ from rayfed_hn.federation.loop import (
 )
 from rayfed_hn.federation.messages import Scores, SiteLost
 from rayfed_hn.federation.plan import Plan
-from rayfed_hn.federation.server import Server, VersionReport
+from rayfed_hn.federation.server import Server
 from rayfed_hn.federation.site_host import SiteHost
+from rayfed_hn.federation.versions import VersionReport
 from rayfed_hn.federation.virtual_time import VirtualTime
 
 

@@ -31,7 +31,8 @@ from rayfed_hn.federation.messages import (
     read_answer,
 )
 from rayfed_hn.federation.mixture import mean_aucs
-from rayfed_hn.federation.server import Server, VersionReport
+from rayfed_hn.federation.server import Server
+from rayfed_hn.federation.versions import VersionReport
 from rayfed_hn.models.standardise import agree
 
 
@@ -124,19 +125,16 @@ def evaluate_sites(server: Server, executor: Executor) -> tuple[list[Scores], li
     sites = [site for site in server.sites if site not in gone]
     shared_SP = server.shared_candidates()
     judged = _ask_all(executor, [
-        CandidatesRequest(site, server.version, server.parameters_for(site), shared_SP)
+        CandidatesRequest(
+            site, server.version, server.parameters_for(site), shared_SP, server.turns_done[site]
+        )
         for site in sites
     ])  # fmt: skip
     opinions = sorted((e for e in judged if isinstance(e, CandidateAucs)), key=lambda e: e.site)
     # Where nothing is shared, the word of other sites is not either.
     alone = server.rule.shared() is None
     scored = _ask_all(executor, [
-        EvaluateRequest(
-            e.site,
-            server.version,
-            server.parameters_for(e.site),
-            agreed_aucs([e] if alone else opinions),
-        )
+        EvaluateRequest(e.site, server.version, agreed_aucs([e] if alone else opinions))
         for e in opinions
     ])  # fmt: skip
     scores = sorted((e for e in scored if isinstance(e, Scores)), key=lambda e: e.site)
@@ -163,12 +161,15 @@ def _ask_all(executor: Executor, requests: Sequence[Request]) -> list[Event]:
 
 
 def agreed_aucs(opinions: Sequence[CandidateAucs]) -> np.ndarray:
-    """Mean over all hospitals; sites with another number of candidates than most have no say."""
+    """Mean over all sites, whatever number of hospitals they speak for.
+
+    Sites with another number of candidates than most have no say.
+    """
     if not opinions:
         return np.zeros(0)
     widths = Counter(opinion.auc_OC.shape[1] for opinion in opinions)
     usual = widths.most_common(1)[0][0]
-    return mean_aucs([row for o in opinions if o.auc_OC.shape[1] == usual for row in o.auc_OC])
+    return mean_aucs([o.mean for o in opinions if o.auc_OC.shape[1] == usual])
 
 
 class Gathered:

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -19,11 +19,12 @@ from rayfed_hn.bags.splits import check_leakage
 from rayfed_hn.bags.store import SiteBags, list_sites, read_recipe, recipe_digest
 from rayfed_hn.bags.tile_filter import tile_filter
 from rayfed_hn.config import Config
-from rayfed_hn.errors import DataError, SetAside
+from rayfed_hn.errors import ConfigError, DataError, SetAside
 from rayfed_hn.federation.data import Folds, find_classes, load_site, open_sites, pool
-from rayfed_hn.federation.event_trace import Recorded, Replay, read_trace
-from rayfed_hn.federation.loop import Executor
-from rayfed_hn.federation.rules import make_rule
+from rayfed_hn.federation.event_trace import Recorded, Replay, begin_line, read_trace
+from rayfed_hn.federation.loop import Executor, InProcessExecutor
+from rayfed_hn.federation.messages import Request
+from rayfed_hn.federation.rules import check_memory, make_rule
 from rayfed_hn.federation.schedule import Schedule
 from rayfed_hn.federation.server import Server
 from rayfed_hn.federation.site import LocalTraining, Site
@@ -35,6 +36,11 @@ from rayfed_hn.privacy.mechanisms import PaperNoise
 from rayfed_hn.seeds import derive
 
 POOLED = "pooled"
+
+
+class _Nobody:
+    def answer(self, request: Request) -> bytes:
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -121,11 +127,43 @@ class Plan:
         """An executor under the simulated clock, or in the order of another run, if asked for."""
         rounds, simulation = self.config.rounds, self.config.simulation
         if rounds.replay is not None:
-            return Recorded(Replay(inner, read_trace(Path(rounds.replay))))
-        if not simulation.enabled:
+            trace = read_trace(Path(rounds.replay), self._settings_digest())
+            return Recorded(Replay(inner, trace))
+        if not simulation.enabled or self.pooled:  # one place has nobody to wait for
             return Recorded(inner)
         clock = SiteClock(simulation, self.num_training_bags(), self.config.run.seed)
         return Recorded(VirtualTime(inner, clock))
+
+    def begin_line(self) -> dict[str, Any]:
+        """The first line of ``events.jsonl``."""
+        return begin_line(self._settings_digest(), self.config.simulation.enabled)
+
+    def _settings_digest(self) -> str:
+        """Of what decides a run's numbers, but for the order of answers."""
+        config = replace(self.config, rounds=replace(self.config.rounds, replay=None))
+        sections = ("model", "training", "method", "hypernetwork", "rounds", "privacy")
+        values = [repr(getattr(config, name)) for name in (*sections, "evaluation")]
+        values += [
+            repr((config.run.seed, config.data.folds, config.data.fold)),
+            self.digest,
+            repr((self.classes, self.num_bags)),
+        ]
+        return hashlib.sha256("\n".join(values).encode()).hexdigest()
+
+    def check(self) -> None:
+        """Refuse what the server could not hold, and files that cannot be used.
+
+        Raises:
+            ConfigError: Names the key and the remedy.
+        """
+        size = ParameterLayout.of(self.model()).size
+        check_memory(self.config, size, len(self.participants))
+        self.executor(InProcessExecutor(_Nobody()))
+        needed = self.config.rounds.min_sites
+        if needed > len(self.participants) and not self.pooled:
+            raise ConfigError(
+                f"rounds.min_sites: got {needed}, but {len(self.participants)} sites take part"
+            )
 
     def site(self, name: str, folder: Path | None = None, device: str = "cpu") -> Site:
         """A participant with its bags.
@@ -149,13 +187,15 @@ class Plan:
         )
 
     def _local_training(self, name: str) -> LocalTraining:
-        training = self.config.training
+        training, times = self.config.training, 1.0
+        if self.pooled:  # what the sites that make a version take together
+            times = self._updates_per_version() / len(self.hospitals)
+        hospitals = self.hospitals if self.pooled else (name,)
         if training.epochs is None:
-            times = self._updates_per_version() if self.pooled else 1
-            steps = training.steps * times
+            steps = training.steps * len(hospitals) * times
         else:
-            steps = max(1, round(training.epochs * self.num_training_bags()[name]))
-        return LocalTraining(self.learning_rate, steps, self.standardise)
+            steps = training.epochs * sum(self.num_bags[h][0] for h in hospitals) * times
+        return LocalTraining(self.learning_rate, max(1, round(steps)), self.standardise)
 
     def _updates_per_version(self) -> int:
         """Of a federation with these settings."""
@@ -170,7 +210,10 @@ class Plan:
     def released_without_noise(self) -> list[str]:
         """What leaves a hospital beside its networks, in words."""
         if not self.shares:
-            return []
+            return [
+                "in this simulation the networks of this baseline, their losses, AUCs and test "
+                "scores pass through the server"
+            ]
         scale = "once, mean and variance of every feature over its training bags"
         candidates = "at the end, validation AUC of each of six candidate networks"
         return [
@@ -198,7 +241,8 @@ def make_plan(config: Config, root: Path) -> Plan:
     Raises:
         DataError: Cases shared by sites, labels that are not two classes, features of different
             lengths, tables of splits that do not fit, or no site with anything to train on.
-        ConfigError: There is no such fold.
+        ConfigError: There is no such fold, the method would take too much memory, or a file of
+            ``rounds`` or ``simulation`` cannot be used.
     """
     folds = Folds.of(config)
     sites = open_sites(root, list_sites(root), config.data)
@@ -219,7 +263,9 @@ def make_plan(config: Config, root: Path) -> Plan:
     set_aside = (*_damaged(sites), *((name, _NO_TRAINING) for name in sorted(idle)))
     num_unnamed = len(labels) - sum(sum(numbers) for numbers in num_bags.values())
     dim, digest = next(iter(dims.values())), _digest(config, root, sites, folds)
-    return Plan(config, root, hospitals, set_aside, classes, dim, num_bags, num_unnamed, digest)
+    plan = Plan(config, root, hospitals, set_aside, classes, dim, num_bags, num_unnamed, digest)
+    plan.check()
+    return plan
 
 
 _NO_TRAINING = SetAside(

@@ -25,7 +25,8 @@ from rayfed_hn.errors import DataError
 from rayfed_hn.federation.event_trace import RESUMED
 from rayfed_hn.federation.json_lines import JsonLines
 from rayfed_hn.federation.messages import Scores, SiteLost
-from rayfed_hn.federation.server import Server, VersionReport
+from rayfed_hn.federation.server import Server
+from rayfed_hn.federation.versions import VersionReport
 from rayfed_hn.files import write_atomically, write_text
 
 LAST, BEST = "last", "best"
@@ -74,11 +75,12 @@ class RunRecord:
         self.seconds = float(about["seconds"])
         self._metrics.keep_until(server.version)
         self._events.keep_until(server.version)
-        self._events.append([RESUMED | {"made": server.version}])
+        self._events.append([RESUMED | {"made": server.version, "time": self.seconds}])
         return True
 
-    def begin(self, server: Server) -> None:
+    def begin(self, server: Server, first_event: Mapping[str, Any]) -> None:
         """Commit version 0."""
+        self._events.append([{**first_event, "made": 0}])
         self._commit(server)
 
     def commit(

@@ -71,13 +71,20 @@ class Schedule:
         limit = self.config.max_staleness
         return limit is not None and staleness > limit
 
-    def weight(self, site: str, accepted: Mapping[str, int]) -> float:
+    def weight(self, turnaround: int, own: int, num_sites: int) -> float:
         """Inverse arrival rate of a site, so that fast sites do not own what is shared.
 
-        (mean + 1) / (own + 1) of the updates accepted so far. 1 in rounds that wait for everybody:
-        who was not drawn or is lost is not slow.
+        A site with ``own`` of the ``turnaround`` updates since it was asked has a share of own /
+        turnaround in them; with equally fast sites that is 1 / num_sites. Time in which a site was
+        not asked does not count, so that who comes late or comes back is not taken for slow. At
+        most ``num_sites``; 1 in rounds that wait for everybody.
+
+        Args:
+            turnaround: Updates that came in from when the site was asked for the first update that
+                it has in the version until the version is made.
+            own: Updates of the site in the version.
+            num_sites: Sites that are there.
         """
         if self.waits or not self.config.balance_arrivals:
             return 1.0
-        mean = sum(accepted.values()) / len(accepted)
-        return (mean + 1) / (accepted[site] + 1)
+        return min(turnaround / own / num_sites, float(num_sites))

@@ -34,12 +34,15 @@ class CandidatesRequest:
         version: Of the last network.
         parameters: The last network, float32 (P,).
         shared_SP: Averages of the shared network at S moments of the run, float32 (S, P).
+        turns_done: Turns of the site up to the last one whose update was taken. What the site
+            trained after that is after the end.
     """
 
     site: str
     version: int
     parameters: np.ndarray
     shared_SP: np.ndarray
+    turns_done: int
 
 
 @dataclass(frozen=True)
@@ -49,13 +52,11 @@ class EvaluateRequest:
     Attributes:
         site: Who is asked.
         version: Of the last network.
-        parameters: The last network, float32 (P,).
         mean_auc_C: Mean validation AUC of every candidate over the federation.
     """
 
     site: str
     version: int
-    parameters: np.ndarray
     mean_auc_C: np.ndarray
 
 
@@ -72,6 +73,14 @@ class CandidateAucs:
     site: str
     version: int
     auc_OC: np.ndarray
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean over the origins where it is defined, float64 (C,); NaN where it is nowhere."""
+        defined_OC = ~np.isnan(self.auc_OC)
+        totals_C = np.where(defined_OC, self.auc_OC, 0.0).sum(axis=0)
+        count_C = defined_OC.sum(axis=0)
+        return np.where(count_C > 0, totals_C / np.maximum(count_C, 1), np.nan)
 
     def to_bytes(self) -> bytes:
         """The message as it leaves the site."""

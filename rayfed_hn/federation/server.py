@@ -8,7 +8,6 @@ the next version lie in the buffer.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,48 +18,8 @@ from rayfed_hn.federation.messages import Deadline, SiteBack, SiteLost, TrainReq
 from rayfed_hn.federation.mixture import MovingAverage
 from rayfed_hn.federation.rules.base import Contribution, Rule, same_shape
 from rayfed_hn.federation.schedule import Schedule
+from rayfed_hn.federation.versions import Asked, VersionReport, Waiting
 from rayfed_hn.models.standardise import Standardisation
-
-
-@dataclass(frozen=True)
-class VersionReport:
-    """A version was made.
-
-    Attributes:
-        version: Its number; version 0 is the start.
-        updates: Those it was made from, in site order. Their validation figures are of the network
-            that the sites had received.
-        staleness: Of every update: versions made since its site was asked.
-        num_alive: Sites still in the federation.
-        num_refused: Updates dropped for their age since the version before.
-        time: Seconds since the start by the executor's clock; the server has none.
-    """
-
-    version: int
-    updates: tuple[Update, ...]
-    staleness: tuple[int, ...]
-    num_alive: int
-    num_refused: int = 0
-    time: float = 0.0
-
-    @property
-    def mean_validation_auc(self) -> float | None:
-        """Mean over the updates where it is defined; None where it is nowhere."""
-        defined = [u.validation_auc for u in self.updates if u.validation_auc is not None]
-        return sum(defined) / len(defined) if defined else None
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A request that was not answered yet.
-
-    Attributes:
-        version: Whose network the site was sent.
-        turn: How many requests the site had before.
-    """
-
-    version: int
-    turn: int
 
 
 class Server:
@@ -93,8 +52,10 @@ class Server:
         self._number = {site: i for i, site in enumerate(self.sites)}
         self._turns = dict.fromkeys(self.sites, 0)
         self._accepted = dict.fromkeys(self.sites, 0)
+        self._last_turn = dict.fromkeys(self.sites, -1)
         self._in_flight: dict[str, Asked] = {}
-        self._buffer: list[Update] = []
+        self._buffer: list[Waiting] = []
+        self._overdue = False
         self._refused = dict.fromkeys(self.sites, 0)
         self._reported_refused = 0
         self._average = MovingAverage()
@@ -108,6 +69,11 @@ class Server:
     def num_updates(self) -> dict[str, int]:
         """Updates of every site that went into a version or wait for one."""
         return dict(self._accepted)
+
+    @property
+    def turns_done(self) -> dict[str, int]:
+        """Turns of every site up to the last one whose update was taken."""
+        return {site: turn + 1 for site, turn in self._last_turn.items()}
 
     @property
     def num_refused(self) -> int:
@@ -133,7 +99,7 @@ class Server:
         return [self._request(site) for site in chosen]
 
     def _request(self, site: str) -> TrainRequest:
-        asked = Asked(self.version, self._turns[site])
+        asked = Asked(self.version, self._turns[site], sum(self._accepted.values()))
         self._in_flight[site] = asked
         self._turns[site] += 1
         network = self.rule.parameters_for(self._number[site])
@@ -155,19 +121,27 @@ class Server:
             return None
         if isinstance(event, Deadline):
             return self._deadline(event)
-        if self._in_flight.get(event.site) != Asked(event.version, event.turn):
+        asked = self._in_flight.get(event.site)
+        if asked is None or (asked.version, asked.turn) != (event.version, event.turn):
             return None
         del self._in_flight[event.site]
         if isinstance(event, SiteLost):
             self.lose(event)
         elif self.schedule.too_late(self.version - event.version):
             self._refused[event.site] += 1
+            self._last_turn[event.site] = event.turn  # its site has gone on from there
         else:
-            self._buffer.append(event)
-            self._accepted[event.site] += 1
+            self._accept(event, asked)
         return self._make_version() if self._full() else None
 
+    def _accept(self, update: Update, asked: Asked) -> None:
+        self._accepted[update.site] += 1
+        self._last_turn[update.site] = update.turn
+        self._buffer.append(Waiting(update, asked))
+
     def _full(self) -> bool:
+        if self._overdue and self._answered() >= self._needed():
+            return True
         if self.schedule.synchronous:
             # The target follows the living: waiting for a lost site would wait for ever.
             return bool(self._buffer) and not self._in_flight
@@ -177,51 +151,71 @@ class Server:
         """Do without a site. Raises ``FederationError`` if no site is left."""
         self.away[event.site] = event
         self.lost.append(event)
-        if not self.alive and not any(loss.returns for loss in self.away.values()):
+        left = len(self.alive) + sum(loss.returns for loss in self.away.values())
+        if left == 0:
             raise FederationError(
                 f"all {len(self.sites)} sites were lost by version {self.version}; "
                 f"the last one ({event.site}): {event.reason}"
             )
+        if left < self.schedule.config.min_sites:
+            raise FederationError(
+                f"{left} of {len(self.sites)} sites are left at version {self.version}, "
+                f"rounds.min_sites is {self.schedule.config.min_sites}; the last one that was lost "
+                f"({event.site}): {event.reason}"
+            )
 
     def _deadline(self, event: Deadline) -> VersionReport | None:
+        """Make a version of who is there, or as soon as enough are."""
         if event.version != self.version:
             return None
-        needed = self.schedule.config.min_sites
-        needed = min(needed, len(self.sites))
-        present = len({update.site for update in self._buffer})
-        if present < needed:
-            raise FederationError(
-                f"version {self.version}: {present} sites answered by the deadline of "
-                f"{self.schedule.config.deadline:g} s, rounds.min_sites is {needed}; raise "
-                "rounds.deadline or lower rounds.min_sites"
-            )
-        return self._make_version()
+        self._overdue = True
+        return self._make_version() if self._full() else None
+
+    def _answered(self) -> int:
+        return len({waiting.update.site for waiting in self._buffer})
+
+    def _needed(self) -> int:
+        """Sites that a version is made of after its deadline."""
+        cohort = self.schedule.config.cohort_size or len(self.sites)
+        return max(1, min(self.schedule.config.min_sites, len(self.alive), cohort))
 
     def _make_version(self) -> VersionReport:
-        updates = tuple(sorted(self._buffer, key=lambda u: (self._number[u.site], u.turn)))
+        waiting = sorted(self._buffer, key=lambda w: (self._number[w.update.site], w.update.turn))
+        updates = tuple(w.update for w in waiting)
         staleness = tuple(self.version - update.version for update in updates)
-        present = {*self.alive, *(update.site for update in updates)}
-        counts = {site: self._accepted[site] for site in present}
+        weights = self._weights(waiting)
         contributions = [
             Contribution(
-                self._number[update.site],
-                update.update,
+                self._number[w.update.site],
+                w.update.update,
                 self.schedule.discount(late),
-                self.schedule.weight(update.site, counts),
-                update.turn,
+                weights[w.update.site],
+                w.update.turn,
             )
-            for update, late in zip(updates, staleness, strict=True)
+            for w, late in zip(waiting, staleness, strict=True)
         ]
         once = not any(staleness) and len({u.site for u in updates}) == len(updates)
         complete = once and {u.site for u in updates} == set(self.alive)
         among = len(updates) if self.schedule.waits else len(self.sites)
         self.rule.apply(contributions, complete=complete, among=among)
         self._buffer.clear()
+        self._overdue = False
         self.version += 1
         self._take_average(len(updates))
         refused = self.num_refused - self._reported_refused
         self._reported_refused = self.num_refused
         return VersionReport(self.version, updates, staleness, len(self.alive), refused)
+
+    def _weights(self, waiting: Sequence[Waiting]) -> dict[str, float]:
+        """Inverse arrival rate of every site that has updates in the version."""
+        so_far, present = sum(self._accepted.values()), max(1, len(self.alive))
+        asked_at: dict[str, list[int]] = {}
+        for w in waiting:
+            asked_at.setdefault(w.update.site, []).append(w.asked.num_updates)
+        return {
+            site: self.schedule.weight(so_far - min(moments), len(moments), present)
+            for site, moments in asked_at.items()
+        }
 
     def _take_average(self, num_updates: int) -> None:
         shared = self.rule.shared()
@@ -244,6 +238,7 @@ class Server:
                 ("turns", self._turns),
                 ("accepted", self._accepted),
                 ("refused", self._refused),
+                ("last_turn", self._last_turn),
             )
         }
         scale = {} if self.standardisation is None else self.standardisation.state()
@@ -260,9 +255,11 @@ class Server:
         self._accepted = self._counts(state, "accepted")
         self._refused = self._counts(state, "refused")
         self._reported_refused = self.num_refused
+        self._last_turn = self._counts(state, "last_turn")
         self.away, self.lost, self.lost_before = {}, [], list(lost)
         self._in_flight.clear()
         self._buffer.clear()
+        self._overdue = False
 
     def _counts(self, state: Mapping[str, Tensor], name: str) -> dict[str, int]:
         own = torch.zeros(len(self.sites), dtype=torch.int64)
@@ -275,7 +272,7 @@ class Server:
         assert self._in_flight.keys() | self.away.keys() <= set(self.sites)
         assert all(asked.version <= self.version for asked in self._in_flight.values())
         assert all(asked.turn < self._turns[s] for s, asked in self._in_flight.items())
-        keys = [(update.site, update.turn) for update in self._buffer]
+        keys = [(waiting.update.site, waiting.update.turn) for waiting in self._buffer]
         assert len(keys) == len(set(keys)), "an update is counted twice"
         assert not self._full(), "a full buffer was kept"
         limit = self.schedule.config.cohort_size

@@ -34,7 +34,7 @@ from rayfed_hn.federation.messages import (
     Update,
     failure_message,
 )
-from rayfed_hn.federation.mixture import MovingAverage
+from rayfed_hn.federation.mixture import MARKS, MovingAverage
 from rayfed_hn.federation.site_memory import SiteMemory
 from rayfed_hn.federation.site_scorer import SiteScorer
 from rayfed_hn.models.parameters import ParameterLayout
@@ -45,7 +45,6 @@ from rayfed_hn.seeds import derive
 
 PRIVATE_METHODS = ("fedper", "pfedhn_pc")
 PRIVATE_TENSORS = "classifier."  # what never leaves a site under these methods
-EVER = 2**62  # a turn after all others
 TUNING_VERSIONS = 5
 
 
@@ -119,17 +118,19 @@ class Site:
             return failure_message(error)
 
     def _answer(self, request: Request) -> Answer:
+        if isinstance(request, StatisticsRequest | PrepareRequest) and self._prepared:
+            raise MessageError("the scale of the features is not asked for, or settled already")
         if isinstance(request, StatisticsRequest):
             return FeatureStatistics(self.data.name, request.version, *self._measure())
         if isinstance(request, PrepareRequest):
             self._use(request.standardisation)
             return Prepared(self.data.name, request.version)
+        if isinstance(request, EvaluateRequest):
+            return self._scorer.score(request)
         received = self._check(request)
         if isinstance(request, TrainRequest):
             return self._train(request, received)
-        if isinstance(request, CandidatesRequest):
-            return self._judge(request, received)
-        return self._scorer.score(request)
+        return self._judge(request, received)
 
     def _measure(self) -> tuple[np.ndarray, np.ndarray]:
         return measure(bag.features_ND for bag in self.data.train)
@@ -146,7 +147,7 @@ class Site:
         self._scorer.use(self.data, scale)
         self._prepared = True
 
-    def _check(self, request: TrainRequest | CandidatesRequest | EvaluateRequest) -> Tensor:
+    def _check(self, request: TrainRequest | CandidatesRequest) -> Tensor:
         if not self._prepared:
             raise MessageError("asked to work before the scale of the features was agreed on")
         vectors = [request.parameters]
@@ -218,7 +219,9 @@ class Site:
         self._memory.after(request.turn, kept)
 
     def _judge(self, request: CandidatesRequest, sent: Tensor) -> CandidateAucs:
-        known = self._memory.before(EVER)
+        if len(request.shared_SP) not in (0, len(MARKS) + 1):
+            raise MessageError(f"{len(request.shared_SP)} shared candidates")
+        known = self._memory.before(request.turns_done)
         private = known.get("private")
         last = self._with_private(sent, private)
         tuned = self._fine_tune(last)

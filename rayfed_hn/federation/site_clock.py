@@ -109,9 +109,14 @@ def _read_trace(path: str, sites: Sequence[str]) -> dict[str, list[float]]:
     rows = _read_rows(path, "simulation.durations", ("site", "seconds"), sites)
     trace: dict[str, list[float]] = {}
     for site, seconds in rows:
-        if not seconds[0] > 0:
-            raise ConfigError(f"simulation.durations: {path}: seconds of {site} must be above 0")
+        if not 0 < seconds[0] < math.inf:
+            raise ConfigError(
+                f"simulation.durations: {path}: seconds of {site} are {seconds[0]:g}; they must be "
+                "above 0 and finite"
+            )
         trace.setdefault(site, []).append(seconds[0])
+    if missing := sorted(set(sites) - trace.keys()):
+        raise ConfigError(f"simulation.durations: {path} has no line of {missing[0]}; add one")
     return trace
 
 

@@ -31,8 +31,7 @@ class SiteMemory:
     def __init__(self, folder: Path | None, kept_turns: int = 3) -> None:
         self._folder = folder
         self._kept_turns = kept_turns
-        self._turn = -1
-        self._tensors: dict[str, Tensor] = {}
+        self._recent: dict[int, dict[str, Tensor]] = {}  # the last two turns
 
     def before(self, turn: int) -> Mapping[str, Tensor]:
         """What was known before a turn; empty at the first.
@@ -40,16 +39,16 @@ class SiteMemory:
         Raises:
             DataError: The file of that time is damaged or gone.
         """
-        if self._turn < turn:
-            if self._turn < 0:
-                self._load(turn)
-            return self._tensors
-        self._load(turn)
-        return self._tensors
+        known = [other for other in self._recent if other < turn]
+        if known:
+            return self._recent[max(known)]
+        return self._load(turn)
 
     def after(self, turn: int, tensors: Mapping[str, Tensor]) -> None:
         """Remember what is known after a turn."""
-        self._turn, self._tensors = turn, dict(tensors)
+        before = [other for other in self._recent if other < turn]
+        kept = {other: self._recent[other] for other in before[-1:]}
+        self._recent = {**kept, turn: dict(tensors)}
         if self._folder is None or not tensors:
             return
         contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
@@ -59,18 +58,17 @@ class SiteMemory:
             if not turn - self._kept_turns < other <= turn:
                 self._file(other).unlink(missing_ok=True)
 
-    def _load(self, turn: int) -> None:
+    def _load(self, turn: int) -> dict[str, Tensor]:
         turns = self._turns()
         earlier = [known for known in turns if known < turn]
-        self._turn, self._tensors = -1, {}
         if turns and not earlier and turn > 0:
             raise DataError(f"what a site knew before its turn {turn} is not kept any more")
-        if earlier:
-            try:
-                self._tensors = load_file(self._file(max(earlier)))
-            except (SafetensorError, OSError) as error:
-                raise DataError(f"the memory of a site is damaged ({error})") from error
-            self._turn = max(earlier)
+        if not earlier:
+            return {}
+        try:
+            return load_file(self._file(max(earlier)))
+        except (SafetensorError, OSError) as error:
+            raise DataError(f"the memory of a site is damaged ({error})") from error
 
     def _turns(self) -> list[int]:
         if self._folder is None:

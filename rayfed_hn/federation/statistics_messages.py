@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rayfed_hn.errors import MessageError
-from rayfed_hn.federation.wire import expect, open_message, serialise
+from rayfed_hn.federation.wire import expect, open_message, serialise, within
 from rayfed_hn.models.standardise import Standardisation
+
+LARGEST = 1e15  # of a mean or a deviation
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,9 @@ class FeatureStatistics:
         mean_D, variance_D = (
             expect(tensors, name, np.float64, (feature_dim,)) for name in ("mean", "variance")
         )
-        if not (np.isfinite(mean_D).all() and np.isfinite(variance_D).all()):
-            raise MessageError("feature statistics hold a value that is not finite")
-        if (variance_D < 0).any():
-            raise MessageError("a variance is below 0")
+        # A value that one float32 cannot hold squared would spoil the scale of all sites.
+        within(mean_D, -LARGEST, LARGEST, "a mean")
+        within(variance_D, 0, LARGEST**2, "a variance")
         return cls(site, version, mean_D, variance_D)
 
 

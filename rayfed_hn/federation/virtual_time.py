@@ -85,6 +85,8 @@ class VirtualTime:
         self._at(work.back_at, SiteBack(request.site))
 
     def set_alarm(self, version: int, seconds: float) -> None:
+        self._queue = [entry for entry in self._queue if not isinstance(entry[3], Deadline)]
+        heapq.heapify(self._queue)
         self._at(self.now + seconds, Deadline(version))
 
     def _at(self, moment: float, what: TrainRequest | _Told) -> None:

@@ -87,8 +87,8 @@ def bind(module: nn.Module, vector: Tensor, gradient: Tensor | None = None) -> n
     """
     layout, bound = ParameterLayout.of(module), copy.deepcopy(module)
     views = layout.unflatten(vector)
-    parameters = {name: nn.Parameter(view, gradient is not None) for name, view in views.items()}
-    bound.load_state_dict(parameters, assign=True)
+    bound.load_state_dict({name: nn.Parameter(view) for name, view in views.items()}, assign=True)
+    bound.requires_grad_(gradient is not None)
     if gradient is not None:
         parts = layout.unflatten(gradient)
         for name, parameter in bound.named_parameters():

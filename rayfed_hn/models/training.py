@@ -138,11 +138,9 @@ def train_locally(
     received = parameters.detach().to(device)
     theta = received.clone()
     theta.grad = torch.zeros_like(theta)
-    network = bind(model, theta, theta.grad)
     # The optimisers are elementwise, so one flat tensor and many named ones train alike.
     optimiser = _optimiser(config, theta, learning_rate, moments)
-    generator = torch.Generator(device=device).manual_seed(seed)
-    rows = np.random.Generator(np.random.Philox(derive(seed, "instances")))
+    loss_of = _Loss(bind(model, theta, theta.grad), config.max_instances, seed, device)
     order = draw_bags(
         [bag.label for bag in bags], num_steps, class_balanced=config.class_balanced, seed=seed
     )
@@ -151,8 +149,7 @@ def train_locally(
     for number, index in enumerate(order):
         if watch.enough(number, theta):
             break
-        logits, _ = network(bags[index].tensor(device, config.max_instances, rows), generator)
-        loss = F.cross_entropy(logits, torch.tensor(bags[index].label, device=device))
+        loss = loss_of(bags[index])
         optimiser.zero_grad(set_to_none=False)
         loss.backward()
         _shape_gradient(theta, received, proximal_mu, config.clip_gradient)
@@ -161,6 +158,22 @@ def train_locally(
     state = {k: v.detach().cpu() for k, v in optimiser.state[theta].items() if v is not None}
     mean = float(np.mean(losses)) if losses else 0.0
     return Trained(watch.best(theta).detach().cpu(), mean, len(losses), state)
+
+
+class _Loss:
+    """Cross-entropy of a network in training on a bag, or on a part of its tiles."""
+
+    def __init__(
+        self, network: nn.Module, limit: int | None, seed: int, device: torch.device | str
+    ) -> None:
+        self._network, self._limit, self._device = network, limit, device
+        self._masks = torch.Generator(device=device).manual_seed(seed)
+        self._rows = np.random.Generator(np.random.Philox(derive(seed, "instances")))
+
+    def __call__(self, bag: LabelledBag) -> Tensor:
+        features_ND = bag.tensor(self._device, self._limit, self._rows)
+        logits, _ = self._network(features_ND, self._masks)
+        return F.cross_entropy(logits, torch.tensor(bag.label, device=self._device))
 
 
 def _optimiser(

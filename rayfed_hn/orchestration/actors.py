@@ -84,7 +84,7 @@ class _Centre:
         if self._resume and self._record.resume(self._server):
             self._executor.begin_at(self._record.seconds)
         else:
-            self._record.begin(self._server)
+            self._record.begin(self._server, self._plan.begin_line())
         return self._server.version
 
     @ray.method(num_returns="streaming")

@@ -29,8 +29,8 @@ from rayfed_hn.federation.messages import (
 P = 6
 NETWORK = np.zeros(P, np.float32)
 REQUEST = TrainRequest("north", 3, NETWORK, 5)
-JUDGE = CandidatesRequest("north", 3, NETWORK, np.zeros((3, P), np.float32))
-SCORE = EvaluateRequest("north", 3, NETWORK, np.full(6, 0.5))
+JUDGE = CandidatesRequest("north", 3, NETWORK, np.zeros((3, P), np.float32), 6)
+SCORE = EvaluateRequest("north", 3, np.full(6, 0.5))
 
 
 def update(**changes: object) -> Update:
@@ -165,6 +165,17 @@ def test_the_federation_agrees_on_what_most_sites_have() -> None:
     opinions = [opinion([[0.5, 1]]), opinion([[1, np.nan], [0, 0]]), opinion([[1, 1, 1]])]
     np.testing.assert_allclose(agreed_aucs(opinions), [0.5, 0.5])
     assert agreed_aucs([]).shape == (0,)
+
+
+def test_a_site_has_one_voice_however_many_rows_it_sends() -> None:
+    # As many as pass the border; they might as well be hospitals.
+    loud = read_answer(JUDGE, opinion(np.ones((1000, 3))).to_bytes())
+    assert isinstance(loud, CandidateAucs)
+    quiet = [opinion([[0, 0.5, np.nan]]), opinion([[0.5, np.nan, np.nan], [np.nan, 0.1, np.nan]])]
+    np.testing.assert_allclose(agreed_aucs([loud, *quiet]), [0.5, 1.6 / 3, 1])
+    # Where a site has no opinion, it has no voice; nor has one of another width.
+    assert np.isnan(quiet[0].mean[2])
+    np.testing.assert_allclose(agreed_aucs([opinion(np.ones((1000, 5))), *quiet]), [0.25, 0.3, 0.5])
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,7 @@ def site(one_class: bool = False, num_origins: int = 1) -> SiteData:
 def scored(data: SiteData, mean: np.ndarray) -> np.ndarray:
     scorer = SiteScorer(data, MODEL, None, "cpu")
     scorer.judge(3, CANDIDATES[0], None, CANDIDATES)
-    return scorer.score(EvaluateRequest("north", 3, CANDIDATES[0].numpy(), mean)).mixture_B
+    return scorer.score(EvaluateRequest("north", 3, mean)).mixture_B
 
 
 MEAN = np.array([0.55, 0.6, 0.5, 0.62])
@@ -222,7 +222,7 @@ def test_a_louder_candidate_has_no_louder_voice() -> None:
     # Its log-odds, classifier weights and biases alike, are ten times as large.
     loud = LAYOUT.unflatten(CANDIDATES[1].clone())
     loud = {k: v * 10 if k.startswith("classifier.") else v for k, v in loud.items()}
-    data, request = site(), EvaluateRequest("north", 3, CANDIDATES[0].numpy(), MEAN)
+    data, request = site(), EvaluateRequest("north", 3, MEAN)
     scorer = SiteScorer(data, MODEL, None, "cpu")
     changed = [CANDIDATES[0], LAYOUT.flatten(loud), *CANDIDATES[2:]]
     scorer.judge(3, CANDIDATES[0], None, changed)
@@ -245,7 +245,7 @@ def test_a_request_for_other_candidates_is_refused() -> None:
         scored(site(), np.full(3, 0.5))
     fresh = SiteScorer(site(), MODEL, None, "cpu")
     with pytest.raises(ValueError, match="before the candidates were judged"):
-        fresh.score(EvaluateRequest("north", 3, CANDIDATES[0].numpy(), MEAN))
+        fresh.score(EvaluateRequest("north", 3, MEAN))
 
 
 def test_logits_that_deviate_by_their_rounding_have_no_scale() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +11,12 @@ import numpy as np
 import pytest
 
 from rayfed_hn.bags import store
-from rayfed_hn.errors import DataError, SetAside
+from rayfed_hn.errors import ConfigError, DataError, SetAside
 from rayfed_hn.federation.experiment import run_in_process
 from rayfed_hn.federation.messages import SiteLost, TrainRequest, read_answer
 from rayfed_hn.federation.plan import make_plan
 from rayfed_hn.federation.site_host import SiteHost
+from rayfed_hn.federation.versions import VersionReport
 from rayfed_hn.loading import load
 
 SHORT = ["rounds.num_versions=2", "training.steps=2", "model.standardise=site"]
@@ -118,3 +120,66 @@ def test_why_a_site_failed_is_written_beside_its_bags_for_it_alone(own_root: Pat
 def test_the_stated_noise_is_the_one_applied(bag_root: Path, method: str, noise: float) -> None:
     words = [*SHORT, f"method.name={method}", "privacy.noise_scale=0.1"]
     assert make_plan(load(None, words), bag_root).mechanism().noise_scale == noise
+
+
+# -- files that cannot be used -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "says"),
+    [
+        ("simulation.durations", "site,seconds\nnorth,1\nsouth,1\n", "has no line of west"),
+        ("simulation.durations", "site,seconds\nnorth,-1\n", "seconds of north are -1"),
+        ("simulation.durations", "site;seconds\n", "must have the columns site,seconds"),
+        ("simulation.durations", None, "cannot be read as a table"),
+        ("simulation.absences", "site,from,until\nnorth,3,2\n", "from must be before until"),
+        ("rounds.replay", "no trace", "cannot be read as events.jsonl"),
+        ("rounds.replay", None, "cannot be read as events.jsonl"),
+    ],
+)
+def test_a_bad_file_is_an_error_before_anything_starts(
+    bag_root: Path, tmp_path: Path, key: str, text: str | None, says: str
+) -> None:
+    path = tmp_path / "file"
+    if text is not None:
+        path.write_text(text)
+    simulated = ["simulation.enabled=true"] if key.startswith("simulation") else []
+    with pytest.raises(ConfigError, match=re.escape(says)) as error:
+        make_plan(load(None, [*SHORT, *simulated, f"{key}={path}"]), bag_root)
+    assert str(error.value).startswith(key)
+
+
+# -- equal budgets -----------------------------------------------------------------------------
+
+
+def steps_of(root: Path, *words: str) -> int:
+    """Gradient steps of all sites in a run."""
+    reports: list[VersionReport] = []
+    run_in_process(make_plan(load(None, [*words, "model.standardise=site"]), root), reports.append)
+    return sum(update.num_steps for report in reports for update in report.updates)
+
+
+@pytest.fixture(scope="module")
+def uneven_root(bag_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """North has 6 training bags, south 3 and west 3."""
+    root = tmp_path_factory.mktemp("uneven") / "bags"
+    shutil.copytree(bag_root, root)
+    for site in ("south", "west"):
+        for entry in store.SiteBags(root, site).entries[5:]:
+            entry.path.unlink()
+    return root
+
+
+@pytest.mark.parametrize("rounds", [[], ["rounds.cohort_size=1"], ["rounds.buffer_size=1"]])
+@pytest.mark.parametrize(("budget", "per_site"), [("steps=2", 2), ("epochs=1", 4)])
+def test_pooled_training_takes_as_many_steps_as_the_federation(
+    uneven_root: Path, rounds: list[str], budget: str, per_site: int
+) -> None:
+    words = [*rounds, f"training.{budget}", "rounds.num_versions=6", "rounds.sampling=in_order"]
+    plan = make_plan(load(None, words), uneven_root)
+    assert [num_train for num_train, _, _ in plan.num_bags.values()] == [6, 3, 3]
+    pooled, federated = (
+        steps_of(uneven_root, *words, f"method.name={method}") for method in ("pooled", "fedavg")
+    )
+    assert pooled == per_site * 6 * (1 if rounds else 3)
+    assert federated == pooled

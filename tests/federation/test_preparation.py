@@ -73,7 +73,8 @@ def test_a_shared_scale_is_the_same_as_bags_on_that_scale(bag_root: Path, tmp_pa
 def test_methods_that_share_nothing_share_no_scale(bag_root: Path, method: str) -> None:
     plan = planned(bag_root, f"method.name={method}")
     assert plan.standardise == "site"
-    assert plan.released_without_noise() == []
+    (words,) = plan.released_without_noise()
+    assert "mean and variance" not in words
     outcome = run_in_process(plan)
     assert outcome.server.standardisation is None
     explicit = run_in_process(planned(bag_root, f"method.name={method}", "model.standardise=site"))
@@ -158,13 +159,54 @@ def test_statistics_go_through_bytes_and_bad_ones_are_refused() -> None:
     for change, says in (
         ({"mean": np.zeros(4)}, "'mean' is"),
         ({"mean": np.zeros(3, np.float32)}, "'mean' is"),
-        ({"variance": -np.ones(3)}, "below 0"),
-        ({"variance": np.full(3, np.inf)}, "not finite"),
+        ({"variance": -np.ones(3)}, "a variance is not within 0 to 1e"),
+        ({"variance": np.full(3, np.inf)}, "a variance is not within 0 to 1e"),
+        ({"variance": np.array([1, 1e31, 1])}, "a variance is not within 0 to 1e"),
+        ({"mean": np.array([0, 1e300, 0])}, "a mean is not within -1e"),
+        ({"mean": np.array([0, -1e16, 0])}, "a mean is not within -1e"),
+        ({"mean": np.array([0, np.nan, 0])}, "a mean is not within -1e"),
         ({"mean": np.zeros(10_000)}, "bytes; at most"),
     ):
         good = {"version": np.array([4]), "mean": np.zeros(3), "variance": np.ones(3)}
         with pytest.raises(MessageError, match=says):
             FeatureStatistics.from_bytes(serialise({**good, **change}), "a", 3)
+
+
+def test_the_largest_statistics_of_one_site_leave_a_scale_for_all() -> None:
+    """What is let through can be standardised with in float32."""
+    largest = FeatureStatistics("a", 0, np.full(3, 1e15), np.full(3, 1e30))
+    read = FeatureStatistics.from_bytes(largest.to_bytes(), "a", 3)
+    scale = agree([(read.mean_D, read.variance_D), (np.zeros(3), np.ones(3))])
+    assert np.isfinite(scale.centre_D).all()
+    assert np.isfinite(scale.deviation_D).all()
+
+
+@pytest.mark.parametrize("kept", ["site", "none"])
+def test_a_site_that_shares_no_scale_tells_no_statistics(bag_root: Path, kept: str) -> None:
+    site = planned(bag_root, f"model.standardise={kept}").site("north")
+    scale = Standardisation(np.zeros(DIM, np.float32), np.full(DIM, 9, np.float32))
+    before = site.data
+    for request in (StatisticsRequest("north", 0, DIM), PrepareRequest("north", 0, scale)):
+        event = read_answer(request, site.answer(request))
+        assert isinstance(event, SiteLost)
+        assert "refused the request" in event.reason
+    assert site.data is before  # and its scale is still its own
+
+
+def test_a_scale_is_settled_once(bag_root: Path) -> None:
+    site = planned(bag_root).site("north")
+    request = StatisticsRequest("north", 0, DIM)
+    measured = read_answer(request, site.answer(request))
+    assert isinstance(measured, FeatureStatistics)
+    one, other = (
+        Standardisation(np.zeros(DIM, np.float32), np.full(DIM, size, np.float32))
+        for size in (2, 3)
+    )
+    first = PrepareRequest("north", 0, one)
+    assert read_answer(first, site.answer(first)) == Prepared("north", 0)
+    for again in (request, first, PrepareRequest("north", 0, other)):
+        assert isinstance(read_answer(again, site.answer(again)), SiteLost)
+    assert site.data.train[0].standardisation is one
 
 
 def test_what_is_released_without_noise_is_said(bag_root: Path) -> None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
+from rayfed_hn.federation.rules import make_rule
 from rayfed_hn.federation.rules.averaging import FedAvg, Local
 from rayfed_hn.federation.rules.base import Contribution, Rule
 from rayfed_hn.federation.rules.estimated import EstimatedHypernetwork
 from rayfed_hn.federation.rules.generator import Hypernetwork, SiteFeatures
-from rayfed_hn.federation.rules.optimisers import Optimiser, RowState, clip_norm
+from rayfed_hn.federation.rules.optimisers import Optimiser
 from rayfed_hn.federation.rules.pfedhn import PFedHN
+from rayfed_hn.loading import load
+from rayfed_hn.models.parameters import ParameterLayout
 
 P, K = 23, 5
 PLAIN = Optimiser("sgd", 1.0)
@@ -213,13 +214,38 @@ def test_an_incomplete_round_is_the_uncentred_step() -> None:
 
 def test_the_gate_is_closed_while_training_only_as_far_as_asked() -> None:
     features = SiteFeatures("fixed", K, 16, 0.01, 0)
-    rule = Hypernetwork(torch.zeros(P), K, features, 16, 0.3, gate=0.25)
+    rule = Hypernetwork(torch.zeros(P), K, features, 16, 0.3)
+    rule.gate = 0.25
     rule.apply([Contribution(i, u) for i, u in enumerate(draw(8, K, P))], complete=True, among=K)
     shared = rule.shared()
     assert shared is not None
     for site in range(K):
         offset = rule.parameters_for(site) - shared
         np.testing.assert_allclose(rule.evaluated_for(site), shared + 0.25 * offset, atol=1e-6)
+
+
+@pytest.mark.parametrize("estimate", ["none", "rho", "kernel"])
+@pytest.mark.parametrize("method", ["hypernetwork", "hypernetwork_ft"])
+def test_every_form_of_the_hypernetwork_has_its_gate(method: str, estimate: str) -> None:
+    words = [f"method.name={method}", f"hypernetwork.estimate={estimate}", "hypernetwork.gate=0.5"]
+    rule = make_rule(load(None, words), torch.zeros(P), ParameterLayout((("a", (P,)),)), K)
+    for turn in range(3):
+        sent = draw(8, K, P) + draw(9 + turn, K, P) / 9
+        rule.apply(complete_round(sent, turn), complete=True, among=K)
+    shared = rule.shared()
+    assert shared is not None
+    for site in range(K):
+        own = rule.parameters_for(site)
+        assert not np.allclose(own, shared, atol=1e-2)
+        np.testing.assert_allclose(rule.evaluated_for(site), (own + shared) / 2, atol=1e-5)
+
+
+def test_where_nothing_is_shared_or_the_gate_is_open_nothing_is_gated() -> None:
+    for rule in rules():
+        rule.apply(complete_round(draw(2, K, P), 0), complete=True, among=K)
+        if isinstance(rule, Local):
+            rule.gate = 0.5
+        np.testing.assert_array_equal(rule.evaluated_for(1), rule.parameters_for(1))
 
 
 # -- estimated ---------------------------------------------------------------------------------
@@ -275,53 +301,3 @@ def test_only_two_turns_of_one_pair_are_compared() -> None:
         known = ~rule.state()["common"][0].diagonal().isnan()
         assert known.tolist() == {0: [False, False], 2: [False, True], 3: [True, True]}[turns[0]]
     assert rule.state()["common"][0].isnan().sum() == 2  # the two never finished a pair together
-
-
-# -- optimisers --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", ["sgd", "momentum", "adam"])
-def test_a_table_that_moves_as_a_whole_is_pytorchs(kind: str) -> None:
-    start = torch.from_numpy(draw(11, 4, 6))
-    rate, decay = 0.05, 0.01
-    theirs = start.clone().requires_grad_(True)
-    optimiser = {
-        "sgd": lambda: torch.optim.SGD([theirs], rate, weight_decay=decay),
-        "momentum": lambda: torch.optim.SGD([theirs], rate, momentum=0.9, weight_decay=decay),
-        "adam": lambda: torch.optim.Adam([theirs], rate, weight_decay=decay),
-    }[kind]()
-    ours = RowState(start.clone(), Optimiser(kind, rate, 0.9, decay))  # type: ignore[arg-type]
-    for number in range(10):
-        gradient = torch.from_numpy(draw(30 + number, 4, 6))
-        theirs.grad = gradient.clone()
-        optimiser.step()
-        ours.step([0, 1, 2, 3], gradient)
-    torch.testing.assert_close(ours.table, theirs.detach(), rtol=1e-5, atol=1e-6)
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.sets(st.integers(0, 3), min_size=1), min_size=1, max_size=8))
-def test_rows_are_independent(steps: list[set[int]]) -> None:
-    """A row in a table moves as it would alone, and not at all while it is absent."""
-    start = torch.from_numpy(draw(12, 4, 3))
-    adam = Optimiser("adam", 0.1, 0.9, 0.01)
-    table = RowState(start.clone(), adam)
-    alone = [RowState(start[i : i + 1].clone(), adam) for i in range(4)]
-    for number, rows in enumerate(steps):
-        chosen = sorted(rows)
-        gradient = torch.from_numpy(draw(50 + number, len(chosen), 3))
-        table.step(chosen, gradient)
-        for place, row in enumerate(chosen):
-            alone[row].step([0], gradient[place : place + 1])
-    for row in range(4):
-        torch.testing.assert_close(table.table[row], alone[row].table[0], rtol=1e-6, atol=1e-7)
-        if not any(row in rows for rows in steps):
-            assert torch.equal(table.table[row], start[row])
-
-
-def test_clipping_keeps_directions() -> None:
-    gradients = [torch.full((3,), 3.0), torch.full((4,), 4.0)]
-    clipped = clip_norm(gradients, 1.0)
-    assert sum(float(g.square().sum()) for g in clipped) == pytest.approx(1.0)
-    assert float(clipped[0][0] / clipped[1][0]) == pytest.approx(0.75)
-    assert clip_norm(gradients, 100.0) is gradients

@@ -102,11 +102,10 @@ def test_draws_depend_on_seed_site_and_turn_alone() -> None:
 
 
 def test_a_trace_is_followed_in_turn_and_begins_again(tmp_path: Path) -> None:
-    lines = table(tmp_path, "site,seconds", "a,3", "b,0.5", "a,1", "a,2")
-    one = clock(durations=lines, duration="constant", seconds=60.0, slowest=1.0)
+    lines = table(tmp_path, "site,seconds", "a,3", "b,0.5", "a,1", "d,1", "a,2", "c,1")
+    one = clock(durations=lines, duration="constant", seconds=60.0, slowest=9.0)
     assert [one.duration("a", turn) for turn in range(7)] == [3, 1, 2, 3, 1, 2, 3]
     assert [one.duration("b", turn) for turn in range(2)] == [0.5, 0.5]
-    assert one.duration("c", 0) == 60.0  # whom the trace does not name
 
 
 # -- who is there ------------------------------------------------------------------------------
@@ -182,8 +181,10 @@ def test_drop_out_may_be_never() -> None:
 BAD = [
     ("durations", ["site,minutes", "a,1"], "must have the columns site,seconds"),
     ("durations", ["site,seconds", "z,1"], "names z; the sites are a, b, c, d"),
-    ("durations", ["site,seconds", "a,0"], "seconds of a must be above 0"),
-    ("durations", ["site,seconds", "a,nan"], "seconds of a must be above 0"),
+    ("durations", ["site,seconds", "a,0"], "seconds of a are 0; they must be above 0"),
+    ("durations", ["site,seconds", "a,nan"], "seconds of a are nan; they must be above 0"),
+    ("durations", ["site,seconds", "b,2", "a,inf"], "seconds of a are inf; .* and finite"),
+    ("durations", ["site,seconds", "a,1", "b,1", "d,1"], "has no line of c; add one"),
     ("durations", ["site,seconds", "a,soon"], "cannot be read as a table"),
     ("durations", ["site,seconds", "a"], "cannot be read as a table"),
     ("absences", ["site,seconds", "a,1"], "must have the columns site,from,until"),

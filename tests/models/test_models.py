@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.func import functional_call
 
@@ -17,7 +17,7 @@ from rayfed_hn.models.mil import (
     make_model,
     widths,
 )
-from rayfed_hn.models.parameters import ParameterLayout
+from rayfed_hn.models.parameters import ParameterLayout, bind
 from rayfed_hn.models.site_features import unit_embeddings
 from rayfed_hn.models.training import LabelledBag, draw_bags, score_bags, train_locally
 
@@ -82,6 +82,45 @@ def test_forward_is_its_equation() -> None:
     torch.testing.assert_close(attention, alpha)
 
 
+@pytest.mark.parametrize("seed", [None, 7])
+def test_a_bound_network_is_the_functional_call_to_the_last_bit(seed: int | None) -> None:
+    model, layout, theta = small()
+    own, gradient = theta.clone(), torch.zeros_like(theta)
+    bound = bind(model, own, gradient)
+
+    def masks() -> torch.Generator | None:
+        return None if seed is None else torch.Generator().manual_seed(seed)
+
+    for step in range(3):  # later changes to the vector are seen
+        theirs = own.clone().requires_grad_(True)
+        total = torch.zeros_like(theta)
+        gradient.zero_()
+        for bag in bags():  # and gradients add up
+            expected = functional_call(model, layout.unflatten(theirs), (bag.tensor(), masks()))
+            found = bound(bag.tensor(), masks())
+            for one, other in zip(found, expected, strict=True):
+                assert torch.equal(one, other)
+            label = torch.tensor(bag.label)
+            torch.nn.functional.cross_entropy(found[0], label).backward()
+            loss = torch.nn.functional.cross_entropy(expected[0], label)
+            total += torch.autograd.grad(loss, theirs)[0]
+            assert torch.equal(gradient, total)
+        assert (gradient != 0).any(), step
+        own -= 0.1 * gradient
+
+
+def test_binding_for_evaluation_leaves_model_and_vector_as_they_were() -> None:
+    model, layout, theta = small()
+    before = theta.clone()
+    bound = bind(model, theta)
+    logits, _ = bound(bags()[0].tensor())
+    expected, _ = functional_call(model, layout.unflatten(theta), (bags()[0].tensor(),))
+    assert torch.equal(logits, expected)
+    assert torch.equal(theta, before)
+    assert all(parameter.is_meta for parameter in model.parameters())
+
+
+@settings(deadline=None)
 @given(st.permutations(range(9)))
 def test_the_order_of_tiles_does_not_matter(order: list[int]) -> None:
     model, layout, theta = small()

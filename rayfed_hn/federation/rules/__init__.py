@@ -11,12 +11,12 @@ from rayfed_hn.federation.rules.base import Contribution, Rule
 from rayfed_hn.federation.rules.estimated import EstimatedHypernetwork
 from rayfed_hn.federation.rules.generator import Hypernetwork, SiteFeatures
 from rayfed_hn.federation.rules.optimisers import Optimiser
-from rayfed_hn.federation.rules.pfedhn import PFedHN
+from rayfed_hn.federation.rules.pfedhn import HIDDEN, PFedHN
 from rayfed_hn.models.parameters import ParameterLayout
 
-__all__ = ["Contribution", "Rule", "make_rule"]
+__all__ = ["Contribution", "Rule", "check_memory", "make_rule"]
 
-MAX_STATE_BYTES = 8 * 2**30  # of a rule that keeps vectors for every site
+MAX_STATE_BYTES = 8 * 2**30  # of a rule that keeps many networks
 
 
 def make_rule(config: Config, initial: Tensor, layout: ParameterLayout, num_sites: int) -> Rule:
@@ -27,9 +27,6 @@ def make_rule(config: Config, initial: Tensor, layout: ParameterLayout, num_site
         initial: The network that everybody starts from, float32 (P,).
         layout: Where its tensors lie.
         num_sites: K.
-
-    Raises:
-        ConfigError: The rule would take more memory than a server should.
     """
     name = config.method.name.removesuffix("_ft").removesuffix("_pc")
     if name == "hypernetwork":
@@ -47,15 +44,44 @@ def make_rule(config: Config, initial: Tensor, layout: ParameterLayout, num_site
     return FedAvg(initial)
 
 
+def check_memory(config: Config, size: int, num_sites: int) -> None:
+    """Refuse a rule that would take more memory than a server should.
+
+    Args:
+        config: ``method`` and ``hypernetwork``.
+        size: P.
+        num_sites: K.
+
+    Raises:
+        ConfigError: Says what takes it and what to do.
+    """
+    knobs, name = config.hypernetwork, config.method.name
+    moments = {"sgd": 0, "momentum": 1, "adam": 2}[knobs.optimiser]
+    if name == "local":
+        networks, what, remedy = num_sites, "method.name=local", "train fewer sites at a time"
+    elif name.startswith("pfedhn"):
+        networks = (HIDDEN + 1) * (1 + moments) // knobs.chunks
+        what, remedy = f"hypernetwork.chunks={knobs.chunks}", "raise it"
+    elif not name.startswith("hypernetwork"):
+        return
+    elif knobs.estimate != "none":
+        networks, what = 2 * num_sites, f"hypernetwork.estimate={knobs.estimate}"
+        remedy = "set it to none, and hypernetwork.rho"
+    else:
+        networks = knobs.embedding_dim or max(16, num_sites)
+        what, remedy = "hypernetwork.embedding_dim", "set it lower (its default is one per site)"
+    needed = 4 * networks * size
+    if needed > MAX_STATE_BYTES:
+        raise ConfigError(
+            f"{what}: keeps {networks:,} networks of {size:,} parameters at the server for "
+            f"{num_sites:,} sites, {needed / 2**30:.0f} GiB; at most "
+            f"{MAX_STATE_BYTES / 2**30:.0f} GiB are allowed: {remedy}"
+        )
+
+
 def _hypernetwork(config: Config, initial: Tensor, layout: ParameterLayout, num_sites: int) -> Rule:
     knobs = config.hypernetwork
     if knobs.estimate != "none":
-        needed = 3 * 4 * num_sites * layout.size
-        if needed > MAX_STATE_BYTES:
-            raise ConfigError(
-                f"hypernetwork.estimate={knobs.estimate} keeps three networks for every site, "
-                f"{needed / 2**30:.0f} GiB for {num_sites}; set it to none, and hypernetwork.rho"
-            )
         edges = [0, *(place.stop for _, place in layout.places())]
         return EstimatedHypernetwork(initial, num_sites, edges, knobs.estimate == "kernel")
     dim = knobs.embedding_dim or max(16, num_sites)

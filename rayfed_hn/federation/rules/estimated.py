@@ -33,7 +33,7 @@ class EstimatedHypernetwork(Rule):
         A = K (K + N)^-1,                                     o_j <- o_j - sum_i A_ji D_i
 
     and always theta_0 <- theta_0 - mean u. The site embeddings are the factor of the kernel and
-    their dimension its rank. Sites without a finished pair take nothing but the mean. Keeps three
+    their dimension its rank. Sites without a finished pair take nothing but the mean. Keeps two
     vectors of P for every site.
 
     Args:
