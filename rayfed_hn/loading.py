@@ -128,7 +128,8 @@ def _parse_word(word: str) -> tuple[str, Any]:
     if not equals or not key:
         raise ConfigError(f"'{word}' is not of the form section.key=value")
     knob = next((k for k in knobs() if k.key == key), None)
-    if knob is not None and knob.type == "text":  # a label such as 1, no or 0.50 is meant literally
+    literal = knob is not None and (knob.type == "text" or knob.type.startswith("one of "))
+    if literal:  # a label such as 1, no or 0.50, or the word off, is meant as it stands
         return key, None if text in ("", "null") else text
     try:
         return key, yaml.safe_load(text)

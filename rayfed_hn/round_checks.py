@@ -44,8 +44,8 @@ def _time(config: Config) -> list[tuple[bool, str]]:
         *unused,
         (
             rounds.replay is not None and simulation.enabled,
-            "rounds.replay: follows the order of another run, and simulated time makes its own; "
-            "set simulation.enabled=false",
+            f"rounds.replay={rounds.replay}: simulated time makes an order of its own, which the "
+            "same settings repeat; leave rounds.replay unset",
         ),
         (
             rounds.replay is not None and config.run.resume,

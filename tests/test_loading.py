@@ -51,6 +51,7 @@ def test_text_is_taken_literally_and_lists_in_both_forms() -> None:
         ("run.resume=maybe", "true or false"),
         ("data=3", "is a section"),
         ("data.fold=5", "allowed: 0 to data.folds - 1 = 4"),
+        ("model.standardise=off", "got 'off' on the command line"),  # not YAML's false
         ("data.bags=${oc.env:HOME}", "'${' is not allowed"),
         ("rounds.num_versions", "not of the form section.key=value"),
     ],

@@ -18,7 +18,7 @@ ESTIMATE = "hypernetwork.estimate=rho"
         (["simulation.durations=x.csv"], "simulation.durations: has no effect without"),
         (["simulation.absences=x.csv"], "simulation.absences: has no effect without"),
         (["simulation.seconds_per_bag=2"], "simulation.seconds_per_bag: has no effect without"),
-        (["rounds.replay=e", "simulation.enabled=true"], "set simulation.enabled=false"),
+        (["rounds.replay=e", "simulation.enabled=true"], "leave rounds.replay unset"),
         (["rounds.replay=e", "run.resume=true", "run.dir=r"], "rounds.replay: cannot be resumed"),
         (["rounds.min_sites=3", "rounds.cohort_size=2"], "more than rounds.cohort_size=2 that"),
         (["simulation.dropout=0.1"], "simulation.dropout: has no effect without"),

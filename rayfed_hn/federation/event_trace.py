@@ -168,7 +168,10 @@ def read_trace(path: Path, settings: str) -> list[dict[str, Any]]:
     first = lines[0] if lines else {}
     for bad, why in (
         (first.get("event") != "begin", "its beginning is missing"),
-        (first.get("clock") == "simulated", "its time was simulated; the same settings repeat it"),
+        (
+            first.get("clock") == "simulated",
+            "its time was simulated, and the same settings repeat it; leave rounds.replay unset",
+        ),
         (first.get("settings") != settings, "its settings or bags are not those of this run"),
         (RESUMED["event"] in kinds, "it was interrupted, and what was in flight is not known"),
         (UNPREPARED in kinds, "a site was lost before training"),

@@ -162,7 +162,8 @@ class Plan:
         needed = self.config.rounds.min_sites
         if needed > len(self.participants) and not self.pooled:
             raise ConfigError(
-                f"rounds.min_sites: got {needed}, but {len(self.participants)} sites take part"
+                f"rounds.min_sites: got {needed}, but {len(self.participants)} sites take part; "
+                "give at most so many"
             )
 
     def site(self, name: str, folder: Path | None = None, device: str = "cpu") -> Site:

@@ -143,6 +143,9 @@ def _read_rows(
             if tuple(reader.fieldnames or ()) != columns:
                 raise ConfigError(f"{key}: {path} must have the columns {','.join(columns)}")
             rows = [(row["site"], [float(row[c]) for c in columns[1:]]) for row in reader]
+    except FileNotFoundError:
+        wanted = f"give a CSV with the columns {','.join(columns)}"
+        raise ConfigError(f"{key}: {path} does not exist; {wanted}") from None
     except (OSError, ValueError, TypeError) as error:
         raise ConfigError(f"{key}: {path} cannot be read as a table ({error})") from error
     unknown = sorted({site for site, _ in rows} - set(sites))

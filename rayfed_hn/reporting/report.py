@@ -48,6 +48,18 @@ def write_report(run_dir: Path) -> Path:
     return path
 
 
+def _in_order(run: Run) -> str:
+    """What a run in real time needs beside its settings to be repeated; "" if nothing."""
+    waits = run.knob("rounds", "buffer_size") is None and run.knob("rounds", "deadline") is None
+    if run.verb != "train" or run.summary.get("clock") != "real" or waits:
+        return ""
+    return (
+        "The order of answers was that of real machines. With rounds.replay=events.jsonl, which "
+        "lies beside this page, the same bag store and the versions below, this makes the same "
+        "numbers:"
+    )
+
+
 def render(run: Run) -> str:
     """Return the page of a run: the answer first, then what it rests on."""
     if run.failed:
@@ -56,7 +68,7 @@ def render(run: Run) -> str:
     listed = _shortened(parts.troubles)
     if run.summary["status"] != "complete" and not listed:
         listed = [f"summary.json says '{run.summary['status']}' and gives no reason"]
-    text = (
+    text = _in_order(run) or (
         "With the same bag store and the versions below, this makes the same numbers on the same "
         "kind of machine. config.yaml lies beside this page and holds every setting:"
     )

@@ -173,3 +173,6 @@ def _print_sites(summary: dict[str, Any]) -> None:
             f"{site['site']:24} {site['num_train']:6} {site['num_validation']:5} "
             f"{site['num_test']:5}{aucs}"
         )
+    idle = [site["site"] for site in summary["sites"] if not site["num_updates"]]
+    if idle and summary["method"] != "pooled":
+        print(f"note: no update of {', '.join(idle)} went into any version; give the run more")

@@ -73,7 +73,7 @@ def test_a_trace_of_simulated_time(bag_root: Path, tmp_path: Path, trace: Lines)
     assert begin["clock"] == "simulated"
     assert begin["settings"] == trace[0]["settings"]  # that is not why
     words = refusal(bag_root, tmp_path, [begin, *trace[1:]])
-    assert "its time was simulated; the same settings repeat it" in words
+    assert "its time was simulated, and the same settings repeat it" in words
 
 
 def test_a_trace_that_was_interrupted(bag_root: Path, tmp_path: Path, trace: Lines) -> None:

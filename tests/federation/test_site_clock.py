@@ -206,14 +206,16 @@ def test_a_bad_table_is_refused_by_its_key(
     assert f"simulation.{key}" in str(error.value)
 
 
-def test_a_missing_table_is_refused_by_its_key(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"simulation\.absences: .*nowhere\.csv cannot be read"):
-        clock(absences=str(tmp_path / "nowhere.csv"))
-
-
 @given(st.floats(0, 10), st.floats(0.01, 10))
 def test_who_is_back_is_not_absent_again_by_rounding(start: float, length: float) -> None:
     clock = Absent([(start, start + length)])
     back_at = clock.work("a", 0, start).back_at
     assert back_at is not None
     assert clock.work("a", 1, back_at).back_at is None
+
+
+def test_a_table_that_is_not_there_is_named_with_its_columns(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"missing\.csv does not exist; give a CSV .* site,seconds"
+    ):
+        clock(durations=str(tmp_path / "missing.csv"))

@@ -10,7 +10,8 @@ import pytest
 from fake_runs import SITES, make_late_run
 
 from rayfed_hn.errors import DataError
-from rayfed_hn.reporting.report import write_report
+from rayfed_hn.reporting.report import _in_order, write_report
+from rayfed_hn.reporting.run_files import Run
 
 _SVG = "{http://www.w3.org/2000/svg}svg"
 Records = list[dict[str, Any]]
@@ -99,3 +100,12 @@ def test_the_share_of_time_is_of_the_real_clock_and_of_one_start(train_run: Path
 def test_a_staleness_that_is_no_number_is_a_broken_file(train_run: Path) -> None:
     with pytest.raises(DataError, match="line 1"):
         _change(train_run, lambda metrics, _: metrics[0].update(staleness="much"))
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_only_an_order_of_real_machines_needs_a_replay(tmp_path: Path, waits: bool) -> None:
+    config = {} if waits else {"rounds": {"buffer_size": 2}}
+    run = Run(tmp_path, "train", {"clock": "real"}, config, "", ())
+    assert ("rounds.replay=events.jsonl" in _in_order(run)) == (not waits)
+    simulated = Run(tmp_path, "train", {"clock": "simulated"}, config, "", ())
+    assert _in_order(simulated) == ""
