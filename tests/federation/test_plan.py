@@ -131,7 +131,7 @@ def test_the_stated_noise_is_the_one_applied(bag_root: Path, method: str, noise:
         ("simulation.durations", "site,seconds\nnorth,1\nsouth,1\n", "has no line of west"),
         ("simulation.durations", "site,seconds\nnorth,-1\n", "seconds of north are -1"),
         ("simulation.durations", "site;seconds\n", "must have the columns site,seconds"),
-        ("simulation.durations", None, "cannot be read as a table"),
+        ("simulation.durations", None, "does not exist; give a CSV with the columns site,seconds"),
         ("simulation.absences", "site,from,until\nnorth,3,2\n", "from must be before until"),
         ("rounds.replay", "no trace", "cannot be read as events.jsonl"),
         ("rounds.replay", None, "cannot be read as events.jsonl"),
