@@ -47,4 +47,4 @@ def test_what_cannot_go_together_is_refused(words: list[str], says: str) -> None
     ],
 )
 def test_what_can_go_together_is_not(words: list[str]) -> None:
-    load(None, words)
+    assert load(None, words) != load()
