@@ -35,7 +35,7 @@ from rayfed_hn.federation.experiment import finish, prepare
 from rayfed_hn.federation.loop import InProcessExecutor, run_federation
 from rayfed_hn.federation.messages import Request, TrainRequest, Update
 from rayfed_hn.federation.plan import Plan, make_plan
-from rayfed_hn.federation.results import auc_rows
+from rayfed_hn.federation.results import site_rows
 from rayfed_hn.federation.rules.averaging import FedAvg
 from rayfed_hn.federation.schedule import Schedule
 from rayfed_hn.federation.server import Server
@@ -186,10 +186,12 @@ def run(method: str, words: Sequence[str], split: int, bags: Path) -> dict[str, 
         if updates <= 10 * NUM_SITES or updates % NUM_SITES == 0:
             curve.append((report.time, test_auc(plan, server, sites)))
     outcome = finish(plan, server, executor)
-    rows = auc_rows(plan, outcome.scores)
+    rows = site_rows(plan, outcome.scores)
     final = {
         readout: float(
-            np.mean([r["auc"] for r in rows if r["readout"] == readout and r["auc"] is not None])
+            np.mean(
+                [r["value"] for r in rows if r["readout"] == readout and r["value"] is not None]
+            )
         )
         for readout in ("last", "mixture")
     }

@@ -97,7 +97,7 @@ def line(method: str, readout: str, organ: str, values: list[float]) -> dict[str
         "method": method,
         "readout": readout,
         "organ": organ,
-        "out_of_fold_auc": round(float(np.mean(values)), 3),
+        "out_of_fold": round(float(np.mean(values)), 3),
         "by_seed": [round(v, 3) for v in values],
     }
 

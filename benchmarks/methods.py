@@ -198,7 +198,7 @@ def choose(results: dict[Job, dict[str, Any]]) -> list[dict[str, Any]]:
     for job, found in results.items():
         by_cell.setdefault((job.arm, job.cell), []).append(found)
     return [
-        max(points, key=lambda found: found["validation_auc"] or 0.0)
+        max(points, key=lambda found: found["validation_metric"] or 0.0)
         for points in by_cell.values()
         if len(points) > 1
     ]

@@ -23,7 +23,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from rayfed_hn.evaluation.markdown import markdown_table
-from rayfed_hn.evaluation.out_of_fold import Scores, out_of_fold_aucs
+from rayfed_hn.evaluation.out_of_fold import Scores, out_of_fold_values
 from rayfed_hn.evaluation.subject import HYPERNETWORK
 
 __all__ = ["Estimate", "compare_methods", "estimate", "markdown_table"]
@@ -90,9 +90,9 @@ def compare_methods(
         scores: One per test bag: ``method, readout, seed, fold, site, slide, case, label, score``.
 
     Returns:
-        ``table``: method, readout, mean_site_auc, se, low, high, worst_site_auc, worst_site,
-        pooled_auc (out of fold; None where not complete), num_undefined, num_splits, num_sites.
-        ``per_site``: method, readout, site, mean_auc, se, out_of_fold_auc, num_test,
+        ``table``: method, readout, mean_site, se, low, high, worst_mean, worst_site,
+        pooled (out of fold; None where not complete), num_undefined, num_splits, num_sites.
+        ``per_site``: method, readout, site, mean_value, se, out_of_fold, num_test,
         num_undefined.
         ``differences``: every pair of methods with the same readout, hypernetwork first: method,
         against, readout, difference, low, high, se, num_splits, num_cells.
@@ -126,7 +126,7 @@ class _Cells:
             if self.present[arm][at]:
                 raise ValueError(f"the cell {arm}, site and split {at} occurs twice in rows")
             self.present[arm][at] = True
-            self.values[arm][at] = np.nan if row["auc"] is None else row["auc"]
+            self.values[arm][at] = np.nan if row["value"] is None else row["value"]
 
     def num_undefined(self, arm: tuple[str, str]) -> np.ndarray:
         """Return how many rows of each site have no AUC, shape (S,)."""
@@ -134,7 +134,7 @@ class _Cells:
 
 
 def _table(cells: _Cells, scores: Scores) -> list[dict[str, Any]]:
-    pooled = {arm: value for (arm, _), value in out_of_fold_aucs(scores, by_site=False).items()}
+    pooled = {arm: value for (arm, _), value in out_of_fold_values(scores, by_site=False).items()}
     table = []
     for arm, values_SK in cells.values.items():
         found = estimate(values_SK)
@@ -143,13 +143,13 @@ def _table(cells: _Cells, scores: Scores) -> list[dict[str, Any]]:
             {
                 "method": arm[0],
                 "readout": arm[1],
-                "mean_site_auc": found.mean,
+                "mean_site": found.mean,
                 "se": found.se,
                 "low": None if found.low is None else max(found.low, 0.0),  # no AUC is outside
                 "high": None if found.high is None else min(found.high, 1.0),
-                "worst_site_auc": None if worst is None else float(found.site_means[worst]),
+                "worst_mean": None if worst is None else float(found.site_means[worst]),
                 "worst_site": None if worst is None else cells.sites[worst],
-                "pooled_auc": pooled.get(arm),
+                "pooled": pooled.get(arm),
                 "num_undefined": int(cells.num_undefined(arm).sum()),
                 "num_splits": found.num_splits,
                 "num_sites": int((~np.isnan(found.site_means)).sum()),
@@ -159,7 +159,7 @@ def _table(cells: _Cells, scores: Scores) -> list[dict[str, Any]]:
 
 
 def _per_site(cells: _Cells, scores: Scores) -> list[dict[str, Any]]:
-    held_out = out_of_fold_aucs(scores, by_site=True)
+    held_out = out_of_fold_values(scores, by_site=True)
     records = []
     for arm, values_SK in cells.values.items():
         undefined_S = cells.num_undefined(arm)
@@ -170,9 +170,9 @@ def _per_site(cells: _Cells, scores: Scores) -> list[dict[str, Any]]:
                     "method": arm[0],
                     "readout": arm[1],
                     "site": site,
-                    "mean_auc": found.mean,
+                    "mean_value": found.mean,
                     "se": found.se,
-                    "out_of_fold_auc": held_out.get((arm, site)),
+                    "out_of_fold": held_out.get((arm, site)),
                     "num_test": scores.num_bags.get(site, 0),
                     "num_undefined": int(undefined_S[s]),
                 }

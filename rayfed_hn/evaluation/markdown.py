@@ -76,12 +76,12 @@ def interval(low: float | None, high: float | None, *, signed: bool = False) -> 
 
 def _method_line(row: Record) -> str:
     error = "" if row["se"] is None else f" ± {row['se']:.3f}"
-    worst = number(row["worst_site_auc"])
+    worst = number(row["worst_mean"])
     if row["worst_site"] is not None:
         worst += f" ({_cell(row['worst_site'])})"
     return (
         f"| {_cell(row['method'])} | {_cell(row['readout'])} | "
-        f"{number(row['mean_site_auc'])}{error} | {worst} | {number(row['pooled_auc'])} | "
+        f"{number(row['mean_site'])}{error} | {worst} | {number(row['pooled'])} | "
         f"{row['num_undefined']} |"
     )
 

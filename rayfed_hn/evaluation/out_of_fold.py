@@ -50,7 +50,7 @@ class Scores:
         return found if complete else None
 
 
-def out_of_fold_aucs(scores: Scores, *, by_site: bool) -> dict[tuple[Arm, str | None], float]:
+def out_of_fold_values(scores: Scores, *, by_site: bool) -> dict[tuple[Arm, str | None], float]:
     """Return the out-of-fold AUC, averaged over seeds, by arm and site.
 
     Args:

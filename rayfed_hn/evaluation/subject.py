@@ -17,11 +17,11 @@ def subject(table: Sequence[Record], readout: str) -> str:
         table: Of ``compare_methods``; at least one row.
         readout: Whose means count.
     """
-    defined = [r for r in table if r["readout"] == readout and r["mean_site_auc"] is not None]
+    defined = [r for r in table if r["readout"] == readout and r["mean_site"] is not None]
     if not defined:
         return table[0]["method"]
     own = any(row["method"] == HYPERNETWORK for row in defined)
-    return HYPERNETWORK if own else max(defined, key=lambda row: row["mean_site_auc"])["method"]
+    return HYPERNETWORK if own else max(defined, key=lambda row: row["mean_site"])["method"]
 
 
 def seen_from(method: str, differences: Iterable[Record]) -> list[Record]:

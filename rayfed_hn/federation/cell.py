@@ -14,7 +14,7 @@ from rayfed_hn.federation.data import Folds
 from rayfed_hn.federation.experiment import run_in_process
 from rayfed_hn.federation.plan import make_plan
 from rayfed_hn.federation.record import metric_records
-from rayfed_hn.federation.results import auc_rows, score_records
+from rayfed_hn.federation.results import score_records, site_rows
 
 
 @dataclass(frozen=True)
@@ -74,22 +74,23 @@ def run_cell(cell: Cell, config: Config, root: Path) -> dict[str, Any]:
 
     Returns:
         JSON-ready ``rows``, ``scores``, ``metrics``, ``lost`` and ``set_aside``, each record
-        naming method, seed and fold; and ``validation_auc``, of the last networks, mean over sites.
+        naming method, seed and fold; and ``validation_metric``, of the last networks, mean over
+        sites.
     """
     key = asdict(cell)
     plan = make_plan(cell.config(config), root)
     metrics: list[dict[str, Any]] = []
     outcome = run_in_process(plan, lambda report: metrics.extend(metric_records(report)))
-    defined = [s.validation_auc for s in outcome.scores if s.validation_auc is not None]
+    defined = [s.validation_metric for s in outcome.scores if s.validation_metric is not None]
     return {
         "cell": key,
-        "rows": [{**key, **row} for row in auc_rows(plan, outcome.scores)],
+        "rows": [{**key, **row} for row in site_rows(plan, outcome.scores)],
         "scores": [{**key, **row} for row in score_records(plan, outcome.scores)],
         "metrics": [{**key, **row} for row in metrics],
         "lost": [{**key, **asdict(loss)} for loss in outcome.lost],
         "set_aside": [{**key, "site": name, **_words(why)} for name, why in plan.set_aside],
         "classes": list(plan.classes),
-        "validation_auc": sum(defined) / len(defined) if defined else None,
+        "validation_metric": sum(defined) / len(defined) if defined else None,
     }
 
 

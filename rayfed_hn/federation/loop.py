@@ -15,7 +15,7 @@ import numpy as np
 
 from rayfed_hn.errors import FederationError
 from rayfed_hn.federation.messages import (
-    CandidateAucs,
+    CandidateMetrics,
     CandidatesRequest,
     Deadline,
     EvaluateRequest,
@@ -30,7 +30,7 @@ from rayfed_hn.federation.messages import (
     Update,
     read_answer,
 )
-from rayfed_hn.federation.mixture import mean_aucs
+from rayfed_hn.federation.mixture import mean_metrics
 from rayfed_hn.federation.server import Server
 from rayfed_hn.federation.versions import VersionReport
 from rayfed_hn.models.standardise import agree
@@ -130,11 +130,11 @@ def evaluate_sites(server: Server, executor: Executor) -> tuple[list[Scores], li
         )
         for site in sites
     ])  # fmt: skip
-    opinions = sorted((e for e in judged if isinstance(e, CandidateAucs)), key=lambda e: e.site)
+    opinions = sorted((e for e in judged if isinstance(e, CandidateMetrics)), key=lambda e: e.site)
     # Where nothing is shared, the word of other sites is not either.
     alone = server.rule.shared() is None
     scored = _ask_all(executor, [
-        EvaluateRequest(e.site, server.version, agreed_aucs([e] if alone else opinions))
+        EvaluateRequest(e.site, server.version, agreed_metrics([e] if alone else opinions))
         for e in opinions
     ])  # fmt: skip
     scores = sorted((e for e in scored if isinstance(e, Scores)), key=lambda e: e.site)
@@ -160,16 +160,16 @@ def _ask_all(executor: Executor, requests: Sequence[Request]) -> list[Event]:
     return answers
 
 
-def agreed_aucs(opinions: Sequence[CandidateAucs]) -> np.ndarray:
+def agreed_metrics(opinions: Sequence[CandidateMetrics]) -> np.ndarray:
     """Mean over all sites, whatever number of hospitals they speak for.
 
     Sites with another number of candidates than most have no say.
     """
     if not opinions:
         return np.zeros(0)
-    widths = Counter(opinion.auc_OC.shape[1] for opinion in opinions)
+    widths = Counter(opinion.metric_OC.shape[1] for opinion in opinions)
     usual = widths.most_common(1)[0][0]
-    return mean_aucs([o.mean for o in opinions if o.auc_OC.shape[1] == usual])
+    return mean_metrics([o.mean for o in opinions if o.metric_OC.shape[1] == usual])
 
 
 class Gathered:

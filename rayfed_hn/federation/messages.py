@@ -15,7 +15,7 @@ import numpy as np
 
 from rayfed_hn.errors import DataError, MessageError, SetAside
 from rayfed_hn.federation.score_messages import (
-    CandidateAucs,
+    CandidateMetrics,
     CandidatesRequest,
     EvaluateRequest,
     Scores,
@@ -56,7 +56,7 @@ class Update:
         update: float32 (P,).
         train_loss: Mean over the local steps.
         validation_loss: Of the *received* network; NaN without validation bags.
-        validation_auc: Of the received network; None where undefined.
+        validation_metric: Of the received network; None where undefined.
         num_steps: Local gradient steps.
         seconds: Time the site took.
     """
@@ -66,7 +66,7 @@ class Update:
         "turn",
         "train_loss",
         "validation_loss",
-        "validation_auc",
+        "validation_metric",
         "num_steps",
         "seconds",
     )
@@ -76,7 +76,7 @@ class Update:
     update: np.ndarray
     train_loss: float
     validation_loss: float
-    validation_auc: float | None
+    validation_metric: float | None
     num_steps: int
     seconds: float
 
@@ -102,9 +102,9 @@ class Update:
         whole = ("version", "turn", "num_steps")
         if not all(values[v] >= 0 and float(values[v]).is_integer() for v in whole):
             raise MessageError("version, turn and num_steps must be whole numbers")
-        auc = values["validation_auc"]
-        if not (math.isnan(auc) or 0 <= auc <= 1) or not math.isfinite(values["seconds"]):
-            raise MessageError("validation_auc must lie in 0 to 1 and seconds be finite")
+        metric = values["validation_metric"]
+        if not (math.isnan(metric) or 0 <= metric <= 1) or not math.isfinite(values["seconds"]):
+            raise MessageError("validation_metric must lie in 0 to 1 and seconds be finite")
         return cls(
             site=site,
             version=int(values["version"]),
@@ -112,7 +112,7 @@ class Update:
             update=update,
             train_loss=values["train_loss"],
             validation_loss=values["validation_loss"],
-            validation_auc=None if math.isnan(auc) else auc,
+            validation_metric=None if math.isnan(metric) else metric,
             num_steps=int(values["num_steps"]),
             seconds=values["seconds"],
         )
@@ -151,7 +151,7 @@ class Deadline:
 
 
 Request = TrainRequest | StatisticsRequest | PrepareRequest | CandidatesRequest | EvaluateRequest
-Answer = Update | FeatureStatistics | Prepared | CandidateAucs | Scores
+Answer = Update | FeatureStatistics | Prepared | CandidateMetrics | Scores
 Event = Answer | SiteLost | SiteBack | Deadline
 
 
@@ -207,6 +207,6 @@ def _parse(request: Request, message: bytes) -> Answer:
         case PrepareRequest():
             return Prepared.from_bytes(message, request.site)
         case CandidatesRequest():
-            return CandidateAucs.from_bytes(message, request.site)
+            return CandidateMetrics.from_bytes(message, request.site)
         case EvaluateRequest():
             return Scores.from_bytes(message, request.site)

@@ -87,24 +87,24 @@ class MovingAverage:
         return cls(state["average"], float(state["average.weight"]), found)
 
 
-def mean_aucs(aucs: Sequence[np.ndarray]) -> np.ndarray:
+def mean_metrics(metrics: Sequence[np.ndarray]) -> np.ndarray:
     """Mean AUC of every candidate over the hospitals where it is defined; .5 where it is nowhere.
 
     Args:
-        aucs: One (C,) a hospital, NaN where undefined.
+        metrics: One (C,) a hospital, NaN where undefined.
     """
-    table = np.stack(list(aucs))
+    table = np.stack(list(metrics))
     defined = ~np.isnan(table)
     totals = np.where(defined, table, 0).sum(axis=0)
     return np.where(defined.any(axis=0), totals / np.maximum(defined.sum(axis=0), 1), 0.5)
 
 
-def weights(auc_C: np.ndarray, num_bags: int, mean_auc_C: np.ndarray) -> np.ndarray:
+def weights(metric_C: np.ndarray, num_bags: int, mean_metric_C: np.ndarray) -> np.ndarray:
     """Weights of a hospital's candidates, float64 (C,), adding up to 1."""
-    own_C = np.where(np.isnan(auc_C), 0.0, auc_C) * num_bags
-    if np.isnan(auc_C).any():
+    own_C = np.where(np.isnan(metric_C), 0.0, metric_C) * num_bags
+    if np.isnan(metric_C).any():
         own_C = np.zeros_like(own_C)
-    exponent_C = own_C + PSEUDO_BAGS * mean_auc_C
+    exponent_C = own_C + PSEUDO_BAGS * mean_metric_C
     raised_C = np.exp(exponent_C - exponent_C.max())
     return raised_C / raised_C.sum()
 

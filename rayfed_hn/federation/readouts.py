@@ -24,19 +24,19 @@ class BestVersion:
 
     Attributes:
         version: Its version; -1 before any has a defined AUC.
-        auc: Its validation AUC.
+        metric: Its validation AUC.
         parameters: float32 (P,), or None before any.
     """
 
     version: int = -1
-    auc: float = -1.0
+    metric: float = -1.0
     parameters: Tensor | None = None
 
-    def observe(self, version: int, auc: float | None, parameters: Tensor) -> bool:
+    def observe(self, version: int, metric: float | None, parameters: Tensor) -> bool:
         """Take the AUC of the network received at a version; True if it is the best now."""
-        better = auc is not None and auc >= self.auc
-        if better and auc is not None:
-            self.version, self.auc, self.parameters = version, auc, parameters.clone()
+        better = metric is not None and metric >= self.metric
+        if better and metric is not None:
+            self.version, self.metric, self.parameters = version, metric, parameters.clone()
         return better
 
     def choose(self, last_version: int, last: Tensor) -> tuple[int, Tensor]:
@@ -56,10 +56,12 @@ class BestVersions:
     def __init__(self, num_origins: int) -> None:
         self.by_origin = [BestVersion() for _ in range(num_origins)]
 
-    def observe(self, version: int, aucs: Sequence[float | None], parameters: Tensor) -> bool:
+    def observe(self, version: int, metrics: Sequence[float | None], parameters: Tensor) -> bool:
         """Take the AUC at every hospital; True if any of them has a new best."""
-        pairs = zip(self.by_origin, aucs, strict=True)
-        news = [best.observe(version, auc, parameters) for best, auc in pairs]  # all must see it
+        pairs = zip(self.by_origin, metrics, strict=True)
+        news = [
+            best.observe(version, metric, parameters) for best, metric in pairs
+        ]  # all must see it
         return any(news)
 
     def save(self, path: Path) -> None:
@@ -67,7 +69,7 @@ class BestVersions:
         tensors: dict[str, Tensor] = {}
         for number, best in enumerate(self.by_origin):
             if best.parameters is not None:
-                state = torch.tensor([best.version, best.auc], dtype=torch.float64)
+                state = torch.tensor([best.version, best.metric], dtype=torch.float64)
                 tensors |= {f"parameters.{number}": best.parameters, f"state.{number}": state}
         write_atomically(path, lambda temporary: save_file(tensors, temporary))
 
@@ -87,7 +89,7 @@ class BestVersions:
                 names = set(file.keys())
                 for number, best in enumerate(self.by_origin):
                     if f"state.{number}" in names:
-                        version, best.auc = file.get_tensor(f"state.{number}").tolist()
+                        version, best.metric = file.get_tensor(f"state.{number}").tolist()
                         best.version = int(version)
                         best.parameters = file.get_tensor(f"parameters.{number}")
         except (SafetensorError, ValueError) as error:

@@ -44,7 +44,7 @@ class RunRecord:
         self._data_digest = data_digest
         self._metrics = JsonLines(folder / "metrics.jsonl")
         self._events = JsonLines(folder / "events.jsonl")
-        self._best_auc = -1.0
+        self._best_metric = -1.0
         self._first_version = 0
         self.seconds = 0.0
         self._tensorboard: Any = None
@@ -71,7 +71,7 @@ class RunRecord:
         lost = [SiteLost(**loss) for loss in json.loads(about["lost"])]
         server.resume(tensors, int(about["version"]), lost)
         self._first_version = server.version
-        self._best_auc = float(about["best_auc"])
+        self._best_metric = float(about["best_metric"])
         self.seconds = float(about["seconds"])
         self._metrics.keep_until(server.version)
         self._events.keep_until(server.version)
@@ -90,32 +90,32 @@ class RunRecord:
         records = metric_records(report)
         self._metrics.append(records)
         self._events.append([{**event, "made": report.version} for event in events])
-        self._to_tensorboard(records, report.mean_validation_auc)
+        self._to_tensorboard(records, report.mean_validation_metric)
         # These AUCs belong to the version before, whose commit is still the last one on disk. Some
         # sites, or older networks, say nothing about it.
         if len(report.updates) == report.num_alive and not any(report.staleness):
-            self._keep_if_best(report.mean_validation_auc)
+            self._keep_if_best(report.mean_validation_metric)
         self.seconds = report.time
         self._commit(server)
 
     def finish(self, scores: Sequence[Scores]) -> None:
         """Take the AUCs of the final version; without any ever, the last version is the best."""
-        defined = [s.validation_auc for s in scores if s.validation_auc is not None]
+        defined = [s.validation_metric for s in scores if s.validation_metric is not None]
         self._keep_if_best(sum(defined) / len(defined) if defined else None)
         if not self._checkpoint(BEST).exists():
             self._save(BEST, *_read_checkpoint(self._checkpoint(LAST)))
         if self._tensorboard is not None:
             self._tensorboard.close()
 
-    def _keep_if_best(self, mean_auc: float | None) -> None:
-        if mean_auc is not None and mean_auc >= self._best_auc:
-            self._best_auc = mean_auc
+    def _keep_if_best(self, mean_value: float | None) -> None:
+        if mean_value is not None and mean_value >= self._best_metric:
+            self._best_metric = mean_value
             self._save(BEST, *_read_checkpoint(self._checkpoint(LAST)))
 
     def _commit(self, server: Server) -> None:
         about = {
             "version": str(server.version),
-            "best_auc": repr(self._best_auc),
+            "best_metric": repr(self._best_metric),
             "seconds": repr(self.seconds),
             "data": self._data_digest,
             "lost": json.dumps([asdict(loss) for loss in (*server.lost_before, *server.lost)]),
@@ -140,7 +140,7 @@ class RunRecord:
             lambda temporary: save_file(contiguous, temporary, metadata={"format": "pt", **about}),
         )
 
-    def _to_tensorboard(self, records: list[dict[str, Any]], mean_auc: float | None) -> None:
+    def _to_tensorboard(self, records: list[dict[str, Any]], mean_value: float | None) -> None:
         if self._tensorboard is None:
             from torch.utils.tensorboard import SummaryWriter  # slow to import
 
@@ -149,12 +149,14 @@ class RunRecord:
                 purge_step=self._first_version,  # events of versions that were never committed
             )
         for record in records:
-            for name in ("train_loss", "validation_auc", "validation_loss", "update_norm"):
+            for name in ("train_loss", "validation_metric", "validation_loss", "update_norm"):
                 if record[name] is not None:
                     tag = f"{name}/{record['site']}"
                     self._tensorboard.add_scalar(tag, record[name], record["version"])
-        if mean_auc is not None:
-            self._tensorboard.add_scalar("validation_auc/mean", mean_auc, records[0]["made"] - 1)
+        if mean_value is not None:
+            self._tensorboard.add_scalar(
+                "validation_metric/mean", mean_value, records[0]["made"] - 1
+            )
         self._tensorboard.flush()  # a committed version is never made again
 
 
@@ -173,7 +175,7 @@ def metric_records(report: VersionReport) -> list[dict[str, Any]]:
             "staleness": late,
             "time": round(report.time, 6),
             "train_loss": _number(update.train_loss),
-            "validation_auc": update.validation_auc,
+            "validation_metric": update.validation_metric,
             "validation_loss": _number(update.validation_loss),
             "update_norm": float(np.linalg.norm(update.update)),
             "num_steps": update.num_steps,

@@ -17,10 +17,10 @@ def readouts(plan: Plan) -> tuple[str, ...]:
     return READOUTS if plan.config.evaluation.readout == "mixture" else READOUTS[:2]
 
 
-def auc_rows(plan: Plan, scores: Iterable[Scores]) -> list[dict[str, Any]]:
+def site_rows(plan: Plan, scores: Iterable[Scores]) -> list[dict[str, Any]]:
     """AUC of every hospital under each readout; None where undefined, and for lost sites."""
     rows = {
-        (hospital, readout): {"site": hospital, "readout": readout, "auc": None, "num_test": 0}
+        (hospital, readout): {"site": hospital, "readout": readout, "value": None, "num_test": 0}
         for hospital in plan.hospitals
         for readout in readouts(plan)
     }
@@ -29,7 +29,7 @@ def auc_rows(plan: Plan, scores: Iterable[Scores]) -> list[dict[str, Any]]:
             own = answer.origin_B == number
             for readout in readouts(plan):
                 values = getattr(answer, f"{readout}_B")
-                rows[hospital, readout]["auc"] = auc(answer.label_B[own], values[own])
+                rows[hospital, readout]["value"] = auc(answer.label_B[own], values[own])
                 rows[hospital, readout]["num_test"] = int(own.sum())
     return list(rows.values())
 

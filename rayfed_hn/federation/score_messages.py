@@ -52,51 +52,51 @@ class EvaluateRequest:
     Attributes:
         site: Who is asked.
         version: Of the last network.
-        mean_auc_C: Mean validation AUC of every candidate over the federation.
+        mean_metric_C: Mean validation AUC of every candidate over the federation.
     """
 
     site: str
     version: int
-    mean_auc_C: np.ndarray
+    mean_metric_C: np.ndarray
 
 
 @dataclass(frozen=True)
-class CandidateAucs:
+class CandidateMetrics:
     """Validation AUC of a site's candidates.
 
     Attributes:
         site: Who sent it.
         version: Of the last network.
-        auc_OC: One row for each of its O origins, float64; NaN where undefined.
+        metric_OC: One row for each of its O origins, float64; NaN where undefined.
     """
 
     site: str
     version: int
-    auc_OC: np.ndarray
+    metric_OC: np.ndarray
 
     @property
     def mean(self) -> np.ndarray:
         """Mean over the origins where it is defined, float64 (C,); NaN where it is nowhere."""
-        defined_OC = ~np.isnan(self.auc_OC)
-        totals_C = np.where(defined_OC, self.auc_OC, 0.0).sum(axis=0)
+        defined_OC = ~np.isnan(self.metric_OC)
+        totals_C = np.where(defined_OC, self.metric_OC, 0.0).sum(axis=0)
         count_C = defined_OC.sum(axis=0)
         return np.where(count_C > 0, totals_C / np.maximum(count_C, 1), np.nan)
 
     def to_bytes(self) -> bytes:
         """The message as it leaves the site."""
-        return serialise({"version": np.array([self.version]), "candidate_aucs": self.auc_OC})
+        return serialise({"version": np.array([self.version]), "candidate_metrics": self.metric_OC})
 
     @classmethod
-    def from_bytes(cls, message: bytes, site: str) -> CandidateAucs:
+    def from_bytes(cls, message: bytes, site: str) -> CandidateMetrics:
         """Read a message from a site. Raises ``MessageError`` if it is not one of these."""
         tensors = open_message(message, 8 * MAX_CANDIDATES * MAX_CANDIDATES)
         version = int(expect(tensors, "version", np.int64, (1,))[0])
-        shape = tensors["candidate_aucs"].shape if "candidate_aucs" in tensors else (0, 0)
-        auc_OC = expect(tensors, "candidate_aucs", np.float64, shape)
-        if auc_OC.ndim != 2 or not auc_OC.size or auc_OC.shape[1] > MAX_CANDIDATES:
-            raise MessageError(f"candidate AUCs have the shape {auc_OC.shape}")
-        within(auc_OC[~np.isnan(auc_OC)], 0, 1, "a validation AUC")
-        return cls(site, version, auc_OC)
+        shape = tensors["candidate_metrics"].shape if "candidate_metrics" in tensors else (0, 0)
+        metric_OC = expect(tensors, "candidate_metrics", np.float64, shape)
+        if metric_OC.ndim != 2 or not metric_OC.size or metric_OC.shape[1] > MAX_CANDIDATES:
+            raise MessageError(f"candidate AUCs have the shape {metric_OC.shape}")
+        within(metric_OC[~np.isnan(metric_OC)], 0, 1, "a validation AUC")
+        return cls(site, version, metric_OC)
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Scores:
     Attributes:
         site: Who sent it.
         version: Of the last network.
-        validation_auc: Of the last network, mean over origins; None where undefined.
+        validation_metric: Of the last network, mean over origins; None where undefined.
         best_version_O: Version that each of its O origins chose on its validation bags, int64.
         origin_B: Which of the site's origins each bag is from (pooled training has several), int64.
         slide_B, case_B: Opaque numbers, int64.
@@ -116,7 +116,7 @@ class Scores:
 
     site: str
     version: int
-    validation_auc: float | None
+    validation_metric: float | None
     best_version_O: np.ndarray
     origin_B: np.ndarray
     slide_B: np.ndarray
@@ -139,9 +139,9 @@ class Scores:
     def to_bytes(self) -> bytes:
         """The message as it leaves the site."""
         versions = np.array([self.version, *self.best_version_O])
-        auc = np.array([math.nan if self.validation_auc is None else self.validation_auc])
+        metric = np.array([math.nan if self.validation_metric is None else self.validation_metric])
         columns = {name: getattr(self, name).astype(kind) for name, kind in self._COLUMNS}
-        return serialise({"versions": versions, "validation_auc": auc, **columns})
+        return serialise({"versions": versions, "validation_metric": metric, **columns})
 
     @classmethod
     def from_bytes(cls, message: bytes, site: str) -> Scores:
@@ -153,12 +153,12 @@ class Scores:
         origin_B = columns["origin_B"]
         if len(versions) < 2 or ((origin_B < 0) | (origin_B >= len(versions) - 1)).any():
             raise MessageError("a bag is from an origin that is not declared")
-        auc = float(expect(tensors, "validation_auc", np.float64, (1,))[0])
+        metric = float(expect(tensors, "validation_metric", np.float64, (1,))[0])
         for name in ("last_B", "best_B", "mixture_B"):
             within(columns[name], 0, 1, "a score")
         within(columns["label_B"], 0, 1, "a label")
         within(versions[1:], 0, versions[0], "a best version")
-        if not math.isnan(auc):
-            within(np.array([auc]), 0, 1, "the validation AUC")
+        if not math.isnan(metric):
+            within(np.array([metric]), 0, 1, "the validation AUC")
         version = int(versions[0])
-        return cls(site, version, None if math.isnan(auc) else auc, versions[1:], **columns)
+        return cls(site, version, None if math.isnan(metric) else metric, versions[1:], **columns)

@@ -22,7 +22,7 @@ from rayfed_hn.errors import MessageError
 from rayfed_hn.federation.data import SiteBag, SiteData, halves
 from rayfed_hn.federation.messages import (
     Answer,
-    CandidateAucs,
+    CandidateMetrics,
     CandidatesRequest,
     EvaluateRequest,
     FeatureStatistics,
@@ -162,7 +162,7 @@ class Site:
         start = time.monotonic()
         known = self._memory.before(request.turn)
         received = self._with_private(sent, known.get("private"))
-        validation, validation_auc = self._scorer.validate(request.version, received)
+        validation, validation_metric = self._scorer.validate(request.version, received)
         trained = self._train_locally(request.turn, received, dict(known))
         places = self._layout.places()
         seed = self._seed("paper noise", request.turn)
@@ -176,7 +176,7 @@ class Site:
             update=update.numpy(),
             train_loss=trained.loss,
             validation_loss=validation.loss,
-            validation_auc=validation_auc,
+            validation_metric=validation_metric,
             num_steps=trained.num_steps,
             seconds=time.monotonic() - start,
         )
@@ -218,7 +218,7 @@ class Site:
             kept |= average.add(trained.parameters, 1.0, progress).state()
         self._memory.after(request.turn, kept)
 
-    def _judge(self, request: CandidatesRequest, sent: Tensor) -> CandidateAucs:
+    def _judge(self, request: CandidatesRequest, sent: Tensor) -> CandidateMetrics:
         if len(request.shared_SP) not in (0, len(MARKS) + 1):
             raise MessageError(f"{len(request.shared_SP)} shared candidates")
         known = self._memory.before(request.turns_done)

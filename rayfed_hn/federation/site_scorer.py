@@ -13,7 +13,7 @@ from rayfed_hn.evaluation.metrics import auc
 from rayfed_hn.federation import mixture
 from rayfed_hn.federation.data import SiteBag, SiteData
 from rayfed_hn.federation.readouts import BestVersions
-from rayfed_hn.federation.score_messages import CandidateAucs, EvaluateRequest, Scores
+from rayfed_hn.federation.score_messages import CandidateMetrics, EvaluateRequest, Scores
 from rayfed_hn.files import write_atomically
 from rayfed_hn.models.parameters import ParameterLayout
 from rayfed_hn.models.standardise import Standardisation
@@ -44,7 +44,7 @@ class SiteScorer:
         self._final_auc: float | None = None
         self._candidates: list[Tensor] = []
         self._logits_CB = np.zeros((0, 0), np.float32)
-        self._auc_OC = np.zeros((0, 0))
+        self._metric_OC = np.zeros((0, 0))
 
     def resume(self) -> None:
         """Take up what was kept in the folder."""
@@ -66,7 +66,7 @@ class SiteScorer:
 
     def judge(
         self, version: int, last: Tensor, tuned: Tensor | None, candidates: list[Tensor]
-    ) -> CandidateAucs:
+    ) -> CandidateMetrics:
         """Take the last network, the fine-tuned one if there is one, and the candidates.
 
         Returns:
@@ -83,8 +83,8 @@ class SiteScorer:
         self._logits_CB = np.stack([scores.logits_B for scores in scored])
         rows = [self._aucs(scores.scores_B) for scores in scored]
         table_CO = np.array([[np.nan if v is None else v for v in row] for row in rows], float)
-        self._auc_OC = table_CO.T.copy()
-        return CandidateAucs(self._data.name, version, self._auc_OC)
+        self._metric_OC = table_CO.T.copy()
+        return CandidateMetrics(self._data.name, version, self._metric_OC)
 
     def score(self, request: EvaluateRequest) -> Scores:
         """Score the test bags.
@@ -92,16 +92,16 @@ class SiteScorer:
         Raises:
             ValueError: The candidates were not judged before.
         """
-        if self._final is None or request.mean_auc_C.shape != (len(self._candidates),):
+        if self._final is None or request.mean_metric_C.shape != (len(self._candidates),):
             raise ValueError("scoring was asked for before the candidates were judged")
         test, version = self._data.test, request.version
         chosen = [best.choose(version, self._final) for best in self._best.by_origin]
-        weight_OC = self._weights(request.mean_auc_C)
+        weight_OC = self._weights(request.mean_metric_C)
         self._keep_networks(version, chosen, weight_OC)
         return Scores(
             site=self._data.name,
             version=version,
-            validation_auc=self._final_auc,
+            validation_metric=self._final_auc,
             best_version_O=np.array([number for number, _ in chosen]),
             origin_B=_column(test, "origin"),
             slide_B=_column(test, "slide"),
@@ -112,13 +112,13 @@ class SiteScorer:
             mixture_B=self._mixture(weight_OC),
         )
 
-    def _weights(self, mean_auc_C: np.ndarray) -> np.ndarray:
+    def _weights(self, mean_metric_C: np.ndarray) -> np.ndarray:
         """Weights over scales, one row a hospital, float64 (O, C)."""
         origin_B = _column(self._data.validation, "origin")
         rows = []
-        for number, auc_C in enumerate(self._auc_OC):
+        for number, auc_C in enumerate(self._metric_OC):
             own = origin_B == number
-            weight_C = mixture.weights(auc_C, int(own.sum()), mean_auc_C)
+            weight_C = mixture.weights(auc_C, int(own.sum()), mean_metric_C)
             rows.append(weight_C / mixture.scales(self._logits_CB[:, own]))
         return np.stack(rows)
 

@@ -29,9 +29,9 @@ class VersionReport:
     time: float = 0.0
 
     @property
-    def mean_validation_auc(self) -> float | None:
+    def mean_validation_metric(self) -> float | None:
         """Mean over the updates where it is defined; None where it is nowhere."""
-        defined = [u.validation_auc for u in self.updates if u.validation_auc is not None]
+        defined = [u.validation_metric for u in self.updates if u.validation_metric is not None]
         return sum(defined) / len(defined) if defined else None
 
 

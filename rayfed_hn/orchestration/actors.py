@@ -18,7 +18,7 @@ from rayfed_hn.federation.loop import run_federation
 from rayfed_hn.federation.messages import Request, SiteLost
 from rayfed_hn.federation.plan import Plan
 from rayfed_hn.federation.record import RunRecord
-from rayfed_hn.federation.results import auc_rows, score_records
+from rayfed_hn.federation.results import score_records, site_rows
 from rayfed_hn.federation.site_host import SiteHost
 from rayfed_hn.orchestration.executor import RayExecutor
 
@@ -49,7 +49,7 @@ class Progress:
 
     version: int
     num_alive: int
-    validation_auc: float | None
+    validation_metric: float | None
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class _Centre:
         prepare(self._plan, self._server, self._executor)
         for report in run_federation(self._server, self._executor):
             self._record.commit(self._server, report, self._executor.take())
-            yield Progress(report.version, report.num_alive, report.mean_validation_auc)
+            yield Progress(report.version, report.num_alive, report.mean_validation_metric)
         outcome = finish(self._plan, self._server, self._executor)
         self._record.scores(score_records(self._plan, outcome.scores))
         self._record.finish(outcome.scores)
@@ -101,7 +101,7 @@ class _Centre:
 
 def _result(plan: Plan, outcome: Outcome) -> Result:
     return Result(
-        rows=auc_rows(plan, outcome.scores),
+        rows=site_rows(plan, outcome.scores),
         best_versions={
             hospital: int(version)
             for scores in outcome.scores

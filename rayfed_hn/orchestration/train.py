@@ -140,13 +140,13 @@ def _summary(plan: Plan, result: Result, seconds: float) -> dict[str, Any]:
 
 def _site_summary(plan: Plan, result: Result, name: str) -> dict[str, Any]:
     num_train, num_validation, num_test = plan.num_bags[name]
-    aucs = {row["readout"]: row["auc"] for row in result.rows if row["site"] == name}
+    aucs = {row["readout"]: row["value"] for row in result.rows if row["site"] == name}
     return {
         "site": name,
         "num_train": num_train,
         "num_validation": num_validation,
         "num_test": num_test,
         "num_updates": result.num_updates.get(name, 0),  # hospitals send none when pooled
-        **{f"auc_{readout}": aucs.get(readout) for readout in READOUTS},
+        **{f"test_{readout}": aucs.get(readout) for readout in READOUTS},
         "best_version": result.best_versions.get(name),
     }

@@ -76,4 +76,4 @@ def left_out(run: Run) -> str:
 
 
 def _depth(row: Record) -> float:
-    return float("inf") if row["mean_site_auc"] is None else -row["mean_site_auc"]
+    return float("inf") if row["mean_site"] is None else -row["mean_site"]

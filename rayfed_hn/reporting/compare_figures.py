@@ -34,7 +34,7 @@ def results(run: Run) -> list[str]:
 def training(run: Run) -> list[str]:
     """Return curves over versions."""
     return [
-        _curve(run, "validation_auc", "Validation AUC", "validation AUC"),
+        _curve(run, "validation_metric", "Validation AUC", "validation AUC"),
         _curve(run, "train_loss", "Training loss", "cross-entropy"),
         _curve(run, "update_norm", "Size of updates", "norm of a site's update"),
     ]
@@ -44,13 +44,13 @@ def _means(run: Run) -> str:
     dots = [
         Dot(
             row["method"],
-            row["mean_site_auc"],
+            row["mean_site"],
             row.get("low"),
             row.get("high"),
             look_of(run, row["method"]),
         )
         for row in ranked(run)
-        if row["mean_site_auc"] is not None
+        if row["mean_site"] is not None
     ]
     if not dots:
         return ""
@@ -85,14 +85,14 @@ def _differences(run: Run) -> str:
 
 def _sites(run: Run) -> str:
     readout, looks = chosen_readout(run), prominent(run)
-    records = [r for r in under(run.summary["per_site"], readout) if r["mean_auc"] is not None]
+    records = [r for r in under(run.summary["per_site"], readout) if r["mean_value"] is not None]
     means: dict[str, list[float]] = {}
     for record in records:
-        means.setdefault(record["site"], []).append(record["mean_auc"])
+        means.setdefault(record["site"], []).append(record["mean_value"])
     order = sorted(means, key=lambda site: -float(np.mean(means[site])))
     shown = order[-_MAX_SITES:]
     dots = [
-        Dot(site, record["mean_auc"], look=looks[record["method"]], series=record["method"])
+        Dot(site, record["mean_value"], look=looks[record["method"]], series=record["method"])
         for site in shown
         for record in records
         if record["site"] == site and record["method"] in looks

@@ -43,7 +43,7 @@ def _main_table(run: Run) -> str:
     rows, readout = ranked(run), chosen_readout(run)
     splits = max((row.get("num_splits", 0) for row in rows), default=0)
     sites = max((row.get("num_sites", 0) for row in rows), default=0)
-    means = {(r["method"], r["readout"]): r["mean_site_auc"] for r in run.summary["table"]}
+    means = {(r["method"], r["readout"]): r["mean_site"] for r in run.summary["table"]}
     others = readouts(run)[1:]
     about = next((difference["method"] for difference in comparisons(run)), None)
     return page.table(
@@ -66,11 +66,11 @@ def _main_table(run: Run) -> str:
 def _results(row: Record) -> list[object]:
     site = "" if row["worst_site"] is None else f" ({row['worst_site']})"
     return [
-        number(row["mean_site_auc"]),
+        number(row["mean_site"]),
         number(row["se"]),
         interval(row.get("low"), row.get("high")),
-        number(row["worst_site_auc"]) + site,
-        number(row["pooled_auc"]),
+        number(row["worst_mean"]) + site,
+        number(row["pooled"]),
         row["num_undefined"],
     ]
 
@@ -159,7 +159,7 @@ def _readout_table(run: Run, order: list[str]) -> str:
 def _site_matrix(run: Run) -> str:
     records = under(run.summary["per_site"], chosen_readout(run))
     methods = [row["method"] for row in ranked(run)]
-    means = {(r["site"], r["method"]): r["mean_auc"] for r in records}
+    means = {(r["site"], r["method"]): r["mean_value"] for r in records}
     bags = {record["site"]: record["num_test"] for record in records}
     return page.table(
         "Mean test AUC over splits, highest mean of all sites leftmost.",
@@ -181,9 +181,9 @@ def _site_table(run: Run, order: list[str]) -> str:
                 r["site"],
                 r["method"],
                 r["readout"],
-                number(r["mean_auc"]),
+                number(r["mean_value"]),
                 number(r["se"]),
-                number(r["out_of_fold_auc"]),
+                number(r["out_of_fold"]),
                 r["num_test"],
                 r["num_undefined"],
             ]

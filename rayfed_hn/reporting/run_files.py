@@ -24,7 +24,7 @@ _NEEDED = {
 _MAY_FAIL = (*_NEEDED, "embed")  # verbs whose failure is reported; without results
 _SCORE_COLUMNS = ("case", "label", "readout", "score")
 _FAILED = "failed"
-_METRICS = ("train_loss", "validation_auc", "validation_loss", "update_norm", "seconds")
+_METRICS = ("train_loss", "validation_metric", "validation_loss", "update_norm", "seconds")
 READOUTS = {
     "mixture": "averages of the shared and of the site's own networks, weighted by validation",
     "best": "the version with the highest AUC on the site's validation bags",

@@ -35,7 +35,7 @@ def parts(run: Run) -> page.Parts:
     """Return what a report shows of a training run."""
     tested = _tested(run)
     pictures = (
-        _site_curves(run, "validation_auc", "Validation AUC", "validation AUC"),
+        _site_curves(run, "validation_metric", "Validation AUC", "validation AUC"),
         _rocs(run, tested),
         _site_curves(run, "train_loss", "Training loss", "cross-entropy"),
     )
@@ -47,7 +47,7 @@ def parts(run: Run) -> page.Parts:
 def _verdict(run: Run) -> str:
     """Say how good the networks are on the test bags, and where worst."""
     readout, summary = _readout(run), run.summary
-    aucs = {s["site"]: s[f"auc_{readout}"] for s in summary["sites"]}
+    aucs = {s["site"]: s[f"test_{readout}"] for s in summary["sites"]}
     defined = {site: value for site, value in aucs.items() if value is not None}
     made = f"after {summary['num_versions']} versions of {summary['method']}"
     if not defined:
@@ -71,7 +71,7 @@ def _main_table(run: Run, tested: Mapping[str, _Tested]) -> str:
     whole = _site_table(run, caption, sites, tested)
     if len(sites) <= _MAX_PANELS:
         return whole
-    key = f"auc_{_readout(run)}"
+    key = f"test_{_readout(run)}"
     worst = sorted((site for site in sites if site[key] is not None), key=lambda site: site[key])
     first = f"The {len(worst[:_MAX_PANELS])} lowest of {len(sites)} sites."
     return _site_table(run, first, worst[:_MAX_PANELS], tested) + page.details("Every site", whole)
@@ -84,15 +84,15 @@ def _site_table(
     tested: Mapping[str, _Tested],
 ) -> str:
     readout = _readout(run)
-    others = [r for r in READOUTS if r != readout and all(f"auc_{r}" in site for site in sites)]
+    others = [r for r in READOUTS if r != readout and all(f"test_{r}" in site for site in sites)]
     header = ["site", "train", "validation", "test", f"AUC ({readout})", "95 % interval"]
     rows = [
         (
             site["site"],
             *(site[f"num_{part}"] for part in ("train", "validation", "test")),
-            number(site[f"auc_{readout}"]),
+            number(site[f"test_{readout}"]),
             interval(tested[site["site"]].low, tested[site["site"]].high),
-            *(number(site[f"auc_{other}"]) for other in others),
+            *(number(site[f"test_{other}"]) for other in others),
             "–" if site.get("best_version") is None else site["best_version"],
         )
         for site in sites
@@ -157,7 +157,7 @@ def _tested(run: Run) -> dict[str, _Tested]:
     lost = {loss.get("site") for loss in run.summary["lost_sites"]}
     found = {}
     for site in run.summary["sites"]:
-        value = site[f"auc_{_readout(run)}"]
+        value = site[f"test_{_readout(run)}"]
         empty = value is None and (site["site"] in lost or not site["num_test"])
         found[site["site"]] = (
             _Tested(None, None, None, None) if empty else _test_site(run, site["site"], value)
@@ -220,7 +220,7 @@ def _line(site: str, records: Sequence[Mapping[str, Any]], metric: str, colour: 
 
 
 _CAPTIONS = {
-    "validation_auc": "Of the network that a site received, on its validation bags.",
+    "validation_metric": "Of the network that a site received, on its validation bags.",
     "train_loss": "Mean over the local steps that follow a version.",
     "validation_loss": "Of the network that a site received.",
     "update_norm": "Of what a site sent, any noise included.",

@@ -16,14 +16,14 @@ _KINDS = ("better than", "worse than", "not told apart from")
 
 def verdict(run: Run) -> str:
     """Say what the paired differences under the run's readout allow to say."""
-    rows = [row for row in ranked(run) if row["mean_site_auc"] is not None]
+    rows = [row for row in ranked(run) if row["mean_site"] is not None]
     if not rows:
         return "No AUC is defined: every test fold holds one class only. Use fewer folds."
     method = subject(rows, chosen_readout(run))
     own = next(row for row in rows if row["method"] == method)
     differences = comparisons(run)
     sentence = (
-        f"{_name(method)} reaches a mean site AUC of {number(own['mean_site_auc'])} over "
+        f"{_name(method)} reaches a mean site AUC of {number(own['mean_site'])} over "
         f"{own.get('num_sites')} sites and {own.get('num_splits')} splits"
     )
     if not differences:

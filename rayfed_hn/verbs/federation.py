@@ -77,7 +77,7 @@ def train(words: Sequence[str]) -> int:
     with resumable(_go_on(folder)), connected(config), bar("versions", total) as progress:
 
         def show(news: Progress) -> None:
-            auc = news.validation_auc
+            auc = news.validation_metric
             progress.update(news.version, "" if auc is None else f"validation AUC {auc:.3f}")
 
         summary = run(config, root, folder, show)
@@ -167,7 +167,7 @@ def _print_sites(summary: dict[str, Any]) -> None:
     titles = "".join(f" {'AUC ' + readout:>11}" for readout in readouts)
     print(f"\n{'site':24} {'train':>6} {'val':>5} {'test':>5}{titles}")
     for site in summary["sites"]:
-        values = [site[f"auc_{readout}"] for readout in readouts]
+        values = [site[f"test_{readout}"] for readout in readouts]
         aucs = "".join(f" {'undefined' if v is None else f'{v:.3f}':>11}" for v in values)
         print(
             f"{site['site']:24} {site['num_train']:6} {site['num_validation']:5} "

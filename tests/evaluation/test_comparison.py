@@ -26,7 +26,7 @@ def _rows(method: str, cells_SK: np.ndarray, folds: int = 2, readout: str = "las
             "site": f"site-{s}",
             "seed": k // folds,
             "fold": k % folds,
-            "auc": None if np.isnan(cells_SK[s, k]) else float(cells_SK[s, k]),
+            "value": None if np.isnan(cells_SK[s, k]) else float(cells_SK[s, k]),
             "num_test": 3,
         }
         for s, k in np.ndindex(*cells_SK.shape)
@@ -106,22 +106,22 @@ def test_intervals_cover_as_promised_when_splits_are_independent() -> None:
 def test_table_counts_what_is_undefined_and_names_the_worst_site() -> None:
     cells_SK = np.array([[0.9, 0.8, np.nan, 1.0], [0.5, 0.6, 0.7, 0.4]])
     (row,) = compare_methods(_rows("local", cells_SK), [])["table"]
-    assert row["mean_site_auc"] == pytest.approx((0.9 + 0.55) / 2)
+    assert row["mean_site"] == pytest.approx((0.9 + 0.55) / 2)
     assert row["num_undefined"] == 1
-    assert (row["worst_site"], row["worst_site_auc"]) == ("site-1", pytest.approx(0.55))
-    assert row["pooled_auc"] is None
+    assert (row["worst_site"], row["worst_mean"]) == ("site-1", pytest.approx(0.55))
+    assert row["pooled"] is None
 
 
 def test_the_interval_of_an_auc_stays_among_aucs() -> None:
     (row,) = compare_methods(_rows("local", np.array([[0.2, 1.0, 1.0]])), [])["table"]
-    assert 0 <= row["low"] < row["mean_site_auc"] < row["high"] == 1
+    assert 0 <= row["low"] < row["mean_site"] < row["high"] == 1
 
 
 def test_an_undefined_value_is_never_a_half() -> None:
     nothing = compare_methods(_rows("local", np.full((2, 2), np.nan)), [])
-    assert nothing["table"][0]["mean_site_auc"] is None
+    assert nothing["table"][0]["mean_site"] is None
     assert nothing["table"][0]["worst_site"] is None
-    assert [site["mean_auc"] for site in nothing["per_site"]] == [None, None]
+    assert [site["mean_value"] for site in nothing["per_site"]] == [None, None]
     assert nothing["table"][0]["num_undefined"] == 4
 
 
@@ -184,7 +184,7 @@ def test_identical_methods_differ_by_nothing() -> None:
     assert (found["difference"], found["low"], found["high"]) == (0, 0, 0)
 
 
-def test_out_of_fold_auc_pools_folds_within_a_seed() -> None:
+def test_out_of_fold_pools_folds_within_a_seed() -> None:
     scores = _scores(np.random.default_rng(3))
     rows = _rows("local", np.full((1, 4), 0.7))
     found = compare_methods([row | {"site": "a"} for row in rows], scores)
@@ -196,13 +196,13 @@ def test_out_of_fold_auc_pools_folds_within_a_seed() -> None:
             aucs.append(auc([s["label"] for s in part], [s["score"] for s in part]))
         return float(np.mean(aucs))
 
-    assert found["table"][0]["pooled_auc"] == pytest.approx(by_hand("ab"))
+    assert found["table"][0]["pooled"] == pytest.approx(by_hand("ab"))
     (site,) = found["per_site"]
-    assert site["out_of_fold_auc"] == pytest.approx(by_hand("a"))
+    assert site["out_of_fold"] == pytest.approx(by_hand("a"))
     assert site["num_test"] == 10
 
 
-def test_out_of_fold_auc_of_an_incomplete_seed_is_not_given() -> None:
+def test_out_of_fold_of_an_incomplete_seed_is_not_given() -> None:
     rng = np.random.default_rng(3)
     whole, other = _scores(rng), _scores(rng, "fedavg")
     rows = [
@@ -212,15 +212,15 @@ def test_out_of_fold_auc_of_an_incomplete_seed_is_not_given() -> None:
         for row in _rows(method, np.full((1, 4), 0.7))
     ]
     found = compare_methods(rows, [*whole[1:], *other])
-    pooled = {row["method"]: row["pooled_auc"] for row in found["table"]}
+    pooled = {row["method"]: row["pooled"] for row in found["table"]}
     assert pooled["local"] is None
     assert pooled["fedavg"] is not None
-    sites = {(s["method"], s["site"]): s["out_of_fold_auc"] for s in found["per_site"]}
+    sites = {(s["method"], s["site"]): s["out_of_fold"] for s in found["per_site"]}
     assert sites["local", "a"] is None
     assert sites["local", "b"] is not None
     # A bag that was scored twice was in two test folds: that is not out of fold.
     twice = compare_methods(rows, [*whole, whole[0], *other])
-    assert twice["table"][0]["pooled_auc"] is None
+    assert twice["table"][0]["pooled"] is None
 
 
 def test_a_cell_twice_is_refused() -> None:

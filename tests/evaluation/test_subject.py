@@ -16,7 +16,7 @@ def _comparison(methods: tuple[str, ...]) -> dict[str, Any]:
     """Later methods are better; one site, four splits."""
     rows = [
         {"method": m, "readout": r, "site": "a", "seed": 0, "fold": f, "num_test": 3}
-        | {"auc": 0.5 + 0.02 * i + 0.01 * f * (i % 2)}
+        | {"value": 0.5 + 0.02 * i + 0.01 * f * (i % 2)}
         for i, m in enumerate(methods)
         for r in READOUTS
         for f in range(4)
@@ -70,9 +70,9 @@ def test_without_a_hypernetwork_the_best_method_is_the_subject() -> None:
 def test_a_hypernetwork_without_an_auc_is_not_the_subject() -> None:
     comparison = _comparison(("hypernetwork", "local"))
     for row in comparison["table"]:
-        row["mean_site_auc"] = None if row["method"] == "hypernetwork" else 0.7
+        row["mean_site"] = None if row["method"] == "hypernetwork" else 0.7
     assert subject(comparison["table"], "last") == "local"
-    nothing = [row | {"mean_site_auc": None} for row in comparison["table"]]
+    nothing = [row | {"mean_site": None} for row in comparison["table"]]
     assert subject(nothing, "last") == "hypernetwork"
 
 

@@ -85,7 +85,7 @@ def test_a_site_that_was_never_asked_has_as_many_candidates(bag_root: Path) -> N
     site, theta = usual.site("north"), usual.initial()
     judge = CandidatesRequest("north", 4, theta.numpy(), np.stack([theta.numpy()] * 3), 0)
     opinion = read_answer(judge, site.answer(judge))
-    assert opinion.auc_OC.shape == (1, 6)  # type: ignore[union-attr]
+    assert opinion.metric_OC.shape == (1, 6)  # type: ignore[union-attr]
 
 
 def test_a_network_of_another_length_is_refused_everywhere(bag_root: Path) -> None:

@@ -152,11 +152,11 @@ def test_the_seed_decides_everything(bag_root: Path) -> None:
 
 
 def test_a_federation_learns(bag_root: Path) -> None:
-    from rayfed_hn.federation.results import auc_rows
+    from rayfed_hn.federation.results import site_rows
 
     longer = plan(bag_root, "rounds.num_versions=15")
-    rows = auc_rows(longer, run_in_process(longer).scores)
-    assert np.mean([row["auc"] for row in rows if row["auc"] is not None]) > 0.9
+    rows = site_rows(longer, run_in_process(longer).scores)
+    assert np.mean([row["value"] for row in rows if row["value"] is not None]) > 0.9
 
 
 # -- other ways to the same run ----------------------------------------------------------------

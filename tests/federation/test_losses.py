@@ -13,7 +13,7 @@ from rayfed_hn.config import RoundsConfig
 from rayfed_hn.errors import FederationError
 from rayfed_hn.federation.loop import Executor, evaluate_sites, run_federation
 from rayfed_hn.federation.messages import (
-    CandidateAucs,
+    CandidateMetrics,
     CandidatesRequest,
     Deadline,
     Event,
@@ -233,7 +233,7 @@ def test_what_the_last_version_did_not_wait_for_does_not_take_the_place_of_score
                 return self.old.pop()
             request = self.waiting.pop()
             if isinstance(request, CandidatesRequest):
-                return CandidateAucs(request.site, request.version, np.ones((1, 6)))
+                return CandidateMetrics(request.site, request.version, np.ones((1, 6)))
             return scores(request)
 
     server = new_server(SYNCHRONOUS)

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
 from rayfed_hn.errors import DataError, MessageError
-from rayfed_hn.federation.loop import agreed_aucs
+from rayfed_hn.federation.loop import agreed_metrics
 from rayfed_hn.federation.messages import (
-    CandidateAucs,
+    CandidateMetrics,
     CandidatesRequest,
     EvaluateRequest,
     Request,
@@ -41,7 +41,7 @@ def update(**changes: object) -> Update:
         "update": np.arange(P, dtype=np.float32),
         "train_loss": 0.7,
         "validation_loss": 0.6,
-        "validation_auc": None,
+        "validation_metric": None,
         "num_steps": 4,
         "seconds": 0.1,
     }
@@ -63,8 +63,8 @@ def scores(**changes: np.ndarray) -> Scores:
     return Scores("north", 3, 0.75, **(values | changes))  # type: ignore[arg-type]
 
 
-def opinion(table: object) -> CandidateAucs:
-    return CandidateAucs("north", 3, np.array(table, float))
+def opinion(table: object) -> CandidateMetrics:
+    return CandidateMetrics("north", 3, np.array(table, float))
 
 
 def test_an_update_survives_the_border() -> None:
@@ -82,10 +82,10 @@ def test_scores_survive_the_border() -> None:
         np.testing.assert_array_equal(getattr(received, name), value)
 
 
-def test_candidate_aucs_survive_the_border() -> None:
+def test_candidate_metrics_survive_the_border() -> None:
     sent = opinion([[0.5, np.nan, 1], [0, 0.25, np.nan]])
-    received = CandidateAucs.from_bytes(sent.to_bytes(), "north")
-    np.testing.assert_array_equal(received.auc_OC, sent.auc_OC)
+    received = CandidateMetrics.from_bytes(sent.to_bytes(), "north")
+    np.testing.assert_array_equal(received.metric_OC, sent.metric_OC)
     assert (received.site, received.version) == ("north", 3)
 
 
@@ -107,7 +107,7 @@ def test_candidate_aucs_survive_the_border() -> None:
         (save({"update": np.zeros(P, np.float32)}), "lacks 'scalars'"),
         (save({"failure": np.array([99])}), "unknown failure code"),
         (save({"failure": np.array([np.nan])}), "expected int64"),
-        (update(validation_auc=float("inf")).to_bytes(), "within 0 to 1|lie in 0 to 1"),
+        (update(validation_metric=float("inf")).to_bytes(), "within 0 to 1|lie in 0 to 1"),
         (update(seconds=float("nan")).to_bytes(), "seconds be finite"),
     ],
 )
@@ -152,30 +152,32 @@ def test_bad_opinions_lose_their_site_with_a_reason(table: object, words: str) -
 
 def test_opinions_of_another_version_or_type_are_refused() -> None:
     for message in (
-        CandidateAucs("north", 2, np.ones((1, 6))).to_bytes(),
-        CandidateAucs("north", 3, np.ones((1, 6), np.float32)).to_bytes(),
+        CandidateMetrics("north", 2, np.ones((1, 6))).to_bytes(),
+        CandidateMetrics("north", 3, np.ones((1, 6), np.float32)).to_bytes(),
         save({"version": np.array([3])}),
-        save({"candidate_aucs": np.ones((1, 6))}),
-        save({"version": np.array(3), "candidate_aucs": np.array(0.5)}),
+        save({"candidate_metrics": np.ones((1, 6))}),
+        save({"version": np.array(3), "candidate_metrics": np.array(0.5)}),
     ):
         assert isinstance(read_answer(JUDGE, message), SiteLost)
 
 
 def test_the_federation_agrees_on_what_most_sites_have() -> None:
     opinions = [opinion([[0.5, 1]]), opinion([[1, np.nan], [0, 0]]), opinion([[1, 1, 1]])]
-    np.testing.assert_allclose(agreed_aucs(opinions), [0.5, 0.5])
-    assert agreed_aucs([]).shape == (0,)
+    np.testing.assert_allclose(agreed_metrics(opinions), [0.5, 0.5])
+    assert agreed_metrics([]).shape == (0,)
 
 
 def test_a_site_has_one_voice_however_many_rows_it_sends() -> None:
     # As many as pass the border; they might as well be hospitals.
     loud = read_answer(JUDGE, opinion(np.ones((1000, 3))).to_bytes())
-    assert isinstance(loud, CandidateAucs)
+    assert isinstance(loud, CandidateMetrics)
     quiet = [opinion([[0, 0.5, np.nan]]), opinion([[0.5, np.nan, np.nan], [np.nan, 0.1, np.nan]])]
-    np.testing.assert_allclose(agreed_aucs([loud, *quiet]), [0.5, 1.6 / 3, 1])
+    np.testing.assert_allclose(agreed_metrics([loud, *quiet]), [0.5, 1.6 / 3, 1])
     # Where a site has no opinion, it has no voice; nor has one of another width.
     assert np.isnan(quiet[0].mean[2])
-    np.testing.assert_allclose(agreed_aucs([opinion(np.ones((1000, 5))), *quiet]), [0.25, 0.3, 0.5])
+    np.testing.assert_allclose(
+        agreed_metrics([opinion(np.ones((1000, 5))), *quiet]), [0.25, 0.3, 0.5]
+    )
 
 
 @pytest.mark.parametrize(
@@ -241,7 +243,15 @@ def test_no_damaged_update_crashes_the_server(data: st.DataObject) -> None:
 
 SHAPES = st.sampled_from([(), (0,), (1,), (2,), (3,), (6,), (2, 3)])
 NAMES = (
-    *("update", "scalars", "failure", "version", "candidate_aucs", "versions", "validation_auc"),
+    *(
+        "update",
+        "scalars",
+        "failure",
+        "version",
+        "candidate_metrics",
+        "versions",
+        "validation_metric",
+    ),
     *("label_B", "origin_B", "mixture_B"),
 )
 
@@ -259,7 +269,7 @@ def test_no_well_formed_message_of_the_wrong_kind_crashes_the_server(
     request: Request, content: dict[str, np.ndarray]
 ) -> None:
     event = read_answer(request, save(content))
-    if isinstance(event, CandidateAucs):
-        assert np.isfinite(agreed_aucs([event])).all()
+    if isinstance(event, CandidateMetrics):
+        assert np.isfinite(agreed_metrics([event])).all()
     else:
         assert isinstance(event, SiteLost | Update)

@@ -16,7 +16,7 @@ from rayfed_hn.federation.data import SiteBag, SiteData
 from rayfed_hn.federation.mixture import (
     MovingAverage,
     combine,
-    mean_aucs,
+    mean_metrics,
     scales,
     weights,
 )
@@ -137,7 +137,7 @@ def test_a_hospital_whose_auc_is_undefined_takes_the_federations_word() -> None:
 
 def test_the_federations_word_is_the_mean_where_it_is_defined() -> None:
     table = [np.array([1.0, NAN, NAN]), np.array([0.5, 0.25, NAN]), np.array([0.0, NAN, NAN])]
-    np.testing.assert_allclose(mean_aucs(table), [0.5, 0.25, 0.5])
+    np.testing.assert_allclose(mean_metrics(table), [0.5, 0.25, 0.5])
 
 
 # -- log-odds ----------------------------------------------------------------------------------
@@ -232,11 +232,11 @@ def test_a_louder_candidate_has_no_louder_voice() -> None:
 def test_opinions_are_the_aucs_and_nan_where_undefined() -> None:
     data = site(one_class=True, num_origins=2)
     opinion = SiteScorer(data, MODEL, None, "cpu").judge(3, CANDIDATES[0], None, CANDIDATES)
-    assert opinion.auc_OC.shape == (2, 4)
-    assert np.isnan(opinion.auc_OC[0]).all()
+    assert opinion.metric_OC.shape == (2, 4)
+    assert np.isnan(opinion.metric_OC[0]).all()
     known = [b for b in data.validation if b.origin == 1]
     labels = np.array([b.label for b in known])
-    for candidate, found in zip(CANDIDATES, opinion.auc_OC[1], strict=True):
+    for candidate, found in zip(CANDIDATES, opinion.metric_OC[1], strict=True):
         assert found == auc(labels, score_bags(MODEL, candidate, known).scores_B)
 
 

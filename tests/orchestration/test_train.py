@@ -18,7 +18,7 @@ from rayfed_hn.config import Config
 from rayfed_hn.errors import DataError
 from rayfed_hn.federation.experiment import run_in_process
 from rayfed_hn.federation.plan import make_plan
-from rayfed_hn.federation.results import auc_rows
+from rayfed_hn.federation.results import site_rows
 from rayfed_hn.loading import load
 from rayfed_hn.orchestration import train as train_module
 from rayfed_hn.orchestration.actors import Progress
@@ -61,10 +61,10 @@ def test_actors_and_process_end_in_the_same_bits(
     saved = load_file(folder / "checkpoints" / "last.safetensors")
     for name, tensor in outcome.server.rule.state().items():
         np.testing.assert_array_equal(saved[name].numpy(), tensor.numpy())
-    aucs = {(r["site"], r["readout"]): r["auc"] for r in auc_rows(plan, outcome.scores)}
+    aucs = {(r["site"], r["readout"]): r["value"] for r in site_rows(plan, outcome.scores)}
     for site in summary["sites"]:
-        assert site["auc_last"] == aucs[site["site"], "last"]
-        assert site["auc_best"] == aucs[site["site"], "best"]
+        assert site["test_last"] == aucs[site["site"], "last"]
+        assert site["test_best"] == aucs[site["site"], "best"]
     assert summary["sites"] == packed[0]["sites"] == packed[1]["sites"]
 
 
@@ -145,4 +145,4 @@ def test_a_site_whose_actor_dies_is_lost_and_the_others_go_on(
     assert not news
     assert again["lost_sites"] == summary["lost_sites"]
     assert again["exit_code"] == 3
-    assert {s["site"] for s in summary["sites"] if s["auc_last"] is not None} == {"north", "west"}
+    assert {s["site"] for s in summary["sites"] if s["test_last"] is not None} == {"north", "west"}

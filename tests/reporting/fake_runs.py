@@ -29,11 +29,11 @@ def _metrics(rng: np.random.Generator, sites: Sequence[str], strength: float) ->
         learned = 1 - np.exp(-version / 4)
         values: dict[str, Any] = {
             "train_loss": 0.7 - 0.3 * learned + rng.normal(0, 0.02),
-            "validation_auc": float(np.clip(0.5 + 0.3 * strength * learned / 1.5, 0, 1)),
+            "validation_metric": float(np.clip(0.5 + 0.3 * strength * learned / 1.5, 0, 1)),
             "validation_loss": 0.7 - 0.2 * learned + rng.normal(0, 0.03),
             "update_norm": float(np.exp(-version / 5 + rng.normal(0, 0.1))),
         }
-        values["validation_auc"] += rng.normal(0, 0.02)
+        values["validation_metric"] += rng.normal(0, 0.02)
         about = {"version": version, "made": version + 1, "turn": version, "staleness": 0}
         about |= {"site": site, "time": 2.0 * (version + 1)}
         records.append({**about, **values, "num_steps": 10, "seconds": 1})
@@ -81,7 +81,7 @@ def make_train_run(folder: Path, sites: Sequence[str] = SITES, num_bags: int = 1
                 "num_validation": 10,
                 "num_test": num_bags,
                 "num_updates": 12,
-                **{f"auc_{readout}": _auc_of(scores, readout) for readout in READOUTS},
+                **{f"test_{readout}": _auc_of(scores, readout) for readout in READOUTS},
                 "best_version": None if i == 0 else 9,
             }
         )
@@ -154,7 +154,7 @@ def make_compare_run(
             found = _scores(rng, 12, strength + 0.25 * number)
             scores += [key | s | {"site": site, "slide": 12 * fold + s["slide"]} for s in found]
             rows += [
-                key | {"site": site, "readout": r, "auc": _auc_of(found, r), "num_test": 12}
+                key | {"site": site, "readout": r, "value": _auc_of(found, r), "num_test": 12}
                 for r in READOUTS
             ]
     failed = [{"method": "fedavg", "seed": 1, "fold": 4, "reason": "its worker died"}]

@@ -71,7 +71,7 @@ def _picture(page: ET.Element, title: str) -> tuple[str, str]:
 
 def test_in_sight_is_one_row_a_method_best_first_other_readouts_dimmed(many: Path) -> None:
     table, differences = _in_sight(_page(many))
-    means = {(r["method"], r["readout"]): r["mean_site_auc"] for r in _summary(many)["table"]}
+    means = {(r["method"], r["readout"]): r["mean_site"] for r in _summary(many)["table"]}
     header, *rows = _rows(table)
     assert header[-2:] == ["mean (best)", "mean (last)"]
     expected = sorted(METHODS, key=lambda method: -means[method, "mixture"])
@@ -116,7 +116,7 @@ def test_everything_is_in_the_folded_tables(many: Path) -> None:
         if (r["method"], r["readout"], r["site"]) == ("fedper", "mixture", "Lakeside")
     )
     row = next(row for row in rows if row[0] == "Lakeside")
-    assert row[header.index("fedper")] == f"{cell['mean_auc']:.3f}"
+    assert row[header.index("fedper")] == f"{cell['mean_value']:.3f}"
 
 
 def test_pictures_that_cannot_hold_all_keep_the_references_and_say_so(many: Path) -> None:
@@ -140,7 +140,7 @@ def test_the_readout_of_the_configuration_decides(many: Path, tmp_path: Path) ->
     assert "Readout 'last': the final version." in "".join(table[0].itertext())
     assert _rows(table)[0][-2:] == ["mean (mixture)", "mean (best)"]
     means = {
-        r["method"]: r["mean_site_auc"] for r in _summary(folder)["table"] if r["readout"] == "last"
+        r["method"]: r["mean_site"] for r in _summary(folder)["table"] if r["readout"] == "last"
     }
     assert [row[1] for row in _rows(table)[1:]] == [
         f"{mean:.3f}" for mean in sorted(means.values(), reverse=True)

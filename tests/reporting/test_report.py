@@ -18,6 +18,7 @@ from rayfed_hn.errors import DataError
 from rayfed_hn.reporting.report import write_report
 from rayfed_hn.reporting.run_files import READOUTS
 
+_NUMBERS = ("mean_site", "worst_mean", "pooled", "mean_value", "out_of_fold", "se", "low", "high")
 _SVG = "{http://www.w3.org/2000/svg}svg"
 _HTML = "{http://www.w3.org/1999/xhtml}"
 
@@ -142,7 +143,7 @@ def test_a_training_run_shows_its_readout_first_and_the_others_after(
 ) -> None:
     sites = json.loads((train_run / "summary.json").read_text())["sites"]
     aucs = {"mixture": 0.811, "best": 0.822, "last": 0.833}
-    sites[1] |= {f"auc_{name}": value for name, value in aucs.items()}
+    sites[1] |= {f"test_{name}": value for name, value in aucs.items()}
     _change(train_run, readout=readout, sites=sites)
     found = _words(_page(train_run)[1])
     first, *others = sorted(READOUTS, key=lambda name: name != readout)
@@ -179,7 +180,7 @@ def test_the_report_s_readouts_are_the_federation_s() -> None:
 def test_a_run_from_before_the_mixture_is_still_reported(train_run: Path) -> None:
     summary = json.loads((train_run / "summary.json").read_text())
     for site in summary["sites"]:
-        del site["auc_mixture"], site["num_updates"]
+        del site["test_mixture"], site["num_updates"]
     for name in ("clock", "clock_seconds", "busy_share", "num_refused", "absences"):
         del summary[name]
     (train_run / "summary.json").write_text(json.dumps(summary | {"readout": "best"}))
@@ -221,7 +222,7 @@ def test_undefined_everywhere_is_said_and_not_drawn(tmp_path: Path) -> None:
     compare = make_compare_run(tmp_path / "compare")
     summary = json.loads((compare / "summary.json").read_text())
     for row in (*summary["table"], *summary["per_site"], *summary["differences"]):
-        row |= {k: None for k in row if k.endswith("auc") or k in ("se", "low", "high")}
+        row |= {k: None for k in row if k in _NUMBERS}
         row |= {"difference": None} if "against" in row else {}
     _change(compare, **summary)
     (compare / "metrics.jsonl").write_text("")
