@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rayfed_hn.config import Config
 from rayfed_hn.errors import ConfigError
 from rayfed_hn.round_checks import check_rounds
+from rayfed_hn.task_checks import check_task
 from rayfed_hn.trees import flatten
 
 
@@ -128,7 +129,7 @@ def _parse_word(word: str) -> tuple[str, Any]:
     if not equals or not key:
         raise ConfigError(f"'{word}' is not of the form section.key=value")
     knob = next((k for k in knobs() if k.key == key), None)
-    literal = knob is not None and (knob.type == "text" or knob.type.startswith("one of "))
+    literal = knob is not None and knob.type.startswith(("text", "one of ", "list of text"))
     if literal:  # a label such as 1, no or 0.50, or the word off, is meant as it stands
         return key, None if text in ("", "null") else text
     try:
@@ -144,8 +145,9 @@ def _set(base: Any, key: str, value: Any, where: str) -> Any:
     if key not in known:
         raise ConfigError(_unknown(key, list(known), where))
     knob = known[key]
-    if isinstance(value, str) and isinstance(knob.default, list):
-        value = [v.strip() for v in value.split(",") if v.strip()]
+    if isinstance(knob.default, list) and not isinstance(value, list):
+        words = "" if value is None else str(value).strip("[]")
+        value = [v.strip() for v in words.split(",") if v.strip()]
     if knob.type == "text" and isinstance(value, int | float) and not isinstance(value, bool):
         value = str(value)  # a file's positive_label: 1
     if "${" in str(value):
@@ -188,6 +190,7 @@ def check(config: Config) -> None:
     if len(set(config.compare.methods)) < len(config.compare.methods):
         raise ConfigError(f"compare.methods: {config.compare.methods} names a method twice")
     check_rounds(config)
+    check_task(config)
 
 
 def _check_range(knob: Knob, value: Any) -> None:
@@ -198,7 +201,7 @@ def _check_range(knob: Knob, value: Any) -> None:
     bad = bad or ("at_least" in limits and value < limits["at_least"])
     bad = bad or ("at_most" in limits and value > limits["at_most"])
     bad = bad or ("above" in limits and value <= limits["above"])
-    if isinstance(value, list):
+    if isinstance(value, list) and "each_of" in limits:
         bad = bad or not value or any(v not in limits["each_of"] for v in value)
     if bad:
         raise ConfigError(

@@ -29,6 +29,9 @@ class Bag:
             nobody measured it (default: all NaN).
         source_sha256: Fingerprint of the file it was made from (``rayfed_hn.files.fingerprint``).
         reader: What read the pixels: jpeg-tiff, openslide, image, or "" for imported features.
+        time: Follow-up of the case until its event or the end of observation, in the manifest's
+            unit; None where the manifest does not say.
+        event: Whether it ended with the event (False: censored); None as for ``time``.
         verify: False skips reading every value; for features that were verified when written.
 
     Raises:
@@ -47,6 +50,8 @@ class Bag:
     artefacts_N4: NDArray[np.float32] = None  # pyright: ignore[reportAssignmentType]
     source_sha256: str = ""
     reader: str = ""
+    time: float | None = None
+    event: bool | None = None
     verify: InitVar[bool] = True
 
     def __post_init__(self, verify: bool) -> None:
@@ -82,5 +87,9 @@ def _check_shapes(bag: Bag) -> None:
             raise ValueError(f"{name} must be {expected}, not {array.dtype} {array.shape}")
     if not (math.isfinite(bag.tile_size0) and bag.tile_size0 > 0):
         raise ValueError(f"tile_size0 must be positive, not {bag.tile_size0}")
+    if (bag.time is None) != (bag.event is None):
+        raise ValueError("time and event must be given together")
+    if bag.time is not None and not (math.isfinite(bag.time) and bag.time > 0):
+        raise ValueError(f"time must be positive, not {bag.time}")
     if bag.mpp is not None and not (math.isfinite(bag.mpp) and bag.mpp > 0):
         raise ValueError(f"mpp must be positive, not {bag.mpp}")

@@ -43,6 +43,7 @@ class BagEntry:
         recipe_sha256: Hash of the recipe that it was made by.
         source_sha256: Fingerprint of the slide's file at that time.
         reader: What read the pixels.
+        time, event: Follow-up of the case; None where the manifest does not say.
     """
 
     slide_id: str
@@ -57,6 +58,8 @@ class BagEntry:
     recipe_sha256: str = ""
     source_sha256: str = ""
     reader: str = ""
+    time: float | None = None
+    event: bool | None = None
 
 
 def write_entry(path: Path, bag: Bag, recipe_sha256: str) -> None:
@@ -73,6 +76,8 @@ def write_entry(path: Path, bag: Bag, recipe_sha256: str) -> None:
         "source_sha256": bag.source_sha256,
         "reader": bag.reader,
     }
+    if bag.time is not None:
+        header |= {"time": float(bag.time), "event": bool(bag.event)}
     schema = _schema(bag.feature_dim).with_metadata({_KEY: json.dumps(header, sort_keys=True)})
     flat = pa.array(np.ascontiguousarray(bag.features_ND).ravel())
     features = pa.FixedSizeListArray.from_arrays(flat, type=schema.field("features").type)
@@ -118,6 +123,8 @@ def read_bag(path: Path) -> Bag:
             artefacts_N4=np.stack([columns[name] for name in ARTEFACTS], axis=1),
             source_sha256=entry.source_sha256,
             reader=entry.reader,
+            time=entry.time,
+            event=entry.event,
             verify=False,
         )
     except ValueError as error:
@@ -128,7 +135,7 @@ def content_digest(path: Path) -> str:
     """SHA-256 (hex) of the entry's values; it does not depend on how Arrow lays out the file."""
     bag = read_bag(path)
     header = [bag.slide_id, bag.case_id, bag.site, bag.label, bag.tile_size0, bag.mpp, len(bag)]
-    header += [bag.source_sha256, bag.reader]
+    header += [bag.source_sha256, bag.reader, bag.time, bag.event]
     total = hashlib.sha256(json.dumps(header).encode())
     for array in (bag.features_ND, bag.coords_N2, bag.tissue_N, bag.artefacts_N4):
         total.update(np.ascontiguousarray(array).data)
@@ -188,6 +195,7 @@ def _entry(path: Path, batch: pa.RecordBatch) -> BagEntry:
         path=path,
         feature_dim=features.list_size,
         **{name: header[name] for name in names},
+        **{name: header.get(name) for name in ("time", "event")},
     )
 
 

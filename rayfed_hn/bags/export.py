@@ -71,7 +71,10 @@ def export(root: Path, target: Path, layout: Layout) -> Exported:
         header = ["case_id", "slide_id", "label", "institute"]
         _write_csv(target / "dataset.csv", header, [[r[2], r[0], r[4], r[3]] for r in rows])
     manifest = target / "manifest.csv"
-    _write_csv(manifest, ["slide_id", "path", "case_id", "site", "label", "mpp"], rows)
+    header = ["slide_id", "path", "case_id", "site", "label", "mpp", "time", "event"]
+    if not any(row[-1] for row in rows):
+        header, rows = header[:-2], [row[:-2] for row in rows]
+    _write_csv(manifest, header, rows)
     return Exported(len(rows), manifest, tuple(unusable))
 
 
@@ -115,7 +118,8 @@ def _make(target: Path, folder: Path) -> None:
 def _row(bag: Bag, folder: Path) -> list[str]:
     path = (folder / f"{bag.slide_id}.h5").as_posix()
     mpp = "" if bag.mpp is None else repr(bag.mpp)
-    return [bag.slide_id, path, bag.case_id, bag.site, bag.label, mpp]
+    time, event = ("", "") if bag.time is None else (repr(bag.time), str(int(bool(bag.event))))
+    return [bag.slide_id, path, bag.case_id, bag.site, bag.label, mpp, time, event]
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -13,7 +13,7 @@ import json
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -190,6 +190,7 @@ class SiteBags:
         unusable: What is wrong with entries that are left out: damaged or of another recipe
             (``rayfed-hn embed`` makes them again), or without a tile that counts.
         emptied: slide_ids of those without a tile that counts.
+        unlabelled: slide_ids of those that ``keep`` left out.
 
     Raises:
         DataError: There is no such site, or none of its bags can be used.
@@ -203,6 +204,7 @@ class SiteBags:
         self.entries: list[BagEntry] = []
         self.unusable: list[str] = []
         self.emptied: list[str] = []
+        self.unlabelled: list[str] = []
         for path in sorted(self._folder.glob("*.arrow")):
             try:
                 entry = read_entry(path)
@@ -229,6 +231,11 @@ class SiteBags:
         if index not in self._bags:
             self._bags[index] = self._tiles.apply(read_bag(self.entries[index].path))
         return self._bags[index]
+
+    def keep(self, wanted: Callable[[BagEntry], bool]) -> None:
+        """Leave out the bags that are not wanted, before any is loaded."""
+        self.unlabelled += [entry.slide_id for entry in self.entries if not wanted(entry)]
+        self.entries = [entry for entry in self.entries if wanted(entry)]
 
     def _filtered(self, entry: BagEntry) -> BagEntry:
         if not self._tiles:

@@ -25,6 +25,7 @@ from rayfed_hn.config.slides import (
     LimitsConfig,
     TissueConfig,
 )
+from rayfed_hn.config.task import TaskConfig
 
 __all__ = [
     "METHODS",
@@ -44,6 +45,7 @@ __all__ = [
     "RoundsConfig",
     "RunConfig",
     "SimulationConfig",
+    "TaskConfig",
     "TissueConfig",
     "TrainingConfig",
 ]
@@ -56,6 +58,7 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     embed: EmbedConfig = field(default_factory=EmbedConfig)
     run: RunConfig = field(default_factory=RunConfig)
+    task: TaskConfig = field(default_factory=TaskConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     method: MethodConfig = field(default_factory=MethodConfig)

@@ -39,7 +39,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Training at a site between two versions: one bag a step, cross-entropy."""
+    """Training at a site between two versions: one bag a step."""
 
     steps: int = knob(40, "gradient steps of a site per version", at_least=1)
     epochs: float | None = knob(
@@ -61,7 +61,22 @@ class TrainingConfig:
         "true: a site keeps its optimiser's moments from one version to the next, as HistoFL does; "
         "false: it starts afresh, as pFedHN does",
     )
-    class_balanced: bool = knob(True, "draw bags so that both classes are equally frequent")
+    schedule: Literal["constant", "linear", "cosine"] = knob(
+        "constant", "how the learning rate falls over the versions of a run, towards 0"
+    )
+    class_balanced: bool = knob(
+        True,
+        "draw bags so that classes, or bags with and without an event, are equally frequent",
+    )
+    label_smoothing: float = knob(
+        0.0,
+        "share of a label's weight in the loss that goes to all classes alike; not for survival",
+        at_least=0,
+        at_most=0.9,
+    )
+    instance_dropout: float = knob(
+        0.0, "chance of every tile to be left out of a training step", at_least=0, at_most=0.95
+    )
     max_instances: int | None = knob(
         None, "train each step on at most so many tiles of the bag, drawn anew", at_least=1
     )

@@ -56,14 +56,15 @@ def cells(config: Config) -> list[Cell]:
     ]
 
 
+_RELEVANT = (
+    *("task", "model", "training", "hypernetwork", "rounds", "simulation", "privacy"),
+    "evaluation",
+)
+
+
 def fingerprint(config: Config, store_digest: str) -> str:
     """What a finished cell depends on besides itself: a cell with another one is not reused."""
-    relevant = {
-        section: value
-        for section, value in asdict(config).items()
-        if section
-        in ("training", "model", "hypernetwork", "rounds", "simulation", "privacy", "evaluation")
-    }
+    relevant = {section: value for section, value in asdict(config).items() if section in _RELEVANT}
     relevant |= {"positive_label": config.data.positive_label, "folds": config.compare.folds}
     relevant |= {"tables": Folds.of(config).digest, "tiles": tile_filter(config.data)}
     return hashlib.sha256(f"{sorted(relevant.items())} {store_digest}".encode()).hexdigest()
@@ -89,7 +90,8 @@ def run_cell(cell: Cell, config: Config, root: Path) -> dict[str, Any]:
         "metrics": [{**key, **row} for row in metrics],
         "lost": [{**key, **asdict(loss)} for loss in outcome.lost],
         "set_aside": [{**key, "site": name, **_words(why)} for name, why in plan.set_aside],
-        "classes": list(plan.classes),
+        "classes": list(plan.task.names),
+        "task": plan.task.kind,
         "validation_metric": sum(defined) / len(defined) if defined else None,
     }
 

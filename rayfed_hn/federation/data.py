@@ -15,8 +15,10 @@ from rayfed_hn.bags.store import BagEntry, SiteBags
 from rayfed_hn.bags.tile_filter import tile_filter
 from rayfed_hn.config import Config, DataConfig
 from rayfed_hn.errors import ConfigError, DataError
+from rayfed_hn.federation.labels import label_of
+from rayfed_hn.models.labelled_bag import LabelledBag
 from rayfed_hn.models.standardise import Standardisation
-from rayfed_hn.models.training import LabelledBag
+from rayfed_hn.models.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class SiteData:
     Attributes:
         name: The site.
         origins: The hospitals that its bags are from: itself, or all of them when pooled.
+        train, validation, test: A slide each, or all slides of a case.
+        test_slides: Where test bags are cases, their slides one by one.
     """
 
     name: str
@@ -47,6 +51,7 @@ class SiteData:
     train: tuple[SiteBag, ...]
     validation: tuple[SiteBag, ...]
     test: tuple[SiteBag, ...]
+    test_slides: tuple[SiteBag, ...] = ()
 
     def standardised(self, scale: Standardisation) -> SiteData:
         """The same bags, whose features are used on this scale."""
@@ -54,29 +59,8 @@ class SiteData:
         def scaled(bags: tuple[SiteBag, ...]) -> tuple[SiteBag, ...]:
             return tuple(replace(bag, standardisation=scale) for bag in bags)
 
-        parts = scaled(self.train), scaled(self.validation), scaled(self.test)
-        return SiteData(self.name, self.origins, *parts)
-
-
-def find_classes(labels: Sequence[str], positive_label: str | None) -> tuple[str, str]:
-    """The negative and the positive label.
-
-    Raises:
-        DataError: The labels are not two, or ``data.positive_label`` is none of them.
-    """
-    found = sorted(set(labels))
-    if positive_label is not None and positive_label not in found:
-        raise DataError(
-            f"data.positive_label: '{positive_label}' is no label of these bags; "
-            f"they have {', '.join(found)}"
-        )
-    if len(found) != 2:
-        raise DataError(
-            f"these bags have {len(found)} labels ({', '.join(found)}); two are needed. Correct "
-            "the label column of the manifest and embed again"
-        )
-    positive = positive_label or found[1]
-    return next(label for label in found if label != positive), positive
+        parts = self.train, self.validation, self.test, self.test_slides
+        return SiteData(self.name, self.origins, *(scaled(part) for part in parts))
 
 
 @dataclass(frozen=True)
@@ -117,6 +101,11 @@ class Folds:
             return given_split(entries, self.tables[self.fold])
         return split(entries, self.num_folds, self.fold, self.seed)
 
+    def training(self, entries: Sequence[BagEntry]) -> list[BagEntry]:
+        """The bags of one site that are not under test."""
+        parts = self.split(entries)
+        return [entries[i] for i in sorted((*parts.train, *parts.validation))]
+
     def check(self, by_site: Mapping[str, Sequence[BagEntry]], without: Sequence[str]) -> None:
         """Refuse tables, of any fold, that divide a case or name slides nobody has.
 
@@ -133,24 +122,49 @@ class Folds:
         return " ".join(table.digest for table in self.tables)
 
 
-def load_site(bags: SiteBags, classes: tuple[str, str], folds: Folds) -> SiteData:
+def load_site(bags: SiteBags, task: Task, folds: Folds) -> SiteData:
     """Cut one site's bags by case into training, validation and test bags."""
     parts = folds.split(bags.entries)
+    whole = task.unit == "case"
 
     def load(indices: Sequence[int]) -> tuple[SiteBag, ...]:
-        return tuple(_load_bag(bags, index, classes) for index in indices)
+        groups = _by_case(bags.entries, indices) if whole else [[index] for index in indices]
+        return tuple(_load_bag(bags, group, task) for group in groups)
 
     name = bags.entries[0].site
-    return SiteData(name, (name,), load(parts.train), load(parts.validation), load(parts.test))
+    slides = tuple(_load_bag(bags, [index], task) for index in parts.test) if whole else ()
+    return SiteData(
+        name, (name,), load(parts.train), load(parts.validation), load(parts.test), slides
+    )
 
 
-def _load_bag(bags: SiteBags, index: int, classes: tuple[str, str]) -> SiteBag:
-    entry: BagEntry = bags.entries[index]
+def num_bags(entries: Sequence[BagEntry], indices: Sequence[int], task: Task) -> int:
+    """How many bags these slides make."""
+    return len(_by_case(entries, indices)) if task.unit == "case" else len(indices)
+
+
+def _by_case(entries: Sequence[BagEntry], indices: Sequence[int]) -> list[list[int]]:
+    groups: dict[str, list[int]] = {}
+    for index in indices:
+        groups.setdefault(entries[index].case_id, []).append(index)
+    return list(groups.values())
+
+
+def _load_bag(bags: SiteBags, indices: Sequence[int], task: Task) -> SiteBag:
+    entries = [bags.entries[index] for index in indices]
+    first, labels = entries[0], {label_of(task, entry) for entry in entries}
+    label = task.case_label(labels)
+    if label is None:
+        raise DataError("slides of one case have different labels; set task.unit=slide")
+    parts = [bags.load(index).features_ND for index in indices]
     return SiteBag(
-        features_ND=bags.load(index).features_ND,
-        label=classes.index(entry.label),
-        slide=_opaque(entry.slide_id, bags.salt),
-        case=_opaque(entry.case_id, bags.salt),
+        features_ND=parts[0],
+        label=label,
+        time=first.time or 0.0,
+        event=first.event is not False,
+        more=tuple(parts[1:]),
+        slide=_opaque(first.slide_id, bags.salt),
+        case=_opaque(first.case_id, bags.salt),
     )
 
 
@@ -186,6 +200,7 @@ def pool(sites: Sequence[SiteData], name: str = "pooled") -> SiteData:
         join([site.train for site in sites]),
         join([site.validation for site in sites]),
         join([site.test for site in sites]),
+        join([site.test_slides for site in sites]),
     )
 
 

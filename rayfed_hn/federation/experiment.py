@@ -77,11 +77,22 @@ def finish(plan: Plan, server: Server, executor: Recorded) -> Outcome:
     seconds, clock = executor.now, executor.inner
     share = clock.busy_share(len(server.sites)) if isinstance(clock, VirtualTime) else None
     scores, lost = evaluate_sites(server, executor)
-    fitting = [s for s in scores if len(s.best_version_O) == len(plan.origins(s.site))]
-    reason = "its answer was refused: scores of other hospitals than its own"
+    fitting = [s for s in scores if _fits(plan, s)]
+    reason = "its answer was refused: scores of other hospitals or of another task"
     odd = [SiteLost(s.site, s.version, reason) for s in scores if all(s is not f for f in fitting)]
     losses = (*server.lost_before, *server.lost)
     for_good = [loss for loss in losses if not loss.returns]
     absences = len(losses) - len(for_good)
     missed = (*for_good, *lost, *odd)
     return Outcome(server, tuple(fitting), missed, absences, seconds, share)
+
+
+def _fits(plan: Plan, scores: Scores) -> bool:
+    """Whether scores are of this site's hospitals and of this task."""
+    task = plan.task
+    return (
+        len(scores.best_version_O) == len(plan.origins(scores.site))
+        and scores.last_BE.shape[1] == task.num_evidence
+        and bool((scores.label_B < len(task.names)).all())
+        and (task.unit == "case" or not scores.whole_case_B.any())
+    )

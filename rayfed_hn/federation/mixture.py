@@ -1,13 +1,13 @@
 """The mixture readout: several networks of a site, weighted by its validation bags.
 
 Candidates are moving averages of the network that all share and of the network that the site has
-trained, at a quarter, at half and at the end of a run. Their log-odds are brought to one scale and
-averaged with weights proportional to
+trained, at a quarter, at half and at the end of a run. Their evidence (log-odds, where two classes
+are told apart) is brought to one scale and averaged with weights proportional to
 
-    exp(n_i AUC_ik + 20 mean_j AUC_jk)
+    exp(n_i M_ik + 20 mean_j M_jk),    M_ik the AUC, or C-index, of candidate k at site i,
 
 n_i being the validation bags of site i: what all sites say of candidate k counts as twenty bags.
-A site whose AUC is undefined (one class) takes the federation's word alone. Ours.
+A site whose metric is undefined (one class) takes the federation's word alone. Ours.
 
 Shapes: C candidates, P parameters, B bags.
 """
@@ -19,7 +19,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.special import expit
 from torch import Tensor
 
 MEMORY = 0.8  # of the moving averages, per round
@@ -88,7 +87,7 @@ class MovingAverage:
 
 
 def mean_metrics(metrics: Sequence[np.ndarray]) -> np.ndarray:
-    """Mean AUC of every candidate over the hospitals where it is defined; .5 where it is nowhere.
+    """Mean metric of every candidate over the hospitals that have it; .5 where none has.
 
     Args:
         metrics: One (C,) a hospital, NaN where undefined.
@@ -109,17 +108,20 @@ def weights(metric_C: np.ndarray, num_bags: int, mean_metric_C: np.ndarray) -> n
     return raised_C / raised_C.sum()
 
 
-def scales(logits_CB: np.ndarray) -> np.ndarray:
-    """Standard deviation of every candidate's log-odds on the validation bags; 1 where it is 0."""
-    if logits_CB.shape[1] == 0:
-        return np.ones(len(logits_CB))
-    exact_CB = logits_CB.astype(np.float64)
-    spread_C = exact_CB.std(axis=1)
-    # Equal logits deviate by their rounding, which is no scale.
-    return np.where(spread_C > 1e-6 * (1 + np.abs(exact_CB).max(axis=1)), spread_C, 1.0)
+def scales(evidence_CBE: np.ndarray) -> np.ndarray:
+    """Standard deviation of every candidate's evidence on the validation bags; 1 where it is 0.
+
+    Of several numbers a bag, the root of the mean of their variances: all have one scale.
+    """
+    if evidence_CBE.shape[1] == 0:
+        return np.ones(len(evidence_CBE))
+    exact_CBE = evidence_CBE.astype(np.float64)
+    spread_C = np.sqrt(exact_CBE.var(axis=1).mean(axis=1))
+    # Equal evidence deviates by its rounding, which is no scale.
+    smallest_C = 1e-6 * (1 + np.abs(exact_CBE).max(axis=(1, 2)))
+    return np.where(spread_C > smallest_C, spread_C, 1.0)
 
 
-def combine(logits_CB: np.ndarray, weight_C: np.ndarray) -> np.ndarray:
-    """Probability of class 1 by the mixture, float32 (B,); the weights are over the scales."""
-    odds_B = weight_C @ logits_CB.astype(np.float64)
-    return expit(odds_B).astype(np.float32)
+def combine(evidence_CBE: np.ndarray, weight_C: np.ndarray) -> np.ndarray:
+    """Evidence of the mixture, float32 (B, E); the weights are over the scales."""
+    return np.einsum("c,cbe->be", weight_C, evidence_CBE.astype(np.float64)).astype(np.float32)

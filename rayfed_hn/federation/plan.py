@@ -12,16 +12,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from rayfed_hn.bags import set_aside as unmade
-from rayfed_hn.bags.splits import check_leakage
-from rayfed_hn.bags.store import SiteBags, list_sites, read_recipe, recipe_digest
+from rayfed_hn.bags.splits import Split, check_leakage
+from rayfed_hn.bags.store import BagEntry, SiteBags, list_sites, read_recipe, recipe_digest
 from rayfed_hn.bags.tile_filter import tile_filter
 from rayfed_hn.config import Config
 from rayfed_hn.errors import ConfigError, DataError, SetAside
-from rayfed_hn.federation.data import Folds, find_classes, load_site, open_sites, pool
+from rayfed_hn.federation.data import Folds, load_site, num_bags, open_sites, pool
 from rayfed_hn.federation.event_trace import Recorded, Replay, begin_line, read_trace
+from rayfed_hn.federation.labels import check_cases, find_task, knows
 from rayfed_hn.federation.loop import Executor, InProcessExecutor
 from rayfed_hn.federation.messages import Request
 from rayfed_hn.federation.rules import check_memory, make_rule
@@ -32,6 +33,8 @@ from rayfed_hn.federation.site_clock import SiteClock
 from rayfed_hn.federation.virtual_time import VirtualTime
 from rayfed_hn.models.mil import initial_parameters, learning_rate, make_model, widths
 from rayfed_hn.models.parameters import ParameterLayout
+from rayfed_hn.models.site_model import SiteModel
+from rayfed_hn.models.tasks import Survival, Task
 from rayfed_hn.privacy.mechanisms import PaperNoise
 from rayfed_hn.seeds import derive
 
@@ -52,7 +55,7 @@ class Plan:
         root: The bag store.
         hospitals: Sites with bags to train on, sorted.
         set_aside: Sites of which something, or everything, cannot be used, with the reason.
-        classes: Negative and positive label.
+        task: What is predicted, with the names of classes that all sites share.
         feature_dim: D.
         num_bags: Training, validation and test bags of every hospital.
         num_unnamed: Bags that the tables of ``data.splits`` put into no part of this fold.
@@ -63,7 +66,7 @@ class Plan:
     root: Path
     hospitals: tuple[str, ...]
     set_aside: tuple[tuple[str, SetAside], ...]
-    classes: tuple[str, str]
+    task: Task
     feature_dim: int
     num_bags: Mapping[str, tuple[int, int, int]]
     num_unnamed: int
@@ -79,9 +82,9 @@ class Plan:
         """Who answers requests: the hospitals, or a single pooled site."""
         return (POOLED,) if self.pooled else self.hospitals
 
-    def model(self) -> nn.Module:
+    def model(self) -> SiteModel:
         """The site network (shapes only)."""
-        return make_model(self.feature_dim, len(self.classes), self.config.model)
+        return make_model(self.feature_dim, self.task.num_outputs, self.config.model)
 
     @property
     def learning_rate(self) -> float:
@@ -141,12 +144,12 @@ class Plan:
     def _settings_digest(self) -> str:
         """Of what decides a run's numbers, but for the order of answers."""
         config = replace(self.config, rounds=replace(self.config.rounds, replay=None))
-        sections = ("model", "training", "method", "hypernetwork", "rounds", "privacy")
+        sections = ("task", "model", "training", "method", "hypernetwork", "rounds", "privacy")
         values = [repr(getattr(config, name)) for name in (*sections, "evaluation")]
         values += [
             repr((config.run.seed, config.data.folds, config.data.fold)),
             self.digest,
-            repr((self.classes, self.num_bags)),
+            repr((self.task, self.num_bags)),
         ]
         return hashlib.sha256("\n".join(values).encode()).hexdigest()
 
@@ -174,11 +177,14 @@ class Plan:
         """
         hospitals = self.hospitals if self.pooled else (name,)
         folds = Folds.of(self.config)
-        opened = self._open(hospitals).values()
-        data = [load_site(bags, self.classes, folds) for bags in opened]
+        opened = self._open(hospitals)
+        for bags in opened.values():
+            bags.keep(lambda entry: knows(self.task, entry))
+        data = [load_site(bags, self.task, folds) for bags in opened.values()]
         return Site(
             pool(data, POOLED) if self.pooled else data[0],
             self.model(),
+            self.task,
             self.config,
             training=self._local_training(name),
             mechanism=self.mechanism(),
@@ -212,16 +218,18 @@ class Plan:
         """What leaves a hospital beside its networks, in words."""
         if not self.shares:
             return [
-                "in this simulation the networks of this baseline, their losses, AUCs and test "
+                "in this simulation the networks of this baseline, their losses, metrics and test "
                 "scores pass through the server"
             ]
         scale = "once, mean and variance of every feature over its training bags"
-        candidates = "at the end, validation AUC of each of six candidate networks"
+        times = "once, quantiles of the times of events of its training and validation cases"
+        candidates = "at the end, validation metric of each of six candidate networks"
         return [
             *([scale] if self.standardise == "shared" else []),
-            "with every update, its training loss, and validation loss and AUC",
+            *([times] if isinstance(self.task, Survival) and not self.config.task.cuts else []),
+            "with every update, its training loss, and validation loss and metric",
             *([candidates] if self.config.evaluation.readout == "mixture" else []),
-            "at the end, score and label of every test bag under salted hashes",
+            "at the end, prediction and truth of every test bag under salted hashes",
         ]
 
     def log(self, participant: str) -> Path:
@@ -240,7 +248,7 @@ def make_plan(config: Config, root: Path) -> Plan:
     """Check the bag store against the configuration.
 
     Raises:
-        DataError: Cases shared by sites, labels that are not two classes, features of different
+        DataError: Cases shared by sites, labels that do not make the task, features of different
             lengths, tables of splits that do not fit, or no site with anything to train on.
         ConfigError: There is no such fold, the method would take too much memory, or a file of
             ``rounds`` or ``simulation`` cannot be used.
@@ -251,22 +259,40 @@ def make_plan(config: Config, root: Path) -> Plan:
     check_leakage(entries)
     emptied = [name for bags in sites.values() for name in bags.emptied]
     folds.check(entries, [*emptied, *(entry.slide_id for entry in unmade.list_all(root))])
-    labels = [entry.label for bags in sites.values() for entry in bags.entries]
-    classes = find_classes(labels, config.data.positive_label)
+    task = find_task(config, entries, {name: folds.training(e) for name, e in entries.items()})
     dims = {name: bags.feature_dim for name, bags in sites.items()}
     if len(set(dims.values())) != 1:
         raise DataError(f"sites have features of different lengths: {dims}; embed them alike")
-    num_bags = {name: _num_bags(folds, bags) for name, bags in sites.items()}
-    idle = [name for name, (num_train, _, _) in num_bags.items() if num_train == 0]
-    hospitals = tuple(name for name in sorted(sites) if name not in idle)
+    for bags in sites.values():
+        bags.keep(lambda entry: knows(task, entry))
+    entries = {name: bags.entries for name, bags in sites.items() if bags.entries}
+    check_cases(task, entries)
+    parts = {name: folds.split(own) for name, own in entries.items()}
+    counts = {name: _counts(entries[name], split, task) for name, split in parts.items()}
+    hospitals = tuple(name for name, (num_train, _, _) in sorted(counts.items()) if num_train)
     if not hospitals:
         raise DataError("no site has a case to train on; lower the number of folds")
-    set_aside = (*_damaged(sites), *((name, _NO_TRAINING) for name in sorted(idle)))
-    num_unnamed = len(labels) - sum(sum(numbers) for numbers in num_bags.values())
+    named = sum(len(p.train) + len(p.validation) + len(p.test) for p in parts.values())
+    set_aside = (*_damaged(sites), *_unlabelled(sites, task), *_idle(counts))
+    unnamed = sum(len(own) for own in entries.values()) - named
     dim, digest = next(iter(dims.values())), _digest(config, root, sites, folds)
-    plan = Plan(config, root, hospitals, set_aside, classes, dim, num_bags, num_unnamed, digest)
+    plan = Plan(config, root, hospitals, set_aside, task, dim, counts, unnamed, digest)
     plan.check()
     return plan
+
+
+def _idle(counts: Mapping[str, tuple[int, int, int]]) -> list[tuple[str, SetAside]]:
+    return [(name, _NO_TRAINING) for name, count in sorted(counts.items()) if count[0] == 0]
+
+
+def _unlabelled(sites: Mapping[str, SiteBags], task: Task) -> list[tuple[str, SetAside]]:
+    what = "no time" if isinstance(task, Survival) else f"no label of {', '.join(task.names)}"
+    remedy = "correct the manifest and embed again, or task.classes"
+    return [
+        (name, SetAside(f"{len(bags.unlabelled)} of its bags have {what}", remedy))
+        for name, bags in sorted(sites.items())
+        if bags.unlabelled
+    ]
 
 
 _NO_TRAINING = SetAside(
@@ -275,9 +301,11 @@ _NO_TRAINING = SetAside(
 )
 
 
-def _num_bags(folds: Folds, bags: SiteBags) -> tuple[int, int, int]:
-    parts = folds.split(bags.entries)
-    return len(parts.train), len(parts.validation), len(parts.test)
+def _counts(entries: Sequence[BagEntry], split: Split, task: Task) -> tuple[int, int, int]:
+    train, validation, test = (
+        num_bags(entries, part, task) for part in (split.train, split.validation, split.test)
+    )
+    return train, validation, test
 
 
 def _digest(config: Config, root: Path, sites: Mapping[str, SiteBags], folds: Folds) -> str:
@@ -287,7 +315,8 @@ def _digest(config: Config, root: Path, sites: Mapping[str, SiteBags], folds: Fo
     hasher.update(folds.digest.encode())
     for name, bags in sorted(sites.items()):
         for e in bags.entries:
-            hasher.update(repr((name, e.slide_id, e.case_id, e.label, e.num_tiles)).encode())
+            stated = (e.slide_id, e.case_id, e.label, e.time, e.event, e.num_tiles)
+            hasher.update(repr((name, *stated)).encode())
     return hasher.hexdigest()
 
 

@@ -17,14 +17,14 @@ from rayfed_hn.files import write_atomically
 
 @dataclass
 class BestVersion:
-    """The received network with the highest validation AUC of one hospital so far.
+    """The received network with the highest validation metric of one hospital so far.
 
     Of equal ones the latest counts: on a handful of bags many versions are perfect, and the later
     one has seen more. Observing a version again (after a resume) changes nothing.
 
     Attributes:
-        version: Its version; -1 before any has a defined AUC.
-        metric: Its validation AUC.
+        version: Its version; -1 before any has a defined metric.
+        metric: Its validation metric.
         parameters: float32 (P,), or None before any.
     """
 
@@ -33,7 +33,7 @@ class BestVersion:
     parameters: Tensor | None = None
 
     def observe(self, version: int, metric: float | None, parameters: Tensor) -> bool:
-        """Take the AUC of the network received at a version; True if it is the best now."""
+        """Take the metric of the network received at a version; True if it is the best now."""
         better = metric is not None and metric >= self.metric
         if better and metric is not None:
             self.version, self.metric, self.parameters = version, metric, parameters.clone()
@@ -57,7 +57,7 @@ class BestVersions:
         self.by_origin = [BestVersion() for _ in range(num_origins)]
 
     def observe(self, version: int, metrics: Sequence[float | None], parameters: Tensor) -> bool:
-        """Take the AUC at every hospital; True if any of them has a new best."""
+        """Take the metric at every hospital; True if any of them has a new best."""
         pairs = zip(self.by_origin, metrics, strict=True)
         news = [
             best.observe(version, metric, parameters) for best, metric in pairs

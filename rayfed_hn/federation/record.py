@@ -91,15 +91,15 @@ class RunRecord:
         self._metrics.append(records)
         self._events.append([{**event, "made": report.version} for event in events])
         self._to_tensorboard(records, report.mean_validation_metric)
-        # These AUCs belong to the version before, whose commit is still the last one on disk. Some
-        # sites, or older networks, say nothing about it.
+        # These metrics belong to the version before, whose commit is still the last one on disk.
+        # Some sites, or older networks, say nothing about it.
         if len(report.updates) == report.num_alive and not any(report.staleness):
             self._keep_if_best(report.mean_validation_metric)
         self.seconds = report.time
         self._commit(server)
 
     def finish(self, scores: Sequence[Scores]) -> None:
-        """Take the AUCs of the final version; without any ever, the last version is the best."""
+        """Take the metrics of the final version; without any ever, the last version is the best."""
         defined = [s.validation_metric for s in scores if s.validation_metric is not None]
         self._keep_if_best(sum(defined) / len(defined) if defined else None)
         if not self._checkpoint(BEST).exists():

@@ -13,6 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from rayfed_hn.errors import MessageError
+from rayfed_hn.evaluation.judging import Truth
 from rayfed_hn.federation.wire import (
     MAX_BAGS,
     expect,
@@ -23,6 +24,8 @@ from rayfed_hn.federation.wire import (
 )
 
 MAX_CANDIDATES = 64
+MAX_EVIDENCE = 64  # numbers that a bag is predicted from
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class EvaluateRequest:
     Attributes:
         site: Who is asked.
         version: Of the last network.
-        mean_metric_C: Mean validation AUC of every candidate over the federation.
+        mean_metric_C: Mean validation metric of every candidate over the federation.
     """
 
     site: str
@@ -62,7 +65,7 @@ class EvaluateRequest:
 
 @dataclass(frozen=True)
 class CandidateMetrics:
-    """Validation AUC of a site's candidates.
+    """Validation metric of a site's candidates.
 
     Attributes:
         site: Who sent it.
@@ -94,8 +97,8 @@ class CandidateMetrics:
         shape = tensors["candidate_metrics"].shape if "candidate_metrics" in tensors else (0, 0)
         metric_OC = expect(tensors, "candidate_metrics", np.float64, shape)
         if metric_OC.ndim != 2 or not metric_OC.size or metric_OC.shape[1] > MAX_CANDIDATES:
-            raise MessageError(f"candidate AUCs have the shape {metric_OC.shape}")
-        within(metric_OC[~np.isnan(metric_OC)], 0, 1, "a validation AUC")
+            raise MessageError(f"candidate metrics have the shape {metric_OC.shape}")
+        within(metric_OC[~np.isnan(metric_OC)], 0, 1, "a validation metric")
         return cls(site, version, metric_OC)
 
 
@@ -110,8 +113,11 @@ class Scores:
         best_version_O: Version that each of its O origins chose on its validation bags, int64.
         origin_B: Which of the site's origins each bag is from (pooled training has several), int64.
         slide_B, case_B: Opaque numbers, int64.
-        label_B: Class index, int64.
-        last_B, best_B, mixture_B: Probability of class 1 under each readout, float32.
+        whole_case_B: Whether the bag is all slides of a case, or else a slide.
+        label_B: Index of class, grade or interval of time, int64.
+        time_B, event_B: Follow-up where time is predicted, float64 and bool.
+        last_BE, best_BE, mixture_BE: What the task predicts from (``models/tasks.py``) under each
+            readout, float32.
     """
 
     site: str
@@ -121,26 +127,37 @@ class Scores:
     origin_B: np.ndarray
     slide_B: np.ndarray
     case_B: np.ndarray
+    whole_case_B: np.ndarray
     label_B: np.ndarray
-    last_B: np.ndarray
-    best_B: np.ndarray
-    mixture_B: np.ndarray
+    time_B: np.ndarray
+    event_B: np.ndarray
+    last_BE: np.ndarray
+    best_BE: np.ndarray
+    mixture_BE: np.ndarray
 
     _COLUMNS: ClassVar[tuple[tuple[str, type], ...]] = (
         ("origin_B", np.int64),
         ("slide_B", np.int64),
         ("case_B", np.int64),
+        ("whole_case_B", np.bool_),
         ("label_B", np.int64),
-        ("last_B", np.float32),
-        ("best_B", np.float32),
-        ("mixture_B", np.float32),
+        ("time_B", np.float64),
+        ("event_B", np.bool_),
     )
+    _READOUTS: ClassVar[tuple[str, ...]] = ("last_BE", "best_BE", "mixture_BE")
+
+    @property
+    def truth(self) -> Truth:
+        """What is true of the bags."""
+        return Truth(self.label_B, self.time_B, self.event_B)
 
     def to_bytes(self) -> bytes:
         """The message as it leaves the site."""
         versions = np.array([self.version, *self.best_version_O])
-        metric = np.array([math.nan if self.validation_metric is None else self.validation_metric])
+        known = self.validation_metric
         columns = {name: getattr(self, name).astype(kind) for name, kind in self._COLUMNS}
+        columns |= {name: getattr(self, name).astype(np.float32) for name in self._READOUTS}
+        metric = np.array([math.nan if known is None else known])
         return serialise({"versions": versions, "validation_metric": metric, **columns})
 
     @classmethod
@@ -150,15 +167,20 @@ class Scores:
         versions = expect(tensors, "versions", np.int64, length(tensors, "versions"))
         num_bags = length(tensors, "label_B")
         columns = {name: expect(tensors, name, kind, num_bags) for name, kind in cls._COLUMNS}
+        width = tensors["last_BE"].shape[1:] if "last_BE" in tensors else (0,)
+        if len(width) != 1 or not 1 <= width[0] <= MAX_EVIDENCE:
+            raise MessageError(f"evidence has the width {width}")
+        for name in cls._READOUTS:
+            columns[name] = expect(tensors, name, np.float32, (*num_bags, *width))
+            within(columns[name], -FLOAT32_MAX, FLOAT32_MAX, "a score")
         origin_B = columns["origin_B"]
         if len(versions) < 2 or ((origin_B < 0) | (origin_B >= len(versions) - 1)).any():
             raise MessageError("a bag is from an origin that is not declared")
-        metric = float(expect(tensors, "validation_metric", np.float64, (1,))[0])
-        for name in ("last_B", "best_B", "mixture_B"):
-            within(columns[name], 0, 1, "a score")
-        within(columns["label_B"], 0, 1, "a label")
+        within(columns["label_B"], 0, MAX_EVIDENCE, "a label")
+        within(columns["time_B"], 0, FLOAT32_MAX, "a time")
         within(versions[1:], 0, versions[0], "a best version")
-        if not math.isnan(metric):
-            within(np.array([metric]), 0, 1, "the validation AUC")
-        version = int(versions[0])
-        return cls(site, version, None if math.isnan(metric) else metric, versions[1:], **columns)
+        found = float(expect(tensors, "validation_metric", np.float64, (1,))[0])
+        metric = None if math.isnan(found) else found
+        if metric is not None:
+            within(np.array([metric]), 0, 1, "the validation metric")
+        return cls(site, int(versions[0]), metric, versions[1:], **columns)

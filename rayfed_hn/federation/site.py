@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rayfed_hn.config import Config
 from rayfed_hn.errors import MessageError
@@ -38,8 +38,10 @@ from rayfed_hn.federation.mixture import MARKS, MovingAverage
 from rayfed_hn.federation.site_memory import SiteMemory
 from rayfed_hn.federation.site_scorer import SiteScorer
 from rayfed_hn.models.parameters import ParameterLayout
+from rayfed_hn.models.site_model import SiteModel
 from rayfed_hn.models.standardise import Standardisation, agree, measure
-from rayfed_hn.models.training import Trained, train_locally
+from rayfed_hn.models.tasks import Task
+from rayfed_hn.models.training import Trained, rate_factor, train_locally
 from rayfed_hn.privacy.mechanisms import PaperNoise
 from rayfed_hn.seeds import derive
 
@@ -69,6 +71,7 @@ class Site:
     Args:
         data: Its bags.
         model: The network whose shapes a parameter vector fills.
+        task: What is predicted.
         config: The run's configuration.
         training: Its learning rate and number of steps.
         mechanism: What is done to its parameters before they leave it.
@@ -80,7 +83,8 @@ class Site:
     def __init__(
         self,
         data: SiteData,
-        model: nn.Module,
+        model: SiteModel,
+        task: Task,
         config: Config,
         *,
         training: LocalTraining,
@@ -90,7 +94,7 @@ class Site:
         device: str = "cpu",
     ) -> None:
         self.data = data
-        self._model = model
+        self._model, self._task = model, task
         self._layout = ParameterLayout.of(model)
         self._config = config
         self._training = training
@@ -98,7 +102,7 @@ class Site:
         self._log = log
         self._device = device
         self._memory = SiteMemory(folder, kept_turns=(config.rounds.buffer_size or 1) + 2)
-        self._scorer = SiteScorer(data, model, folder, device)
+        self._scorer = SiteScorer(data, model, task, folder, device)
         self._private = self._private_places()
         self._prepared = training.standardise != "shared"
         if training.standardise == "site":
@@ -133,7 +137,7 @@ class Site:
         return self._judge(request, received)
 
     def _measure(self) -> tuple[np.ndarray, np.ndarray]:
-        return measure(bag.features_ND for bag in self.data.train)
+        return measure(np.concatenate(bag.parts()) for bag in self.data.train)
 
     def _use(self, scale: Standardisation) -> None:
         """Standardise all bags from now on."""
@@ -163,7 +167,7 @@ class Site:
         known = self._memory.before(request.turn)
         received = self._with_private(sent, known.get("private"))
         validation, validation_metric = self._scorer.validate(request.version, received)
-        trained = self._train_locally(request.turn, received, dict(known))
+        trained = self._train_locally(request, received, dict(known))
         places = self._layout.places()
         seed = self._seed("paper noise", request.turn)
         update = received - self._mechanism.privatise(trained.parameters, places, seed)
@@ -181,7 +185,11 @@ class Site:
             seconds=time.monotonic() - start,
         )
 
-    def _train_locally(self, turn: int, received: Tensor, known: dict[str, Tensor]) -> Trained:
+    def _train_locally(
+        self, request: TrainRequest, received: Tensor, known: dict[str, Tensor]
+    ) -> Trained:
+        turn = request.turn
+        progress = request.version / self._config.rounds.num_versions
         bags: tuple[SiteBag, ...] = self.data.train
         if self._config.hypernetwork.estimate != "none" and self._config.method.name.startswith(
             "hypernetwork"
@@ -198,7 +206,9 @@ class Site:
             received,
             bags,
             self._config.training,
-            learning_rate=self._training.learning_rate,
+            task=self._task,
+            learning_rate=self._training.learning_rate
+            * rate_factor(self._config.training, progress),
             num_steps=self._training.num_steps,
             seed=self._seed("local training", turn),
             validation=self.data.validation,
@@ -248,6 +258,7 @@ class Site:
             last,
             self.data.train,
             self._config.training,
+            task=self._task,
             learning_rate=self._training.learning_rate,
             num_steps=steps,
             seed=self._seed("fine-tuning", 0),

@@ -7,17 +7,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from rayfed_hn.evaluation.metrics import auc
+from rayfed_hn.evaluation.judging import Truth
 from rayfed_hn.federation import mixture
 from rayfed_hn.federation.data import SiteBag, SiteData
 from rayfed_hn.federation.readouts import BestVersions
 from rayfed_hn.federation.score_messages import CandidateMetrics, EvaluateRequest, Scores
 from rayfed_hn.files import write_atomically
 from rayfed_hn.models.parameters import ParameterLayout
+from rayfed_hn.models.scoring import BagScores, score_bags
+from rayfed_hn.models.site_model import SiteModel
 from rayfed_hn.models.standardise import Standardisation
-from rayfed_hn.models.training import BagScores, score_bags
+from rayfed_hn.models.tasks import Task
 
 _BEST_SO_FAR = "best_so_far.safetensors"
 
@@ -28,12 +30,15 @@ class SiteScorer:
     Args:
         data: The site's bags.
         model: The network whose shapes a parameter vector fills.
+        task: What is predicted.
         folder: Where to keep state and networks; None keeps them in memory only.
         device: Where to compute.
     """
 
-    def __init__(self, data: SiteData, model: nn.Module, folder: Path | None, device: str) -> None:
-        self._data = data
+    def __init__(
+        self, data: SiteData, model: SiteModel, task: Task, folder: Path | None, device: str
+    ) -> None:
+        self._data, self._task = data, task
         self._scale: Standardisation | None = None
         self._model = model
         self._layout = ParameterLayout.of(model)
@@ -41,9 +46,9 @@ class SiteScorer:
         self._device = device
         self._best = BestVersions(len(data.origins))
         self._final: Tensor | None = None
-        self._final_auc: float | None = None
+        self._final_metric: float | None = None
         self._candidates: list[Tensor] = []
-        self._logits_CB = np.zeros((0, 0), np.float32)
+        self._evidence_CBE = np.zeros((0, 0, 0), np.float32)
         self._metric_OC = np.zeros((0, 0))
 
     def resume(self) -> None:
@@ -56,12 +61,12 @@ class SiteScorer:
         self._data, self._scale = data, scale
 
     def validate(self, version: int, network: Tensor) -> tuple[BagScores, float | None]:
-        """Score the validation bags; the AUC is the mean over hospitals where it is defined."""
+        """Score the validation bags; the metric is the mean over hospitals where it is defined."""
         scores = self._score(network, self._data.validation)
-        aucs = self._aucs(scores.scores_B)
-        if self._best.observe(version, aucs, network) and self._folder is not None:
+        metrics = self._metrics(scores.evidence_BE)
+        if self._best.observe(version, metrics, network) and self._folder is not None:
             self._best.save(self._folder / _BEST_SO_FAR)
-        defined = [value for value in aucs if value is not None]
+        defined = [value for value in metrics if value is not None]
         return scores, float(np.mean(defined)) if defined else None
 
     def judge(
@@ -70,18 +75,18 @@ class SiteScorer:
         """Take the last network, the fine-tuned one if there is one, and the candidates.
 
         Returns:
-            The candidates' AUCs on the validation bags; without candidates the last network's.
+            The candidates' metrics on the validation bags; without candidates the last network's.
         """
-        _, self._final_auc = self.validate(version, last)
+        _, self._final_metric = self.validate(version, last)
         self._final = last
         if tuned is not None:
-            _, self._final_auc = self.validate(version, tuned)
+            _, self._final_metric = self.validate(version, tuned)
             self._final = tuned
         self._candidates = candidates or [self._final]
         bags = self._data.validation
         scored = [self._score(network, bags) for network in self._candidates]
-        self._logits_CB = np.stack([scores.logits_B for scores in scored])
-        rows = [self._aucs(scores.scores_B) for scores in scored]
+        self._evidence_CBE = np.stack([scores.evidence_BE for scores in scored])
+        rows = [self._metrics(scores.evidence_BE) for scores in scored]
         table_CO = np.array([[np.nan if v is None else v for v in row] for row in rows], float)
         self._metric_OC = table_CO.T.copy()
         return CandidateMetrics(self._data.name, version, self._metric_OC)
@@ -94,22 +99,27 @@ class SiteScorer:
         """
         if self._final is None or request.mean_metric_C.shape != (len(self._candidates),):
             raise ValueError("scoring was asked for before the candidates were judged")
-        test, version = self._data.test, request.version
+        bags, version = (*self._data.test, *self._data.test_slides), request.version
         chosen = [best.choose(version, self._final) for best in self._best.by_origin]
         weight_OC = self._weights(request.mean_metric_C)
         self._keep_networks(version, chosen, weight_OC)
+        truth = _truth(bags)
+        whole = self._task.unit == "case"
         return Scores(
             site=self._data.name,
             version=version,
-            validation_metric=self._final_auc,
+            validation_metric=self._final_metric,
             best_version_O=np.array([number for number, _ in chosen]),
-            origin_B=_column(test, "origin"),
-            slide_B=_column(test, "slide"),
-            case_B=_column(test, "case"),
-            label_B=_column(test, "label"),
-            last_B=self._score(self._final, test).scores_B,
-            best_B=self._by_origin([network for _, network in chosen]),
-            mixture_B=self._mixture(weight_OC),
+            origin_B=_column(bags, "origin"),
+            slide_B=_column(bags, "slide"),
+            case_B=_column(bags, "case"),
+            whole_case_B=np.arange(len(bags)) < (len(self._data.test) if whole else 0),
+            label_B=truth.label_B,
+            time_B=truth.time_B,
+            event_B=truth.event_B,
+            last_BE=self._score(self._final, bags).evidence_BE,
+            best_BE=self._by_origin(bags, [network for _, network in chosen]),
+            mixture_BE=self._mixture(bags, weight_OC),
         )
 
     def _weights(self, mean_metric_C: np.ndarray) -> np.ndarray:
@@ -119,37 +129,37 @@ class SiteScorer:
         for number, auc_C in enumerate(self._metric_OC):
             own = origin_B == number
             weight_C = mixture.weights(auc_C, int(own.sum()), mean_metric_C)
-            rows.append(weight_C / mixture.scales(self._logits_CB[:, own]))
+            rows.append(weight_C / mixture.scales(self._evidence_CBE[:, own]))
         return np.stack(rows)
 
-    def _mixture(self, weight_OC: np.ndarray) -> np.ndarray:
-        test = self._data.test
-        logits_CB = np.stack([self._score(n, test).logits_B for n in self._candidates])
-        origin_B = _column(test, "origin")
-        scores_B = np.empty(len(test), np.float32)
+    def _mixture(self, bags: tuple[SiteBag, ...], weight_OC: np.ndarray) -> np.ndarray:
+        evidence_CBE = np.stack([self._score(n, bags).evidence_BE for n in self._candidates])
+        origin_B = _column(bags, "origin")
+        mixed_BE = np.empty(evidence_CBE.shape[1:], np.float32)
         for number, weight_C in enumerate(weight_OC):
             own = origin_B == number
-            scores_B[own] = mixture.combine(logits_CB[:, own], weight_C)
-        return scores_B
+            mixed_BE[own] = mixture.combine(evidence_CBE[:, own], weight_C)
+        return mixed_BE
 
-    def _by_origin(self, networks: list[Tensor]) -> np.ndarray:
-        """Score every test bag with the network of its own hospital, float32 (B,)."""
-        test = self._data.test
-        scores_B = np.empty(len(test), np.float32)
+    def _by_origin(self, bags: tuple[SiteBag, ...], networks: list[Tensor]) -> np.ndarray:
+        """Score every bag with the network of its own hospital, float32 (B, E)."""
+        evidence_BE = np.empty((len(bags), self._task.num_evidence), np.float32)
         for number, network in enumerate(networks):
-            own = [i for i, bag in enumerate(test) if bag.origin == number]
-            scores_B[own] = self._score(network, tuple(test[i] for i in own)).scores_B
-        return scores_B
+            own = [i for i, bag in enumerate(bags) if bag.origin == number]
+            scores = self._score(network, tuple(bags[i] for i in own))
+            evidence_BE[own] = scores.evidence_BE
+        return evidence_BE
 
-    def _aucs(self, scores_B: np.ndarray) -> list[float | None]:
-        """AUC on the validation bags of every hospital."""
+    def _metrics(self, evidence_BE: np.ndarray) -> list[float | None]:
+        """How well the validation bags of every hospital are put in order."""
         bags = self._data.validation
-        label_B, origin_B = _column(bags, "label"), _column(bags, "origin")
-        numbers = range(len(self._data.origins))
-        return [auc(label_B[origin_B == n], scores_B[origin_B == n]) for n in numbers]
+        truth, origin_B = _truth(bags), _column(bags, "origin")
+        predictions_BS = self._task.predict(evidence_BE)
+        of_origin = [origin_B == number for number in range(len(self._data.origins))]
+        return [self._task.judge.ranking(truth[own], predictions_BS[own]) for own in of_origin]
 
     def _score(self, parameters: Tensor, bags: tuple[SiteBag, ...]) -> BagScores:
-        return score_bags(self._model, parameters, bags, self._device)
+        return score_bags(self._model, parameters, bags, self._task, self._device)
 
     def _keep_networks(
         self, version: int, chosen: list[tuple[int, Tensor]], weight_OC: np.ndarray
@@ -185,3 +195,8 @@ class SiteScorer:
 
 def _column(bags: tuple[SiteBag, ...], name: str) -> np.ndarray:
     return np.array([getattr(bag, name) for bag in bags], dtype=np.int64)
+
+
+def _truth(bags: tuple[SiteBag, ...]) -> Truth:
+    times, events = [bag.time for bag in bags], [bag.event for bag in bags]
+    return Truth(_column(bags, "label"), np.array(times, float), np.array(events, bool))

@@ -10,6 +10,7 @@ import copy
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +75,10 @@ class ParameterLayout:
         }
 
 
-def bind(module: nn.Module, vector: Tensor, gradient: Tensor | None = None) -> nn.Module:
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def bind(module: Module, vector: Tensor, gradient: Tensor | None = None) -> Module:
     """A copy of a module whose parameters are views into one flat vector.
 
     It computes what ``torch.func.functional_call`` does with the unflattened vector, without

@@ -1,92 +1,44 @@
-"""What a site does with a network: train it on its own bags, and score bags with it.
+"""What a site does with a network: train it on its own bags.
 
 Shapes: P parameters, B bags, N tiles, D features.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from rayfed_hn.config import TrainingConfig
+from rayfed_hn.models.labelled_bag import LabelledBag
 from rayfed_hn.models.parameters import bind
-from rayfed_hn.models.standardise import Standardisation
+from rayfed_hn.models.scoring import score_bags
+from rayfed_hn.models.site_model import SiteModel
+from rayfed_hn.models.tasks import Task
 from rayfed_hn.seeds import derive
 
 SGD_MOMENTUM = 0.9  # pFedHN's, at the sites
 
 
-@dataclass(frozen=True)
-class LabelledBag:
-    """One bag as training sees it.
-
-    Attributes:
-        features_ND: float32 (N, D); may be a read-only memory map.
-        label: Class index.
-        standardisation: Applied to the features whenever they are used.
-    """
-
-    features_ND: np.ndarray
-    label: int
-    standardisation: Standardisation | None = field(default=None, kw_only=True)
-
-    def tensor(
-        self,
-        device: torch.device | str = "cpu",
-        limit: int | None = None,
-        rows: np.random.Generator | None = None,
-    ) -> Tensor:
-        """The features on a device; on the CPU a copy, since memory maps are read-only.
-
-        Args:
-            device: Where.
-            limit: Take at most so many rows, drawn by ``rows``.
-            rows: Draws them.
-        """
-        features_ND = self.features_ND
-        if limit is not None and rows is not None and len(features_ND) > limit:
-            chosen = rows.choice(len(features_ND), size=limit, replace=False)
-            features_ND = features_ND[np.sort(chosen)]
-        tensor_ND = torch.tensor(features_ND, dtype=torch.float32, device=device)
-        scale = self.standardisation
-        return tensor_ND if scale is None else scale.apply(tensor_ND)
-
-
-@dataclass(frozen=True)
-class BagScores:
-    """Scores of B bags.
-
-    Attributes:
-        scores_B: Probability of class 1, float32.
-        logits_B: Log-odds of class 1, float32.
-        loss: Mean cross-entropy; NaN for no bags.
-    """
-
-    scores_B: np.ndarray
-    logits_B: np.ndarray
-    loss: float
-
-
 def draw_bags(
-    labels: Sequence[int], num_steps: int, *, class_balanced: bool, seed: int
+    strata: Sequence[int], num_steps: int, *, class_balanced: bool, seed: int
 ) -> np.ndarray:
     """Which bag each step trains on, int64 (num_steps,), drawn with replacement.
 
-    With ``class_balanced`` every class that the site has is equally likely (HistoFL's weighted
-    sampler); otherwise every bag is.
+    With ``class_balanced`` every stratum that the site has is equally likely (HistoFL's weighted
+    sampler); otherwise every bag is. Strata are classes, or with and without an event.
     """
     rng = np.random.Generator(np.random.Philox(seed))
     if not class_balanced:
-        return rng.integers(len(labels), size=num_steps)
-    counts = np.bincount(labels)
-    weights = 1.0 / counts[np.asarray(labels)]
-    return rng.choice(len(labels), size=num_steps, p=weights / weights.sum())
+        return rng.integers(len(strata), size=num_steps)
+    counts = np.bincount(strata)
+    weights = 1.0 / counts[np.asarray(strata)]
+    return rng.choice(len(strata), size=num_steps, p=weights / weights.sum())
 
 
 @dataclass(frozen=True)
@@ -107,11 +59,12 @@ class Trained:
 
 
 def train_locally(
-    model: nn.Module,
+    model: SiteModel,
     parameters: Tensor,
     bags: Sequence[LabelledBag],
     config: TrainingConfig,
     *,
+    task: Task,
     learning_rate: float,
     num_steps: int,
     seed: int,
@@ -127,6 +80,7 @@ def train_locally(
         parameters: The network received, float32 (P,); not changed.
         bags: At least one.
         config: Optimiser, sampling and what else ``training`` says.
+        task: What the bags' labels are.
         learning_rate: Of the optimiser.
         num_steps: Gradient steps, unless validation stops them.
         seed: Of the draws and of the dropout masks.
@@ -140,11 +94,10 @@ def train_locally(
     theta.grad = torch.zeros_like(theta)
     # The optimisers are elementwise, so one flat tensor and many named ones train alike.
     optimiser = _optimiser(config, theta, learning_rate, moments)
-    loss_of = _Loss(bind(model, theta, theta.grad), config.max_instances, seed, device)
-    order = draw_bags(
-        [bag.label for bag in bags], num_steps, class_balanced=config.class_balanced, seed=seed
-    )
-    watch = _Watch(model, validation, config, device)
+    loss_of = _Loss(bind(model, theta, theta.grad), task, config, seed, device)
+    strata = [task.stratum(bag) for bag in bags]
+    order = draw_bags(strata, num_steps, class_balanced=config.class_balanced, seed=seed)
+    watch = _Watch(model, validation, task, config, device)
     losses: list[float] = []
     for number, index in enumerate(order):
         if watch.enough(number, theta):
@@ -161,19 +114,53 @@ def train_locally(
 
 
 class _Loss:
-    """Cross-entropy of a network in training on a bag, or on a part of its tiles."""
+    """What a network in training minimises on a bag, or on a part of its tiles."""
 
     def __init__(
-        self, network: nn.Module, limit: int | None, seed: int, device: torch.device | str
+        self,
+        network: SiteModel,
+        task: Task,
+        config: TrainingConfig,
+        seed: int,
+        device: torch.device | str,
     ) -> None:
-        self._network, self._limit, self._device = network, limit, device
+        self._network, self._task, self._config, self._device = network, task, config, device
         self._masks = torch.Generator(device=device).manual_seed(seed)
         self._rows = np.random.Generator(np.random.Philox(derive(seed, "instances")))
 
     def __call__(self, bag: LabelledBag) -> Tensor:
-        features_ND = bag.tensor(self._device, self._limit, self._rows)
-        logits, _ = self._network(features_ND, self._masks)
-        return F.cross_entropy(logits, torch.tensor(bag.label, device=self._device))
+        features_ND = bag.tensor(self._device, draw_rows(len(bag), self._config, self._rows))
+        target = self._task.target(bag, self._config.label_smoothing)
+        return self._network.objective(features_ND, target, self._masks)
+
+
+def draw_rows(
+    num_instances: int, config: TrainingConfig, rng: np.random.Generator
+) -> np.ndarray | None:
+    """Which instances of a bag a step sees, int64 in ascending order, at least one; None: all.
+
+    First each is left out with the chance ``training.instance_dropout``, then
+    ``training.max_instances`` of the rest are drawn.
+    """
+    rows = np.arange(num_instances)
+    if config.instance_dropout > 0:
+        kept = rows[rng.random(num_instances) >= config.instance_dropout]
+        rows = kept if len(kept) else rows[rng.integers(num_instances, size=1)]
+    if config.max_instances is not None and len(rows) > config.max_instances:
+        rows = np.sort(rng.choice(rows, size=config.max_instances, replace=False))
+    return rows if len(rows) < num_instances else None
+
+
+def rate_factor(config: TrainingConfig, progress: float) -> float:
+    """What ``training.schedule`` multiplies the learning rate by.
+
+    Args:
+        config: ``schedule``.
+        progress: Share of the versions that are made, 0 to below 1.
+    """
+    if config.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * progress))
+    return 1 - progress if config.schedule == "linear" else 1.0
 
 
 def _optimiser(
@@ -214,12 +201,13 @@ class _Watch:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: SiteModel,
         bags: Sequence[LabelledBag],
+        task: Task,
         config: TrainingConfig,
         device: torch.device | str,
     ) -> None:
-        self._model, self._bags, self._device = model, bags, device
+        self._model, self._bags, self._task, self._device = model, bags, task, device
         self._patience = config.patience if bags else None
         self._every = config.look_every
         self._best: tuple[float, Tensor] | None = None
@@ -240,27 +228,9 @@ class _Watch:
         return theta if self._best is None else self._best[1]
 
     def _look(self, theta: Tensor) -> None:
-        loss = score_bags(self._model, theta.detach(), self._bags, self._device).loss
+        found = score_bags(self._model, theta.detach(), self._bags, self._task, self._device)
+        loss = found.loss
         if self._best is None or loss < self._best[0]:
             self._best, self._in_vain = (loss, theta.detach().clone()), 0
         else:
             self._in_vain += 1
-
-
-def score_bags(
-    model: nn.Module,
-    parameters: Tensor,
-    bags: Sequence[LabelledBag],
-    device: torch.device | str = "cpu",
-) -> BagScores:
-    """Score bags with a network, without dropout."""
-    network = bind(model, parameters.detach().to(device))
-    scores, odds = np.empty((2, len(bags)), np.float32)
-    losses = []
-    with torch.inference_mode():
-        for i, bag in enumerate(bags):
-            logits, _ = network(bag.tensor(device))
-            scores[i] = torch.softmax(logits, dim=-1)[1].item()
-            odds[i] = (logits[1] - logits[0]).item()
-            losses.append(F.cross_entropy(logits, torch.tensor(bag.label, device=device)).item())
-    return BagScores(scores, odds, float(np.mean(losses)) if losses else float("nan"))

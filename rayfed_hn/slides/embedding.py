@@ -125,7 +125,7 @@ def import_features(record: SlideRecord, recipe: dict[str, Any], source: str) ->
         mpp=record.mpp,
     )
     refuse_changed(record, source)
-    return replace(bag, source_sha256=source)
+    return replace(bag, source_sha256=source, time=record.time, event=record.event)
 
 
 def source_of(record: SlideRecord) -> str:
@@ -219,4 +219,6 @@ def encode_reading(
         artefacts_N4=artefacts_N4,
         source_sha256=source,
         reader=found.reader,
+        time=record.time,
+        event=record.event,
     )

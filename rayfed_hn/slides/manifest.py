@@ -17,6 +17,8 @@ from typing import NoReturn
 from rayfed_hn.errors import DataError
 
 REQUIRED = ("slide_id", "path", "case_id", "site", "label")
+SURVIVAL = ("time", "event")
+EVENTS = {"1": True, "true": True, "0": False, "false": False}
 MAX_MPP = 100.0
 MAX_NAME = 120  # slide_id and site become file names, to which suffixes are added
 
@@ -30,9 +32,11 @@ class SlideRecord:
         path: Resolved path of the slide or feature file; it may not exist.
         case_id: The patient or specimen; slides of one case are never divided between sets.
         site: The hospital that owns the slide, fit to be a file name.
-        label: The class, as text.
+        label: The class, as text; may be empty where there is a time.
         mpp: Micrometres per pixel of level 0, where the user states it.
         mask: Resolved path of the user's tissue mask (GeoJSON or picture), where there is one.
+        time: Follow-up of the case until its event or the end of observation, in any one unit.
+        event: Whether it ended with the event; False means censored.
     """
 
     slide_id: str
@@ -42,6 +46,8 @@ class SlideRecord:
     label: str
     mpp: float | None = None
     mask: Path | None = None
+    time: float | None = None
+    event: bool | None = None
 
 
 def is_name(text: str) -> bool:
@@ -72,6 +78,8 @@ def read_manifest(path: str | Path, root: str | Path | None = None) -> list[Slid
     Args:
         path: The CSV. Columns ``slide_id, path, case_id, site, label`` are required, ``mpp`` and
             ``mask`` are optional, others are ignored. Relative paths are relative to this file.
+            For survival ``time`` and ``event`` (1 or 0) take the place of ``label``, or stand
+            beside it.
         root: Folder that every slide must lie in once symbolic links are followed
             (default: the manifest's own folder).
 
@@ -87,6 +95,7 @@ def read_manifest(path: str | Path, root: str | Path | None = None) -> list[Slid
     records = [_record(line, allowed) for line in lines]
     _check_unique(lines, records)
     _check_sites(lines, records)
+    _check_follow_up(lines, records)
     return records
 
 
@@ -130,8 +139,9 @@ def _text(path: Path) -> str:
 def _check_header(path: Path, header: list[str]) -> None:
     if not any(header):
         raise DataError(f"{path}: the file is empty; its first line must be {','.join(REQUIRED)}")
+    survival = all(name in header for name in SURVIVAL)
     for name in REQUIRED:
-        if name not in header:
+        if name not in header and not (survival and name == "label"):
             lowered = {h.lower(): h for h in header}
             spare = [low for low, h in lowered.items() if h not in REQUIRED]  # never rob another
             near = difflib.get_close_matches(name, spare, n=1)
@@ -141,7 +151,7 @@ def _check_header(path: Path, header: list[str]) -> None:
                 else f"add it; found {', '.join(header)}"
             )
             raise DataError(f"{path}, line 1: column {name!r} is missing; {hint}")
-    for name in (*REQUIRED, "mpp", "mask"):
+    for name in (*REQUIRED, *SURVIVAL, "mpp", "mask"):
         if header.count(name) > 1:
             raise DataError(f"{path}, line 1: column {name!r} appears twice; keep one")
 
@@ -156,17 +166,35 @@ def _record(line: _Line, allowed: Path) -> SlideRecord:
                 "is not a usable name",
                 f"use 1 to {MAX_NAME} letters, digits, dots, underscores and hyphens",
             )
-    if not values["label"]:
+    time, event = _follow_up(line)
+    if not values.get("label") and time is None:
         line.refuse("label", "is empty", "give the class of the slide, or remove the line")
     return SlideRecord(
         slide_id=values["slide_id"],
         path=_inside(line, "path", allowed),
         case_id=values["case_id"],
         site=values["site"],
-        label=values["label"],
+        label=values.get("label", ""),
         mpp=_mpp(line),
         mask=_inside(line, "mask", allowed) if line.values.get("mask") else None,
+        time=time,
+        event=event,
     )
+
+
+def _follow_up(line: _Line) -> tuple[float | None, bool | None]:
+    time, event = (line.values.get(name, "") for name in SURVIVAL)
+    if not time and not event:
+        return None, None
+    try:
+        value = float(time)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        line.refuse("time", "is no length of time", "give one above 0, or empty time and event")
+    if event.lower() not in EVENTS:
+        line.refuse("event", "is not 1 or 0", "give 1 for an event, 0 for a censored case")
+    return value, EVENTS[event.lower()]
 
 
 def _inside(line: _Line, column: str, allowed: Path) -> Path:
@@ -230,4 +258,16 @@ def _check_sites(lines: list[_Line], records: list[SlideRecord]) -> None:
                 f"is at site {record.site!r} here and at {other.site!r} before",
                 "a case at two sites leaks from training into test: name cases apart, "
                 "or give the case to one site",
+            )
+
+
+def _check_follow_up(lines: list[_Line], records: list[SlideRecord]) -> None:
+    first: dict[str, SlideRecord] = {}
+    for line, record in zip(lines, records, strict=True):
+        other = first.setdefault(record.case_id, record)
+        if (other.time, other.event) != (record.time, record.event):
+            line.refuse(
+                "time",
+                f"case {record.case_id} has {other.time} and event {other.event} in another line",
+                "give every slide of a case the same time and event",
             )

@@ -38,26 +38,29 @@ class Job:
         """The job as a row of plain values: all that travels of a slide."""
         record = self.record
         plain = {"path": str(record.path), "mask": str(record.mask or "")}
-        mpp = np.nan if record.mpp is None else record.mpp
-        return (
-            asdict(record)
-            | plain
-            | {
-                "mpp": mpp,
-                "source": self.source,
-                "draw_only": self.draw_only,
-            }
-        )
+        numbers = {
+            name: np.nan if value is None else float(value)
+            for name, value in asdict(record).items()
+            if name in ("mpp", "time", "event")
+        }
+        about = {"source": self.source, "draw_only": self.draw_only}
+        return asdict(record) | plain | numbers | about
 
     @classmethod
     def of(cls, row: dict[str, Any]) -> Job:
         """The job of a row."""
         names = ("slide_id", "case_id", "site", "label")
+        numbers = {
+            name: None if np.isnan(row[name]) else float(row[name])
+            for name in ("mpp", "time", "event")
+        }
         record = SlideRecord(
             **{name: str(row[name]) for name in names},
             path=Path(str(row["path"])),
-            mpp=None if np.isnan(row["mpp"]) else float(row["mpp"]),
+            mpp=numbers["mpp"],
             mask=Path(str(row["mask"])) if row["mask"] else None,
+            time=numbers["time"],
+            event=None if numbers["event"] is None else bool(numbers["event"]),
         )
         return cls(record, str(row["source"]), bool(row["draw_only"]))
 
@@ -156,9 +159,9 @@ def _set_aside(entry: SetAsideEntry) -> SlideOutcome:
 
 
 def _relabel(root: Path, entry: BagEntry, record: SlideRecord) -> None:
-    if (entry.case_id, entry.label) != (record.case_id, record.label):
-        bag = read_bag(entry.path)
-        store.write(root, replace(bag, case_id=record.case_id, label=record.label))
+    stated = {name: getattr(record, name) for name in ("case_id", "label", "time", "event")}
+    if stated != {name: getattr(entry, name) for name in stated}:
+        store.write(root, replace(read_bag(entry.path), **stated))
 
 
 def _refuse_moved(root: Path, records: Sequence[SlideRecord]) -> None:

@@ -112,10 +112,22 @@ def report(run: Path) -> int:
 
 
 def _print_plan(plan: Plan) -> None:
-    negative, positive = plan.classes
-    print(f"Class 1 is '{positive}', class 0 is '{negative}' (data.positive_label chooses)")
+    print(_task_words(plan))
     if plan.num_unnamed:
         print(f"note: {plan.num_unnamed} bags are in no part of data.splits and are left out")
+
+
+def _task_words(plan: Plan) -> str:
+    """What is predicted, so that a wrong label is seen before hours are spent on it."""
+    task, names = plan.task, plan.task.names
+    if task.kind == "binary":
+        return f"Class 1 is '{names[1]}', class 0 is '{names[0]}' (data.positive_label chooses)"
+    what = {
+        "multiclass": f"{len(names)} classes: {', '.join(names)}",
+        "ordinal": f"{len(names)} grades from low to high: {', '.join(names)}",
+        "survival": f"Time until an event, in {len(names)} intervals: {', '.join(names)}",
+    }
+    return f"{what[task.kind]}. Metric: {task.judge.name}"
 
 
 def _go_on(folder: Path) -> str:

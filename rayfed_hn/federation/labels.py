@@ -1,0 +1,149 @@
+"""Which task the labels of a bag store make, and which bags have a label of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from rayfed_hn.bags.store import BagEntry
+from rayfed_hn.config import Config
+from rayfed_hn.errors import DataError
+from rayfed_hn.models.tasks import Binary, Multiclass, Ordinal, Survival, Task
+
+
+def find_task(
+    config: Config,
+    entries: Mapping[str, Sequence[BagEntry]],
+    training: Mapping[str, Sequence[BagEntry]],
+) -> Task:
+    """What is predicted, with names and cuts that all sites share.
+
+    Args:
+        config: ``task`` and ``data.positive_label``.
+        entries: All bags of every site.
+        training: Those of them that are not under test: only their times decide where to cut.
+
+    Raises:
+        DataError: The labels do not make the task; says which there are and what to do.
+    """
+    kind = config.task.kind
+    if kind == "survival":
+        return _survival(config, training)
+    labels = {entry.label for bags in entries.values() for entry in bags if entry.label}
+    names = tuple(config.task.classes) or _in_order(labels)
+    if kind == "binary":
+        names = _two(names, config.data.positive_label)
+    missing = [name for name in names if name not in labels]
+    if missing:
+        raise DataError(
+            f"task.classes: no bag has the label {', '.join(map(repr, missing))}; the bags have "
+            f"{', '.join(sorted(labels))}"
+        )
+    if len(names) < 2:
+        raise DataError(
+            f"these bags have {len(names)} labels ({', '.join(names)}); at least two are needed. "
+            "Correct the label column of the manifest and embed again"
+        )
+    if kind == "ordinal" and not config.task.classes and not all(map(_is_number, names)):
+        raise DataError(
+            f"task.classes: missing; grades that are no numbers ({', '.join(names)}) have no order "
+            "of their own, so name them from low to high"
+        )
+    makers = {"binary": Binary, "multiclass": Multiclass, "ordinal": Ordinal}
+    return makers[kind](names, config.task.unit)
+
+
+def knows(task: Task, entry: BagEntry) -> bool:
+    """Whether a bag has a label of this task."""
+    return entry.time is not None if isinstance(task, Survival) else entry.label in task.names
+
+
+def label_of(task: Task, entry: BagEntry) -> int:
+    """Index of a bag's class, grade or interval."""
+    if isinstance(task, Survival):
+        assert entry.time is not None
+        return task.interval(entry.time)
+    return task.names.index(entry.label)
+
+
+def check_cases(task: Task, entries: Mapping[str, Sequence[BagEntry]]) -> None:
+    """Refuse to join slides of a case that have labels of different classes.
+
+    Raises:
+        DataError: Says how many cases, and which is the first.
+    """
+    if task.unit != "case" or isinstance(task, Survival):
+        return
+    labels: dict[str, set[int]] = {}
+    for bags in entries.values():
+        for entry in bags:
+            labels.setdefault(entry.case_id, set()).add(label_of(task, entry))
+    mixed = sorted(case for case, found in labels.items() if task.case_label(found) is None)
+    if mixed:
+        raise DataError(
+            f"task.unit=case: {len(mixed)} case(s) have slides of different classes (first: "
+            f"{mixed[0]!r}); set task.unit=slide, or give the slides of a case one label"
+        )
+
+
+def _two(names: tuple[str, ...], positive: str | None) -> tuple[str, str]:
+    if positive is not None and positive not in names:
+        raise DataError(
+            f"data.positive_label: '{positive}' is no label of these bags; "
+            f"they have {', '.join(names)}"
+        )
+    if len(names) != 2:
+        raise DataError(
+            f"these bags have {len(names)} labels ({', '.join(names)}); two are needed. Correct "
+            "the label column of the manifest and embed again; or set task.kind=multiclass or "
+            "ordinal, or name the two that count in task.classes"
+        )
+    positive = positive or names[1]
+    return next(name for name in names if name != positive), positive
+
+
+def _survival(config: Config, training: Mapping[str, Sequence[BagEntry]]) -> Survival:
+    knobs = config.task
+    cuts = tuple(knobs.cuts) or _quantiles(training, knobs.num_bins)
+    edges = ("0", *(f"{cut:g}" for cut in cuts), "")
+    names = tuple(
+        f"{a} to {b}" if b else f"from {a}" for a, b in pairwise(edges)
+    )
+    return Survival(names, knobs.unit, cuts, knobs.uncensored_weight)
+
+
+def _quantiles(training: Mapping[str, Sequence[BagEntry]], num_bins: int) -> tuple[float, ...]:
+    """Mean over sites of the quantiles of event times, which is all that sites tell of them."""
+    times = [
+        [time for time, event in {e.case_id: (e.time, e.event) for e in bags}.values() if event]
+        for bags in training.values()
+    ]
+    shares = np.arange(1, num_bins) / num_bins
+    quantiles = [np.quantile(np.array(own, float), shares) for own in times if own]
+    if not quantiles:
+        raise DataError(
+            "task.kind=survival: no training case has an event; the manifest needs the columns "
+            "time and event (1 or 0), then embed again"
+        )
+    cuts = tuple(float(cut) for cut in np.mean(quantiles, axis=0))
+    if len(set(cuts)) < len(cuts):
+        raise DataError(
+            f"task.num_bins: got {num_bins}, but event times have too few values for so many "
+            "intervals; give fewer, or task.cuts"
+        )
+    return cuts
+
+
+def _in_order(labels: set[str]) -> tuple[str, ...]:
+    if all(map(_is_number, labels)):
+        return tuple(sorted(labels, key=lambda label: (float(label), label)))
+    return tuple(sorted(labels))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return bool(np.isfinite(float(text)))
+    except ValueError:
+        return False
