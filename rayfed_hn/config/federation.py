@@ -28,13 +28,14 @@ class ModelConfig:
         "set_transformer",
     ] = knob(
         "gated_attention",
-        "how the tiles of a bag become one prediction. mean: all count alike, for what shows "
-        "everywhere (subtypes); max: the one tile with the highest logit, for small lesions, but "
-        "slow to learn; attention: a mean with learned weights; gated_attention: with a gate, "
-        "HistoFL's and a good start; clam_sb, clam_mb: also learn from the tiles with most and "
-        "least attention, which helps with few slides (one attention for all classes, or one for "
-        "each); dsmil: attention to what resembles the decisive tile; set_transformer: tiles see "
-        "each other, for large cohorts: it has most parameters and takes most time",
+        "how the tiles of a bag become one prediction. gated_attention: a weighted mean of the "
+        "tiles, whose weights are learned through a gate (HistoFL's); attention: without the gate; "
+        "mean: all tiles count alike, for what shows everywhere; max: the tile with the highest "
+        "logit decides, for small lesions, but it learns from one tile a step; clam_sb, clam_mb: "
+        "gated_attention that also learns from the tiles with most and least attention, made for "
+        "few slides (one attention for all classes, or one for each); dsmil: attention to what "
+        "resembles the decisive tile; set_transformer: tiles see each other; most parameters and "
+        "most time",
     )
     hidden_dim: int | None = knob(
         None,

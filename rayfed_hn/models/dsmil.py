@@ -17,8 +17,8 @@ class DSMIL(SiteModel):
     """Dual-stream pooling: a tile classifier's maximum, and attention around where it lies.
 
     First stream: l_n = W h_n + b; c_o = max_n l_no, at the critical tile m_o.
-    Second stream: q_n = tanh(Q2 relu(Q1 h_n + b1) + b2); alpha_no = softmax of q_n . q_m_o / sqrt(A)
-    over n; z_o = sum_n alpha_no h_n; s_o = sum_j U_oj . z_j + u_o, over all outputs j.
+    Second stream: q_n = tanh(Q2 relu(Q1 h_n + b1) + b2); alpha_o is the softmax over tiles of
+    q_n . q_m_o / sqrt(A); z_o = sum_n alpha_no h_n; s_o = sum_j U_oj . z_j + u_o, over all outputs.
     logits = (c + s) / 2; objective = (loss(c) + loss(s)) / 2; attention = mean_o alpha_o.
     With D, H, A, O = 1024, 512, 256, 2 it has 724,996 parameters.
 
