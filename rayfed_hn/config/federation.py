@@ -15,8 +15,28 @@ METHODS = (
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Gated attention multiple-instance classifier, the network that each site receives."""
+    """The network that each site receives: a bag of tile features in, the slide's logits out."""
 
+    name: Literal[
+        "gated_attention",
+        "attention",
+        "mean",
+        "max",
+        "clam_sb",
+        "clam_mb",
+        "dsmil",
+        "set_transformer",
+    ] = knob(
+        "gated_attention",
+        "how the tiles of a bag become one prediction. gated_attention: a weighted mean of the "
+        "tiles, whose weights are learned through a gate (HistoFL's); attention: without the gate; "
+        "mean: all tiles count alike, for what shows everywhere; max: the tile with the highest "
+        "logit decides, for small lesions, but it learns from one tile a step; clam_sb, clam_mb: "
+        "gated_attention that also learns from the tiles with most and least attention, made for "
+        "few slides (one attention for all classes, or one for each); dsmil: attention to what "
+        "resembles the decisive tile; set_transformer: tiles see each other; most parameters and "
+        "most time",
+    )
     hidden_dim: int | None = knob(
         None,
         "width of the tile projection (default: D/2 rounded up to a power of two, 32 to 512; "
@@ -24,7 +44,9 @@ class ModelConfig:
         at_least=1,
     )
     attention_dim: int | None = knob(
-        None, "width of the gated attention (default: half of hidden_dim)", at_least=1
+        None,
+        "width of the attention (default: half of hidden_dim); mean and max have none",
+        at_least=1,
     )
     standardise: Literal["shared", "site", "none"] = knob(
         "shared",
@@ -33,7 +55,11 @@ class ModelConfig:
         "they are. Methods that share nothing (local, pooled) take shared as site",
     )
     dropout: float = knob(
-        0.25, "dropout after the projection and in both attention branches", at_least=0, at_most=0.9
+        0.25,
+        "dropout after the projection, within the attention of gated_attention, attention and "
+        "clam, and on both sides of set_transformer's pooling",
+        at_least=0,
+        at_most=0.9,
     )
 
 

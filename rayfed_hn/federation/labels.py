@@ -108,9 +108,7 @@ def _survival(config: Config, training: Mapping[str, Sequence[BagEntry]]) -> Sur
     knobs = config.task
     cuts = tuple(knobs.cuts) or _quantiles(training, knobs.num_bins)
     edges = ("0", *(f"{cut:g}" for cut in cuts), "")
-    names = tuple(
-        f"{a} to {b}" if b else f"from {a}" for a, b in pairwise(edges)
-    )
+    names = tuple(f"{a} to {b}" if b else f"from {a}" for a, b in pairwise(edges))
     return Survival(names, knobs.unit, cuts, knobs.uncensored_weight)
 
 

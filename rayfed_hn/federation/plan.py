@@ -31,8 +31,8 @@ from rayfed_hn.federation.server import Server
 from rayfed_hn.federation.site import LocalTraining, Site
 from rayfed_hn.federation.site_clock import SiteClock
 from rayfed_hn.federation.virtual_time import VirtualTime
-from rayfed_hn.models.mil import initial_parameters, learning_rate, make_model, widths
 from rayfed_hn.models.parameters import ParameterLayout
+from rayfed_hn.models.registry import initial_parameters, learning_rate, make_model, widths
 from rayfed_hn.models.site_model import SiteModel
 from rayfed_hn.models.tasks import Survival, Task
 from rayfed_hn.privacy.mechanisms import PaperNoise

@@ -16,8 +16,8 @@ from rayfed_hn.errors import FederationError, RayfedError
 from rayfed_hn.federation.plan import Plan, make_plan
 from rayfed_hn.federation.record import package_versions, write_summary
 from rayfed_hn.federation.results import READOUTS
-from rayfed_hn.models.mil import widths
 from rayfed_hn.models.parameters import ParameterLayout
+from rayfed_hn.models.registry import widths
 from rayfed_hn.orchestration.actors import CentralActor, Progress, Result, SiteActor
 from rayfed_hn.orchestration.resources import START_SECONDS, divide
 

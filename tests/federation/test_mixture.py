@@ -22,8 +22,8 @@ from rayfed_hn.federation.mixture import (
 )
 from rayfed_hn.federation.score_messages import EvaluateRequest
 from rayfed_hn.federation.site_scorer import SiteScorer
-from rayfed_hn.models.mil import initial_parameters, make_model
 from rayfed_hn.models.parameters import ParameterLayout
+from rayfed_hn.models.registry import initial_parameters, make_model
 from rayfed_hn.models.training import score_bags
 
 NAN = np.nan

@@ -10,19 +10,19 @@ from hypothesis import strategies as st
 from torch.func import functional_call
 
 from rayfed_hn.config import ModelConfig, TrainingConfig
-from rayfed_hn.models.mil import (
-    GatedAttentionMIL,
+from rayfed_hn.models.parameters import ParameterLayout, bind
+from rayfed_hn.models.registry import (
     initial_parameters,
     learning_rate,
     make_model,
     widths,
 )
-from rayfed_hn.models.parameters import ParameterLayout, bind
 from rayfed_hn.models.site_features import unit_embeddings
+from rayfed_hn.models.site_model import SiteModel
 from rayfed_hn.models.training import LabelledBag, draw_bags, score_bags, train_locally
 
 
-def small() -> tuple[GatedAttentionMIL, ParameterLayout, torch.Tensor]:
+def small() -> tuple[SiteModel, ParameterLayout, torch.Tensor]:
     model = make_model(6, 2, ModelConfig(hidden_dim=5, attention_dim=4))
     layout = ParameterLayout.of(model)
     return model, layout, initial_parameters(layout, seed=1)

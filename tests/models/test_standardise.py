@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rayfed_hn.config import ModelConfig
-from rayfed_hn.models.mil import initial_parameters, make_model
 from rayfed_hn.models.parameters import ParameterLayout
+from rayfed_hn.models.registry import initial_parameters, make_model
 from rayfed_hn.models.standardise import Standardisation, agree, measure
 from rayfed_hn.models.training import LabelledBag, score_bags
 

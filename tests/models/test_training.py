@@ -17,8 +17,8 @@ from torch.func import functional_call
 
 from rayfed_hn.config import ModelConfig, TrainingConfig
 from rayfed_hn.models import training
-from rayfed_hn.models.mil import initial_parameters, make_model
 from rayfed_hn.models.parameters import ParameterLayout
+from rayfed_hn.models.registry import initial_parameters, make_model
 from rayfed_hn.models.training import (
     LabelledBag,
     Trained,
