@@ -43,7 +43,8 @@ from rayfed_hn.federation.site_clock import SiteClock
 from rayfed_hn.federation.site_host import SiteHost
 from rayfed_hn.federation.virtual_time import VirtualTime
 from rayfed_hn.loading import load
-from rayfed_hn.models.training import score_bags
+from rayfed_hn.models.scoring import score_bags
+from rayfed_hn.models.tasks import Binary
 
 BRCA = {"a": 311, "b": 196, "c": 206, "d": 162, "e": 162, "f": 51}
 ROUNDS, NUM_SITES, FOLDS = 20, 6, 5
@@ -56,6 +57,8 @@ SETTINGS: dict[str, list[str]] = {
     "all1": ["rounds.buffer_size=1", "rounds.discount=all"],
     "unbalanced1": ["rounds.buffer_size=1", "rounds.balance_arrivals=false"],
 }
+
+BINARY = Binary(("normal", "tumour"))
 
 
 def main() -> None:
@@ -212,8 +215,8 @@ def test_auc(plan: Plan, server: Server, sites: dict[str, Any]) -> float:
     """Mean AUC of the sites' present networks on their test bags."""
     values = []
     for name, bags in sites.items():
-        scored = score_bags(plan.model(), torch.tensor(server.parameters_for(name)), bags)
-        values.append(auc(np.array([bag.label for bag in bags]), scored.scores_B))
+        scored = score_bags(plan.model(), torch.tensor(server.parameters_for(name)), bags, BINARY)
+        values.append(auc(np.array([bag.label for bag in bags]), scored.evidence_BE[:, 0]))
     return float(np.mean([value for value in values if value is not None]))
 
 

@@ -49,6 +49,7 @@ def trained_by_hand(
         theta,
         site.data.train,
         plan.config.training,
+        task=plan.task,
         learning_rate=plan.learning_rate,
         num_steps=options.pop("num_steps", plan.config.training.steps),
         seed=site._seed(purpose, turn),

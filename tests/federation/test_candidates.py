@@ -23,7 +23,10 @@ from rayfed_hn.federation.messages import (
 from rayfed_hn.federation.plan import Plan
 from rayfed_hn.federation.site_host import SiteHost
 from rayfed_hn.models.parameters import ParameterLayout
-from rayfed_hn.models.training import score_bags
+from rayfed_hn.models.scoring import score_bags
+from rayfed_hn.models.tasks import Binary
+
+BINARY = Binary(("normal", "tumour"))
 
 
 def test_the_candidates_of_a_site_are_the_averages_of_what_it_trained(
@@ -46,9 +49,12 @@ def test_the_candidates_of_a_site_are_the_averages_of_what_it_trained(
         expected = [average(values[:end]) for values in histories for end in (1, 2, 4)]
         np.testing.assert_allclose(kept["candidates"].numpy(), np.stack(expected), atol=1e-6)
         test = training.site(found.site).data.test
-        odds = [score_bags(training.model(), one, test).logits_B for one in kept["candidates"]]
+        odds = [
+            score_bags(training.model(), one, test, BINARY).evidence_BE[:, 0]
+            for one in kept["candidates"]
+        ]
         mixed = kept["weights"].numpy()[0] @ np.stack(odds)
-        np.testing.assert_allclose(found.mixture_B, 1 / (1 + np.exp(-mixed)), rtol=1e-5)
+        np.testing.assert_allclose(found.mixture_BE[:, 0], mixed, rtol=1e-4, atol=1e-6)
 
 
 def average(values: list[np.ndarray]) -> np.ndarray:
@@ -62,9 +68,12 @@ def test_without_the_mixture_readout_it_is_the_last_network(bag_root: Path) -> N
     for scores in outcome.scores:
         theta = torch.from_numpy(outcome.server.parameters_for(scores.site))
         data = last.site(scores.site).data
-        known, asked = (score_bags(last.model(), theta, b) for b in (data.validation, data.test))
-        odds = asked.logits_B / known.logits_B.std()  # on the scale of the validation bags
-        np.testing.assert_allclose(scores.mixture_B, 1 / (1 + np.exp(-odds)), rtol=1e-5)
+        known_BE, asked_BE = (
+            score_bags(last.model(), theta, bags, BINARY).evidence_BE
+            for bags in (data.validation, data.test)
+        )
+        odds_BE = asked_BE / known_BE.std()  # on the scale of the validation bags
+        np.testing.assert_allclose(scores.mixture_BE, odds_BE, rtol=1e-4)
 
 
 def test_a_tuned_network_is_the_last_of_the_own_candidates(bag_root: Path, tmp_path: Path) -> None:
@@ -162,8 +171,8 @@ def test_the_candidates_of_a_simulated_run_are_the_same_in_memory_and_on_disk(
     private = plan(bag_root, *BUFFERED, "method.name=fedper")
     in_memory, on_disk = (simulated(private, folder)[0] for folder in (None, tmp_path))
     for one, other in zip(in_memory.scores, on_disk.scores, strict=True):
-        np.testing.assert_array_equal(one.last_B, other.last_B)
-        np.testing.assert_array_equal(one.mixture_B, other.mixture_B)
+        np.testing.assert_array_equal(one.last_BE, other.last_BE)
+        np.testing.assert_array_equal(one.mixture_BE, other.mixture_BE)
 
 
 def test_a_site_whose_last_updates_came_too_late_is_scored_all_the_same(
@@ -178,8 +187,8 @@ def test_a_site_whose_last_updates_came_too_late_is_scored_all_the_same(
     assert on_disk.server.num_refused >= 3
     assert [scores.site for scores in on_disk.scores] == ["north", "south", "west"]
     for one, other in zip(in_memory.scores, on_disk.scores, strict=True):
-        np.testing.assert_array_equal(one.last_B, other.last_B)
-        np.testing.assert_array_equal(one.mixture_B, other.mixture_B)
+        np.testing.assert_array_equal(one.last_BE, other.last_BE)
+        np.testing.assert_array_equal(one.mixture_BE, other.mixture_BE)
     last = load_file(tmp_path / "sites" / "west" / "network_last.safetensors")
     start = ParameterLayout.of(training.model()).unflatten(training.initial())
     # With the classifier that it has trained, and not with the one it began with.

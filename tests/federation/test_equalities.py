@@ -24,7 +24,11 @@ from rayfed_hn.federation.rules.base import Contribution
 from rayfed_hn.federation.rules.generator import Hypernetwork, SiteFeatures
 from rayfed_hn.federation.site_host import SiteHost
 from rayfed_hn.models.parameters import ParameterLayout
-from rayfed_hn.models.training import score_bags, train_locally
+from rayfed_hn.models.scoring import score_bags
+from rayfed_hn.models.tasks import Binary
+from rayfed_hn.models.training import train_locally
+
+BINARY = Binary(("normal", "tumour"))
 
 
 def generator(size: int, num_sites: int, dim: int, rho: float, seed: int = 0) -> Hypernetwork:
@@ -90,6 +94,7 @@ def test_pooled_training_is_fedavg_with_one_site_that_holds_everything(bag_root:
             theta,
             site.data.train,
             pooled.config.training,
+            task=pooled.task,
             learning_rate=pooled.learning_rate,
             num_steps=4 * 3,
             seed=site._seed("local training", version),
@@ -187,7 +192,7 @@ def test_simulated_time_changes_nothing_where_rounds_wait(bag_root: Path, method
     assert clock.digest == real.digest
     assert clock.seconds > 0
     for one, other in zip(clock.scores, real.scores, strict=True):
-        np.testing.assert_array_equal(one.mixture_B, other.mixture_B)
+        np.testing.assert_array_equal(one.mixture_BE, other.mixture_BE)
 
 
 def test_fedprox_without_its_pull_is_fedavg(bag_root: Path) -> None:
@@ -220,8 +225,8 @@ def test_a_federation_of_one_site_is_pooled_training(
     assert one.server.sites == pooled.server.sites == ("pooled",)
     theta = pooled.server.parameters_for("pooled")
     np.testing.assert_array_equal(one.server.parameters_for("pooled"), theta)
-    np.testing.assert_array_equal(one.scores[0].last_B, pooled.scores[0].last_B)
-    np.testing.assert_array_equal(one.scores[0].best_B, pooled.scores[0].best_B)
+    np.testing.assert_array_equal(one.scores[0].last_BE, pooled.scores[0].last_BE)
+    np.testing.assert_array_equal(one.scores[0].best_BE, pooled.scores[0].best_BE)
     assert not np.array_equal(theta, plan(root).initial().numpy())
 
 
@@ -263,8 +268,9 @@ def test_a_closed_gate_is_the_shared_base(bag_root: Path) -> None:
         np.testing.assert_array_equal(theta, rule.shared())
         np.testing.assert_allclose(theta, rule.theta_0.numpy(), atol=1e-6)
         assert not np.allclose(theta, rule.parameters_for(0), atol=1e-3)
-        expected_B = score_bags(closed.model(), torch.from_numpy(theta), site.data.test).scores_B
-        np.testing.assert_array_equal(scores.last_B, expected_B)
+        found = score_bags(closed.model(), torch.from_numpy(theta), site.data.test, BINARY)
+        expected_B = found.evidence_BE
+        np.testing.assert_array_equal(scores.last_BE, expected_B)
 
 
 class PaperHypernetwork(nn.Module):
@@ -325,6 +331,7 @@ def test_pfedhn_one_site_a_round_is_its_published_loop(
             theta.detach(),
             sites[number].data.train,
             paper.config.training,
+            task=paper.task,
             learning_rate=0.5,
             num_steps=4,
             seed=sites[number]._seed("local training", turn),

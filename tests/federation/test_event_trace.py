@@ -34,5 +34,5 @@ def test_a_replayed_run_ends_in_the_same_bits(
     assert again.digest == first.digest
     assert [loss.site for loss in again.lost] == ["west"]
     for one, two in zip(first.scores, again.scores, strict=True):
-        np.testing.assert_array_equal(one.last_B, two.last_B)
-        np.testing.assert_array_equal(one.mixture_B, two.mixture_B)
+        np.testing.assert_array_equal(one.last_BE, two.last_BE)
+        np.testing.assert_array_equal(one.mixture_BE, two.mixture_BE)

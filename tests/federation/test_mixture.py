@@ -24,11 +24,14 @@ from rayfed_hn.federation.score_messages import EvaluateRequest
 from rayfed_hn.federation.site_scorer import SiteScorer
 from rayfed_hn.models.parameters import ParameterLayout
 from rayfed_hn.models.registry import initial_parameters, make_model
-from rayfed_hn.models.training import score_bags
+from rayfed_hn.models.scoring import score_bags
+from rayfed_hn.models.tasks import Binary
 
 NAN = np.nan
 
 # -- moving averages ---------------------------------------------------------------------------
+
+BINARY = Binary(("normal", "tumour"))
 
 
 def vector(*values: float) -> torch.Tensor:
@@ -151,11 +154,11 @@ def test_scales_are_standard_deviations_where_there_are_any() -> None:
     np.testing.assert_array_equal(scales(np.zeros((2, 5), np.float32)), [1, 1])
 
 
-def test_combined_scores_are_probabilities_of_the_weighted_log_odds() -> None:
-    logits_CB = np.array([[0, 2, -900], [1, -4, -900]], np.float32)
-    scores = combine(logits_CB, np.array([0.5, 0.25]))
-    np.testing.assert_allclose(scores, 1 / (1 + np.exp([-0.25, 0.0, 675])), atol=1e-7)
-    assert scores.dtype == np.float32
+def test_combined_evidence_is_the_weighted_sum() -> None:
+    evidence_CBE = np.array([[[0], [2], [-900]], [[1], [-4], [-900]]], np.float32)
+    mixed = combine(evidence_CBE, np.array([0.5, 0.25]))
+    np.testing.assert_allclose(mixed, [[0.25], [0], [-675]], atol=1e-7)
+    assert mixed.dtype == np.float32
 
 
 # -- a site --------------------------------------------------------------------------------------
@@ -183,9 +186,9 @@ def site(one_class: bool = False, num_origins: int = 1) -> SiteData:
 
 
 def scored(data: SiteData, mean: np.ndarray) -> np.ndarray:
-    scorer = SiteScorer(data, MODEL, None, "cpu")
+    scorer = SiteScorer(data, MODEL, BINARY, None, "cpu")
     scorer.judge(3, CANDIDATES[0], None, CANDIDATES)
-    return scorer.score(EvaluateRequest("north", 3, mean)).mixture_B
+    return scorer.score(EvaluateRequest("north", 3, mean)).mixture_BE
 
 
 MEAN = np.array([0.55, 0.6, 0.5, 0.62])
@@ -200,14 +203,18 @@ def test_the_mixture_is_its_formula_for_every_hospital(one_class: bool, num_orig
         asked = [b for b in data.test if b.origin == origin]
         exponents, odds = [], []
         for candidate, mean in zip(CANDIDATES, MEAN, strict=True):
-            scores = score_bags(MODEL, candidate, known)
-            own = auc(np.array([b.label for b in known]), scores.scores_B)
+            scores = score_bags(MODEL, candidate, known, BINARY)
+            own = auc(np.array([b.label for b in known]), scores.evidence_BE[:, 0])
             assert (own is None) == (one_class and origin == 0)
             exponents.append((0.0 if own is None else len(known) * own) + 20 * mean)
-            odds.append(score_bags(MODEL, candidate, asked).logits_B / scores.logits_B.std())
+            odds.append(
+                score_bags(MODEL, candidate, asked, BINARY).evidence_BE[:, 0]
+                / scores.evidence_BE[:, 0].std()
+            )
         share = np.exp(exponents) / np.exp(exponents).sum()
-        expected.append(1 / (1 + np.exp(-(share @ np.stack(odds)))))
-    np.testing.assert_allclose(scored(data, MEAN), np.concatenate(expected), rtol=1e-4)
+        expected.append(share @ np.stack(odds))
+    found = scored(data, MEAN)[:, 0]
+    np.testing.assert_allclose(found, np.concatenate(expected), rtol=1e-4, atol=1e-5)
 
 
 def test_the_validation_bags_of_one_class_say_nothing_about_candidates() -> None:
@@ -223,27 +230,27 @@ def test_a_louder_candidate_has_no_louder_voice() -> None:
     loud = LAYOUT.unflatten(CANDIDATES[1].clone())
     loud = {k: v * 10 if k.startswith("classifier.") else v for k, v in loud.items()}
     data, request = site(), EvaluateRequest("north", 3, MEAN)
-    scorer = SiteScorer(data, MODEL, None, "cpu")
+    scorer = SiteScorer(data, MODEL, BINARY, None, "cpu")
     changed = [CANDIDATES[0], LAYOUT.flatten(loud), *CANDIDATES[2:]]
     scorer.judge(3, CANDIDATES[0], None, changed)
-    np.testing.assert_allclose(scorer.score(request).mixture_B, scored(data, MEAN), rtol=1e-4)
+    np.testing.assert_allclose(scorer.score(request).mixture_BE, scored(data, MEAN), rtol=1e-4)
 
 
 def test_opinions_are_the_aucs_and_nan_where_undefined() -> None:
     data = site(one_class=True, num_origins=2)
-    opinion = SiteScorer(data, MODEL, None, "cpu").judge(3, CANDIDATES[0], None, CANDIDATES)
+    opinion = SiteScorer(data, MODEL, BINARY, None, "cpu").judge(3, CANDIDATES[0], None, CANDIDATES)
     assert opinion.metric_OC.shape == (2, 4)
     assert np.isnan(opinion.metric_OC[0]).all()
     known = [b for b in data.validation if b.origin == 1]
     labels = np.array([b.label for b in known])
     for candidate, found in zip(CANDIDATES, opinion.metric_OC[1], strict=True):
-        assert found == auc(labels, score_bags(MODEL, candidate, known).scores_B)
+        assert found == auc(labels, score_bags(MODEL, candidate, known, BINARY).evidence_BE[:, 0])
 
 
 def test_a_request_for_other_candidates_is_refused() -> None:
     with pytest.raises(ValueError, match="before the candidates were judged"):
         scored(site(), np.full(3, 0.5))
-    fresh = SiteScorer(site(), MODEL, None, "cpu")
+    fresh = SiteScorer(site(), MODEL, BINARY, None, "cpu")
     with pytest.raises(ValueError, match="before the candidates were judged"):
         fresh.score(EvaluateRequest("north", 3, MEAN))
 

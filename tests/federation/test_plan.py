@@ -18,6 +18,7 @@ from rayfed_hn.federation.plan import make_plan
 from rayfed_hn.federation.site_host import SiteHost
 from rayfed_hn.federation.versions import VersionReport
 from rayfed_hn.loading import load
+from rayfed_hn.models.tasks import Binary
 
 SHORT = ["rounds.num_versions=2", "training.steps=2", "model.standardise=site"]
 
@@ -91,9 +92,9 @@ def test_labels_that_do_not_fit_are_named(bag_root: Path, words: list[str], says
 
 
 def test_the_positive_label_can_be_chosen(bag_root: Path) -> None:
-    assert make_plan(load(), bag_root).classes == ("normal", "tumour")
+    assert make_plan(load(), bag_root).task == Binary(("normal", "tumour"))
     chosen = make_plan(load(None, ["data.positive_label=normal"]), bag_root)
-    assert chosen.classes == ("tumour", "normal")
+    assert chosen.task == Binary(("tumour", "normal"))
 
 
 def test_a_hospital_may_be_called_pooled(own_root: Path) -> None:

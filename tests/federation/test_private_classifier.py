@@ -12,9 +12,12 @@ from safetensors.torch import load_file
 
 from rayfed_hn.federation.experiment import run_in_process
 from rayfed_hn.federation.messages import CandidatesRequest, EvaluateRequest, read_answer
-from rayfed_hn.models.training import score_bags
+from rayfed_hn.models.scoring import score_bags
+from rayfed_hn.models.tasks import Binary
 
 PRIVATE = pytest.mark.parametrize("method", ["fedper", "pfedhn_pc"])
+
+BINARY = Binary(("normal", "tumour"))
 
 
 @PRIVATE
@@ -66,8 +69,8 @@ def test_the_private_classifier_goes_on_from_turn_to_turn(
         request := EvaluateRequest("north", 4, np.full(6, 0.5)),
         site.answer(request),
     )
-    expected_B = score_bags(private.model(), received, site.data.test).scores_B
-    np.testing.assert_array_equal(scores.last_B, expected_B)  # type: ignore[union-attr]
+    expected_B = score_bags(private.model(), received, site.data.test, BINARY).evidence_BE
+    np.testing.assert_array_equal(scores.last_BE, expected_B)  # type: ignore[union-attr]
     shared = load_file(tmp_path / "network_mixture.safetensors")["candidates"][:3]
     assert torch.equal(shared[:, mask], own.repeat(3, 1))
     assert torch.equal(shared[:, ~mask], sent[0][~mask].repeat(3, 1))

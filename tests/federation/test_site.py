@@ -18,7 +18,11 @@ from rayfed_hn.federation import site as site_module
 from rayfed_hn.federation.data import SiteBag, halves
 from rayfed_hn.federation.experiment import run_in_process
 from rayfed_hn.federation.site import Site
-from rayfed_hn.models.training import score_bags, train_locally
+from rayfed_hn.models.scoring import score_bags
+from rayfed_hn.models.tasks import Binary
+from rayfed_hn.models.training import train_locally
+
+BINARY = Binary(("normal", "tumour"))
 
 
 @pytest.mark.parametrize("optimiser", ["adam", "momentum"])
@@ -33,6 +37,7 @@ def test_a_kept_optimiser_is_passed_from_turn_to_turn(bag_root: Path, optimiser:
             theta,
             site.data.train,
             keeping.config.training,
+            task=keeping.task,
             learning_rate=keeping.learning_rate,
             num_steps=3,
             seed=site._seed("local training", turn),
@@ -56,16 +61,16 @@ def test_fedavg_ft_is_fedavg_and_then_a_training_at_every_site(
         site = shared.site(one.site)
         theta = torch.from_numpy(plain.server.parameters_for(one.site))
         own = trained_by_hand(shared, site, theta, 0, "fine-tuning", num_steps=steps)
-        last_B = score_bags(shared.model(), own, site.data.test).scores_B
-        np.testing.assert_array_equal(one.last_B, last_B)
-        assert not np.array_equal(one.last_B, other.last_B)
+        last_B = score_bags(shared.model(), own, site.data.test, BINARY).evidence_BE
+        np.testing.assert_array_equal(one.last_BE, last_B)
+        assert not np.array_equal(one.last_BE, other.last_BE)
 
 
 def test_no_steps_of_fine_tuning_are_no_fine_tuning(bag_root: Path) -> None:
     none = plan(bag_root, "method.name=fedavg_ft", "training.fine_tuning_steps=0")
     plain = plan(bag_root, "method.name=fedavg")
     for one, other in zip(run_in_process(none).scores, run_in_process(plain).scores, strict=True):
-        np.testing.assert_array_equal(one.last_B, other.last_B)
+        np.testing.assert_array_equal(one.last_BE, other.last_BE)
 
 
 def test_fine_tuning_keeps_a_hypernetworks_rule(bag_root: Path) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch.func import functional_call
 
 from rayfed_hn.config import ModelConfig, TrainingConfig
+from rayfed_hn.models.labelled_bag import LabelledBag
 from rayfed_hn.models.parameters import ParameterLayout, bind
 from rayfed_hn.models.registry import (
     initial_parameters,
@@ -17,9 +18,13 @@ from rayfed_hn.models.registry import (
     make_model,
     widths,
 )
+from rayfed_hn.models.scoring import score_bags
 from rayfed_hn.models.site_features import unit_embeddings
 from rayfed_hn.models.site_model import SiteModel
-from rayfed_hn.models.training import LabelledBag, draw_bags, score_bags, train_locally
+from rayfed_hn.models.tasks import Binary
+from rayfed_hn.models.training import draw_bags, train_locally
+
+BINARY = Binary(("normal", "tumour"))
 
 
 def small() -> tuple[SiteModel, ParameterLayout, torch.Tensor]:
@@ -134,7 +139,9 @@ def test_the_order_of_tiles_does_not_matter(order: list[int]) -> None:
 def test_one_flat_adam_is_adam_over_the_named_tensors() -> None:
     model, layout, theta = small()
     config = TrainingConfig(steps=5)
-    trained = train_locally(model, theta, bags(), config, learning_rate=0.01, num_steps=5, seed=3)
+    trained = train_locally(
+        model, theta, bags(), config, task=BINARY, learning_rate=0.01, num_steps=5, seed=3
+    )
     named = {k: v.clone().requires_grad_(True) for k, v in layout.unflatten(theta).items()}
     adam = torch.optim.Adam(named.values(), lr=0.01, weight_decay=config.weight_decay)
     generator = torch.Generator().manual_seed(3)
@@ -152,7 +159,7 @@ def test_training_changes_neither_its_input_nor_torchs_random_state() -> None:
     model, _, theta = small()
     before, state = theta.clone(), torch.get_rng_state()
     trained = train_locally(
-        model, theta, bags(), TrainingConfig(), learning_rate=0.01, num_steps=3, seed=0
+        model, theta, bags(), TrainingConfig(), task=BINARY, learning_rate=0.01, num_steps=3, seed=0
     ).parameters
     assert torch.equal(theta, before)
     assert not torch.equal(trained, before)
@@ -171,16 +178,23 @@ def test_a_site_with_one_class_trains_and_scores() -> None:
     model, _, theta = small()
     one_class = [LabelledBag(bag.features_ND, 1) for bag in bags()]
     trained = train_locally(
-        model, theta, one_class, TrainingConfig(), learning_rate=0.01, num_steps=3, seed=0
+        model,
+        theta,
+        one_class,
+        TrainingConfig(),
+        task=BINARY,
+        learning_rate=0.01,
+        num_steps=3,
+        seed=0,
     )
     assert np.isfinite(trained.loss)
-    assert score_bags(model, trained.parameters, one_class).scores_B.shape == (6,)
+    assert score_bags(model, trained.parameters, one_class, BINARY).evidence_BE.shape == (6, 1)
 
 
 def test_no_bags_have_no_loss() -> None:
     model, _, theta = small()
-    scores = score_bags(model, theta, [])
-    assert scores.scores_B.shape == (0,)
+    scores = score_bags(model, theta, [], BINARY)
+    assert scores.evidence_BE.shape == (0, 1)
     assert np.isnan(scores.loss)
 
 

@@ -17,21 +17,20 @@ from torch.func import functional_call
 
 from rayfed_hn.config import ModelConfig, TrainingConfig
 from rayfed_hn.models import training
+from rayfed_hn.models.labelled_bag import LabelledBag
 from rayfed_hn.models.parameters import ParameterLayout
 from rayfed_hn.models.registry import initial_parameters, make_model
-from rayfed_hn.models.training import (
-    LabelledBag,
-    Trained,
-    draw_bags,
-    score_bags,
-    train_locally,
-)
+from rayfed_hn.models.scoring import score_bags
+from rayfed_hn.models.tasks import Binary
+from rayfed_hn.models.training import Trained, draw_bags, draw_rows, train_locally
 
 MODEL = make_model(6, 2, ModelConfig(hidden_dim=5, attention_dim=4))
 STILL = make_model(6, 2, ModelConfig(hidden_dim=5, attention_dim=4, dropout=0.0))
 LAYOUT = ParameterLayout.of(MODEL)
 START = initial_parameters(LAYOUT, seed=1)
 RATE = 0.05
+
+BINARY = Binary(("normal", "tumour"))
 
 
 def some_bags(seed: int = 0, num: int = 6) -> list[LabelledBag]:
@@ -48,7 +47,15 @@ def train(num_steps: int = 12, *, model: Any = MODEL, seed: int = 3, **options: 
     theta = options.pop("start", START)
     config = TrainingConfig(**options)
     return train_locally(
-        model, theta, BAGS, config, learning_rate=RATE, num_steps=num_steps, seed=seed, **call
+        model,
+        theta,
+        BAGS,
+        config,
+        task=BINARY,
+        learning_rate=RATE,
+        num_steps=num_steps,
+        seed=seed,
+        **call,
     )
 
 
@@ -211,7 +218,7 @@ def looks(every: int, seed: int) -> list[tuple[float, Trained]]:
     found = []
     for steps in [*range(every, LONG, every), LONG]:
         trained = train(steps, seed=seed)
-        found.append((score_bags(MODEL, trained.parameters, OTHERS).loss, trained))
+        found.append((score_bags(MODEL, trained.parameters, OTHERS, BINARY).loss, trained))
     return found
 
 
@@ -263,7 +270,9 @@ def test_as_many_tiles_as_there_are_is_plain_training() -> None:
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 2**32))
 def test_some_tiles_are_different_tiles_in_their_order(num: int, limit: int, seed: int) -> None:
     rows = np.arange(num * 2, dtype=np.float32).reshape(num, 2)
-    drawn = LabelledBag(rows, 0).tensor(limit=limit, rows=np.random.default_rng(seed))
+    config = TrainingConfig(max_instances=limit)
+    chosen = draw_rows(len(rows), config, np.random.default_rng(seed))
+    drawn = LabelledBag(rows, 0).tensor(rows=chosen)
     assert drawn.shape == (min(num, limit), 2)
     numbers = (drawn[:, 0] / 2).tolist()
     assert numbers == sorted(set(numbers))
