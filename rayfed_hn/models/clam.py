@@ -71,7 +71,7 @@ class _CLAM(GatedPooling):
             tiles_T = order_NO[:count, output]
             if present:
                 tiles_T = torch.cat([tiles_T, order_NO[-count:, output]])
-            logits_T2 = self._tile_logits(hidden_NH[tiles_T])[:, output]
+            logits_T2 = self._tile_logits(hidden_NH.index_select(0, tiles_T))[:, output]
             positive_T = (torch.arange(len(tiles_T), device=tiles_T.device) < count) & present
             losses.append(F.cross_entropy(logits_T2, positive_T.long()))
         return torch.stack(losses).mean() if losses else hidden_NH.new_zeros(())

@@ -176,3 +176,13 @@ def test_dsmils_objective_is_the_mean_of_its_streams_losses() -> None:
     found = objective_of(model)(theta, tiles, target).item()
     assert found == pytest.approx(np.mean(losses), rel=1e-9)
     assert found != pytest.approx(target.loss(call(model, theta, tiles)[0]).item(), rel=1e-3)
+
+
+def test_tiles_that_tie_for_the_maximum_share_attention_and_gradient() -> None:
+    model, tile = small("max"), some_tiles(1)
+    theta, tiles = some_parameters(model), torch.cat([tile, tile]).requires_grad_(True)
+    logits, alpha = call(model, theta, tiles)
+    torch.testing.assert_close(alpha, torch.full((2,), 0.5, dtype=torch.float64))
+    first, second = torch.autograd.grad(logits.sum(), tiles)[0]
+    torch.testing.assert_close(first, second)
+    assert (first != 0).any()

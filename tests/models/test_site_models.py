@@ -25,7 +25,7 @@ from torch import Tensor
 from rayfed_hn.config import ModelConfig
 from rayfed_hn.models.attention import GatedAttentionMIL
 from rayfed_hn.models.parameters import ParameterLayout, bind
-from rayfed_hn.models.registry import MODELS, initial_parameters, learning_rate, make_model
+from rayfed_hn.models.registry import MODELS, initial_parameters, make_model
 from rayfed_hn.models.site_model import attention_of
 from rayfed_hn.models.standardise import Standardisation
 
@@ -140,20 +140,20 @@ def test_every_tensor_has_a_gradient(name: str) -> None:
 def test_training_from_the_initial_parameters_learns(name: str) -> None:
     model = small(name, dropout=0.0)
     vector = initial_parameters(ParameterLayout.of(model), seed=2)
-    bags = [(some_tiles(12, seed=i).float(), i % 2) for i in range(6)]
+    bags = [(some_tiles(12, seed=i).float(), i % 2) for i in range(4)]
     for tiles, label in bags:
         tiles[:6, 0] += 4.0 * label
     vector.grad = torch.zeros_like(vector)
-    network, adam = bind(model, vector, vector.grad), torch.optim.Adam([vector], learning_rate(7))
+    network, adam = bind(model, vector, vector.grad), torch.optim.Adam([vector], 0.02)
     losses = []
-    for _ in range(40):
+    for _ in range(24):
         for tiles, label in bags:
             vector.grad.zero_()
             loss = network.objective(tiles, class_target(label))  # type: ignore[operator]
             loss.backward()
             adam.step()
             losses.append(loss.item())
-    assert np.mean(losses[-6:]) < 0.5 * np.mean(losses[:6])
+    assert np.mean(losses[-4:]) < 0.4 * np.mean(losses[:4])
 
 
 # -- dropout -------------------------------------------------------------------------------------
