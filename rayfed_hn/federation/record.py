@@ -1,7 +1,8 @@
 """A training run's directory: everything that happened, in files that anybody can read.
 
 config.yaml, metrics.jsonl (a line per update), events.jsonl (what the server was told, in order),
-tensorboard/, checkpoints/last and best (safetensors), sites/<name>/scores.parquet and summary.json.
+tensorboard/, checkpoints/last and best (safetensors), sites/<name>/scores.parquet,
+site_map.json (written by ``site_map``) and summary.json.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from rayfed_hn.federation.plan import Plan
 from rayfed_hn.federation.record import RunRecord
 from rayfed_hn.federation.results import score_records, site_rows
 from rayfed_hn.federation.site_host import SiteHost
+from rayfed_hn.federation.site_map import write_site_map
 from rayfed_hn.orchestration.executor import RayExecutor
 
 
@@ -96,6 +97,7 @@ class _Centre:
         outcome = finish(self._plan, self._server, self._executor)
         self._record.scores(score_records(self._plan, outcome.scores))
         self._record.finish(outcome.scores)
+        write_site_map(self._record.folder, self._server)
         yield _result(self._plan, outcome)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,7 @@ _NEEDED = {
     "compare": (*_COMMON, "table", "per_site", "differences", "methods", "failed_cells"),
 }
 _MAY_FAIL = (*_NEEDED, "embed")  # verbs whose failure is reported; without results
+_Parsed = TypeVar("_Parsed")
 _SCORE_COLUMNS = ("case", "label", "readout", "score")
 _FAILED = "failed"
 _METRICS = ("train_loss", "validation_metric", "validation_loss", "update_norm", "seconds")
@@ -108,6 +109,28 @@ def read_scores(folder: Path, site: str) -> dict[str, np.ndarray]:
     if len(columns["score"]) and not np.isfinite(columns["score"].astype(float)).all():
         raise _broken(path, "a score is not a finite number")
     return columns
+
+
+def read_optional(path: Path, parse: Callable[[Any], _Parsed]) -> _Parsed | None:
+    """Read a JSON file that older runs do not have.
+
+    Args:
+        path: Of the file.
+        parse: Makes of its values what is needed; any ``ValueError``, ``KeyError``, ``TypeError``
+            or ``AttributeError`` says that it cannot.
+
+    Returns:
+        What ``parse`` returns; None if there is no such file.
+
+    Raises:
+        DataError: The file is broken.
+    """
+    if not path.exists():
+        return None
+    try:
+        return parse(json.loads(_text(path, "restore it or run again")))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _broken(path, f"{type(error).__name__}: {error}") from error
 
 
 def _read_summary(path: Path) -> dict[str, Any]:

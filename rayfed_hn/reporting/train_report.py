@@ -14,6 +14,7 @@ from rayfed_hn.reporting import page
 from rayfed_hn.reporting.figures import Line, Roc, line_chart, roc_panels
 from rayfed_hn.reporting.rounds import rounds
 from rayfed_hn.reporting.run_files import READOUTS, Run, read_scores
+from rayfed_hn.reporting.site_map import site_map
 from rayfed_hn.reporting.theme import SERIES
 from rayfed_hn.reporting.troubles import troubles
 
@@ -119,6 +120,7 @@ def _more(run: Run) -> list[str]:
     return [
         page.section("Training", page.figures(pictures)),
         rounds(run),
+        site_map(run),
         page.section("Model and privacy", page.pairs(facts)),
     ]
 

@@ -78,6 +78,7 @@ def test_the_run_directory_holds_what_happened(whole: tuple[Path, dict[str, Any]
     }
     assert list((folder / "tensorboard").iterdir())
     assert (folder / "checkpoints" / "best.safetensors").exists()
+    assert len(json.loads((folder / "site_map.json").read_text())["distances"]) == 3
     for site in ("north", "south", "west"):
         scores = pq.read_table(folder / "sites" / site / "scores.parquet").to_pylist()
         assert {s["readout"] for s in scores} == {"last", "best", "mixture"}

@@ -37,6 +37,22 @@ class Contribution:
     turn: int = 0
 
 
+@dataclass(frozen=True, eq=False)
+class SiteEmbeddings:
+    """The vectors from which a rule makes the networks of sites.
+
+    Attributes:
+        rows_KE: A row for every site, float64 (K, E).
+        learned: Whether training moves them; others say nothing about the sites.
+        by_chance: Whether they began as random draws of which some were closer than others. Then
+            some networks may be alike for no other reason.
+    """
+
+    rows_KE: np.ndarray
+    learned: bool
+    by_chance: bool
+
+
 class Rule(ABC):
     """What every method offers. Sites are numbered in the order of their names.
 
@@ -61,6 +77,10 @@ class Rule(ABC):
     @abstractmethod
     def shared(self) -> np.ndarray | None:
         """What is common to the networks of all sites now, float32 (P,); None if nothing is."""
+
+    def site_embeddings(self) -> SiteEmbeddings | None:
+        """The embeddings of all sites now; None where networks are made without any."""
+        return None
 
     @abstractmethod
     def apply(self, contributions: Sequence[Contribution], *, complete: bool, among: int) -> None:

@@ -9,7 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rayfed_hn.federation.rules.base import Contribution, Rule, same_shape, stack
+from rayfed_hn.federation.rules.base import (
+    Contribution,
+    Rule,
+    SiteEmbeddings,
+    same_shape,
+    stack,
+)
 
 MEMORY = 0.8  # of the moving averages of T and C
 NOISE_FLOOR = 1e-3  # of the mean of T; keeps the kernel's inverse well-conditioned
@@ -60,6 +66,18 @@ class EstimatedHypernetwork(Rule):
 
     def shared(self) -> np.ndarray | None:
         return self.theta_0.numpy().copy()
+
+    def site_embeddings(self) -> SiteEmbeddings | None:
+        """Of the whole kernel: the rows of its square root, whose inner products are the kernel.
+
+        The kernel of a whole network is the sum of those of its layers. What is not known yet is 0.
+        """
+        if not self._kernel or bool(self._common_LKK.isnan().all()):
+            return None
+        kernel_KK = self._common_LKK.nan_to_num(nan=0.0).sum(dim=0)
+        values, vectors = torch.linalg.eigh(kernel_KK)
+        root_KK = vectors @ torch.diag(values.clamp(min=0).sqrt()) @ vectors.T
+        return SiteEmbeddings(root_KK.numpy(), learned=True, by_chance=False)
 
     def apply(self, contributions: Sequence[Contribution], *, complete: bool, among: int) -> None:
         sites, updates_BP = stack(contributions)

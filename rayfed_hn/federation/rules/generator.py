@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 from torch.func import vjp
 
-from rayfed_hn.federation.rules.base import Contribution, Rule, same_shape, stack
+from rayfed_hn.federation.rules.base import (
+    Contribution,
+    Rule,
+    SiteEmbeddings,
+    same_shape,
+    stack,
+)
 from rayfed_hn.federation.rules.optimisers import Optimiser, RowState
 from rayfed_hn.models.site_features import MLP, normal_embeddings, unit_embeddings
 
@@ -65,6 +71,12 @@ class SiteFeatures:
     def learned(self) -> bool:
         """Whether anything of them is learned."""
         return self._rows is not None
+
+    @property
+    def began_orthonormal(self) -> bool:
+        """Whether all rows were equally far apart before anything was learned."""
+        num_sites, dim = self._fixed_KE.shape
+        return self._mlp is None and dim >= num_sites
 
     def learn(self, sites: list[int], gradient_SE: Tensor) -> None:
         """Move what is learned by the gradient with respect to the rows of different sites."""
@@ -157,6 +169,13 @@ class Hypernetwork(Rule):
         """The mean of the sites' networks; theta_0 as long as rounds are complete."""
         mean_E = self.features(list(range(self._num_sites))).mean(dim=0)
         return (self.theta_0 + mean_E.float() @ self.head_EP).numpy()
+
+    def site_embeddings(self) -> SiteEmbeddings | None:
+        """The rows h_i."""
+        rows_KE = self.features(list(range(self._num_sites)))
+        return SiteEmbeddings(
+            rows_KE.numpy(), self.features.learned, not self.features.began_orthonormal
+        )
 
     def apply(self, contributions: Sequence[Contribution], *, complete: bool, among: int) -> None:
         sites, updates_BP = stack(contributions)

@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 from torch.func import vjp
 
-from rayfed_hn.federation.rules.base import Contribution, Rule, same_shape, stack
+from rayfed_hn.federation.rules.base import (
+    Contribution,
+    Rule,
+    SiteEmbeddings,
+    same_shape,
+    stack,
+)
 from rayfed_hn.federation.rules.optimisers import Optimiser, RowState, clip_norm
 from rayfed_hn.models.site_features import MLP, normal_embeddings, uniform
 from rayfed_hn.seeds import derive
@@ -75,6 +81,10 @@ class PFedHN(Rule):
     def shared(self) -> np.ndarray | None:
         """The mean of the sites' networks."""
         return self.generate(list(range(len(self._rows.table)))).mean(dim=0).numpy()
+
+    def site_embeddings(self) -> SiteEmbeddings | None:
+        """The rows v_i."""
+        return SiteEmbeddings(self._rows.table.double().numpy(), learned=True, by_chance=True)
 
     def generate(self, sites: list[int]) -> Tensor:
         """Networks of some sites, float32 (S, P)."""
