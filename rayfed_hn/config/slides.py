@@ -21,6 +21,9 @@ class DataConfig:
         "manifest's own, to which relative paths are relative in any case)",
     )
     bags: str | None = knob(None, "folder of the bag store: written by embed, read by train")
+    leave_out: list[str] = knob(
+        [], "sites of the bag store that take no part, say one that shall join later"
+    )
     positive_label: str | None = knob(
         None, "label counted as class 1 (default: the last of the two in alphabetical order)"
     )

@@ -254,7 +254,7 @@ def make_plan(config: Config, root: Path) -> Plan:
             ``rounds`` or ``simulation`` cannot be used.
     """
     folds = Folds.of(config)
-    sites = open_sites(root, list_sites(root), config.data)
+    sites = open_sites(root, _taking_part(root, config), config.data)
     entries = {name: bags.entries for name, bags in sites.items()}
     check_leakage(entries)
     emptied = [name for bags in sites.values() for name in bags.emptied]
@@ -279,6 +279,17 @@ def make_plan(config: Config, root: Path) -> Plan:
     plan = Plan(config, root, hospitals, set_aside, task, dim, counts, unnamed, digest)
     plan.check()
     return plan
+
+
+def _taking_part(root: Path, config: Config) -> list[str]:
+    names, out = list_sites(root), config.data.leave_out
+    strangers = sorted(set(out) - set(names))
+    if strangers:
+        raise ConfigError(
+            f"data.leave_out: {', '.join(strangers)} is no site of {root}; it has "
+            f"{', '.join(names)}"
+        )
+    return [name for name in names if name not in out]
 
 
 def _idle(counts: Mapping[str, tuple[int, int, int]]) -> list[tuple[str, SetAside]]:
