@@ -16,6 +16,7 @@ from rayfed_hn.config.federation import (
     PrivacyConfig,
     TrainingConfig,
 )
+from rayfed_hn.config.onboard import OnboardConfig
 from rayfed_hn.config.rounds import RoundsConfig, SimulationConfig
 from rayfed_hn.config.runs import CompareConfig, DemoConfig, ResourcesConfig, RunConfig
 from rayfed_hn.config.slides import (
@@ -40,6 +41,7 @@ __all__ = [
     "LimitsConfig",
     "MethodConfig",
     "ModelConfig",
+    "OnboardConfig",
     "PrivacyConfig",
     "ResourcesConfig",
     "RoundsConfig",
@@ -68,5 +70,6 @@ class Config:
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     compare: CompareConfig = field(default_factory=CompareConfig)
+    onboard: OnboardConfig = field(default_factory=OnboardConfig)
     resources: ResourcesConfig = field(default_factory=ResourcesConfig)
     demo: DemoConfig = field(default_factory=DemoConfig)

@@ -95,6 +95,11 @@ class Folds:
             )
         return cls(data.folds, data.fold, config.run.seed, tables)
 
+    def shifted(self, by: int) -> Folds:
+        """The same division with a later fold under test."""
+        number = len(self.tables) or self.num_folds
+        return replace(self, fold=(self.fold + by) % number)
+
     def split(self, entries: Sequence[BagEntry]) -> Split:
         """Divide one site."""
         if self.tables:

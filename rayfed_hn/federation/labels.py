@@ -51,8 +51,16 @@ def find_task(
             f"task.classes: missing; grades that are no numbers ({', '.join(names)}) have no order "
             "of their own, so name them from low to high"
         )
+    return task_of(config, names)
+
+
+def task_of(config: Config, names: tuple[str, ...], cuts: tuple[float, ...] = ()) -> Task:
+    """The task with these names of classes, grades or intervals, and these cuts of time."""
+    knobs = config.task
+    if knobs.kind == "survival":
+        return Survival(names, knobs.unit, cuts, knobs.uncensored_weight)
     makers = {"binary": Binary, "multiclass": Multiclass, "ordinal": Ordinal}
-    return makers[kind](names, config.task.unit)
+    return makers[knobs.kind](names, knobs.unit)
 
 
 def knows(task: Task, entry: BagEntry) -> bool:
@@ -104,12 +112,12 @@ def _two(names: tuple[str, ...], positive: str | None) -> tuple[str, str]:
     return next(name for name in names if name != positive), positive
 
 
-def _survival(config: Config, training: Mapping[str, Sequence[BagEntry]]) -> Survival:
+def _survival(config: Config, training: Mapping[str, Sequence[BagEntry]]) -> Task:
     knobs = config.task
     cuts = tuple(knobs.cuts) or _quantiles(training, knobs.num_bins)
     edges = ("0", *(f"{cut:g}" for cut in cuts), "")
     names = tuple(f"{a} to {b}" if b else f"from {a}" for a, b in pairwise(edges))
-    return Survival(names, knobs.unit, cuts, knobs.uncensored_weight)
+    return task_of(config, names, cuts)
 
 
 def _quantiles(training: Mapping[str, Sequence[BagEntry]], num_bins: int) -> tuple[float, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from rayfed_hn.bags.store import read_recipe, recipe_digest
 from rayfed_hn.config import Config
 from rayfed_hn.errors import FederationError, RayfedError
 from rayfed_hn.federation.plan import Plan, make_plan
@@ -18,6 +19,7 @@ from rayfed_hn.federation.record import package_versions, write_summary
 from rayfed_hn.federation.results import READOUTS
 from rayfed_hn.models.parameters import ParameterLayout
 from rayfed_hn.models.registry import widths
+from rayfed_hn.models.tasks import Survival
 from rayfed_hn.orchestration.actors import CentralActor, Progress, Result, SiteActor
 from rayfed_hn.orchestration.resources import START_SECONDS, divide
 
@@ -126,6 +128,8 @@ def _summary(plan: Plan, result: Result, seconds: float) -> dict[str, Any]:
         "unit": plan.task.unit,
         "metric": plan.task.judge.name,
         "classes": list(plan.task.names),
+        "cuts": list(plan.task.cuts) if isinstance(plan.task, Survival) else [],
+        "recipe_sha256": recipe_digest(read_recipe(plan.root)),
         "noise_scale": plan.mechanism().noise_scale,
         "privacy": plan.mechanism().describe(),
         "released_without_noise": plan.released_without_noise(),

@@ -7,14 +7,14 @@ from torch import Tensor
 from rayfed_hn.config import Config
 from rayfed_hn.errors import ConfigError
 from rayfed_hn.federation.rules.averaging import FedAvg, Local
-from rayfed_hn.federation.rules.base import Contribution, Rule
+from rayfed_hn.federation.rules.base import Contribution, Generator, Rule
 from rayfed_hn.federation.rules.estimated import EstimatedHypernetwork
 from rayfed_hn.federation.rules.generator import Hypernetwork, SiteFeatures
 from rayfed_hn.federation.rules.optimisers import Optimiser
 from rayfed_hn.federation.rules.pfedhn import HIDDEN, PFedHN
 from rayfed_hn.models.parameters import ParameterLayout
 
-__all__ = ["Contribution", "Rule", "check_memory", "make_rule"]
+__all__ = ["Contribution", "Generator", "Rule", "check_memory", "make_rule"]
 
 MAX_STATE_BYTES = 8 * 2**30  # of a rule that keeps many networks
 

@@ -8,7 +8,7 @@ arrival order cannot change a bit of the result.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,6 +53,19 @@ class SiteEmbeddings:
     by_chance: bool
 
 
+@dataclass(frozen=True, eq=False)
+class Generator:
+    """A frozen hypernetwork, which makes the network of a site that it has never seen.
+
+    Attributes:
+        start_V: Mean of the sites' embeddings, float32 (V,).
+        make: From an embedding (V,) to a network (P,), differentiable.
+    """
+
+    start_V: Tensor
+    make: Callable[[Tensor], Tensor]
+
+
 class Rule(ABC):
     """What every method offers. Sites are numbered in the order of their names.
 
@@ -80,6 +93,10 @@ class Rule(ABC):
 
     def site_embeddings(self) -> SiteEmbeddings | None:
         """The embeddings of all sites now; None where networks are made without any."""
+        return None
+
+    def generator(self) -> Generator | None:
+        """What makes networks from embeddings; None where nothing does."""
         return None
 
     @abstractmethod

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rayfed_hn.federation.rules.base import (
     Contribution,
+    Generator,
     Rule,
     SiteEmbeddings,
     same_shape,
@@ -78,6 +79,12 @@ class EstimatedHypernetwork(Rule):
         values, vectors = torch.linalg.eigh(kernel_KK)
         root_KK = vectors @ torch.diag(values.clamp(min=0).sqrt()) @ vectors.T
         return SiteEmbeddings(root_KK.numpy(), learned=True, by_chance=False)
+
+    def generator(self) -> Generator:
+        """theta_0 + a O: a new site is a combination of the offsets of those that are there."""
+        offsets_KP, theta_0 = self.offsets_KP.clone(), self.theta_0.clone()
+        start_V = torch.full((len(offsets_KP),), 1 / len(offsets_KP))
+        return Generator(start_V, lambda v_V: theta_0 + v_V @ offsets_KP)
 
     def apply(self, contributions: Sequence[Contribution], *, complete: bool, among: int) -> None:
         sites, updates_BP = stack(contributions)

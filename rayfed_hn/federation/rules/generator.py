@@ -12,6 +12,7 @@ from torch.func import vjp
 
 from rayfed_hn.federation.rules.base import (
     Contribution,
+    Generator,
     Rule,
     SiteEmbeddings,
     same_shape,
@@ -66,6 +67,18 @@ class SiteFeatures:
         if self._rows is None:
             return self._fixed_KE[sites]
         return self._map(self._rows.table[sites], self._tensors()).double()
+
+    def embeddings(self) -> Tensor:
+        """What features are made from: v_i of an MLP, and h_i itself without, float32 (K, V)."""
+        if self._mlp is None or self._rows is None:
+            return self(list(range(len(self._fixed_KE)))).float()
+        return self._rows.table.clone()
+
+    def of(self, embedding_V: Tensor) -> Tensor:
+        """Features (E,) of any embedding (V,), differentiable."""
+        if self._mlp is None:
+            return embedding_V
+        return self._map(embedding_V[None], self._tensors())[0]
 
     @property
     def learned(self) -> bool:
@@ -176,6 +189,12 @@ class Hypernetwork(Rule):
         return SiteEmbeddings(
             rows_KE.numpy(), self.features.learned, not self.features.began_orthonormal
         )
+
+    def generator(self) -> Generator:
+        """theta_0 + h W; h of a new site is not held to length 1, so that 0 is the base."""
+        head_EP, theta_0 = self.head_EP.clone(), self.theta_0.clone()
+        start_V = self.features.embeddings().mean(dim=0)
+        return Generator(start_V, lambda v_V: theta_0 + self.features.of(v_V) @ head_EP)
 
     def apply(self, contributions: Sequence[Contribution], *, complete: bool, among: int) -> None:
         sites, updates_BP = stack(contributions)

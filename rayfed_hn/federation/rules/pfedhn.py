@@ -11,6 +11,7 @@ from torch.func import vjp
 
 from rayfed_hn.federation.rules.base import (
     Contribution,
+    Generator,
     Rule,
     SiteEmbeddings,
     same_shape,
@@ -88,10 +89,18 @@ class PFedHN(Rule):
 
     def generate(self, sites: list[int]) -> Tensor:
         """Networks of some sites, float32 (S, P)."""
-        tensors = self._tensors()
-        features = self._features(self._rows.table[sites], tensors)
-        flat = (features @ tensors["head"] + tensors["bias"]).reshape(len(sites), -1)
+        return self._make(self._rows.table[sites], self._tensors())
+
+    def _make(self, rows_SV: Tensor, tensors: dict[str, Tensor]) -> Tensor:
+        features = self._features(rows_SV, tensors)
+        flat = (features @ tensors["head"] + tensors["bias"]).reshape(len(rows_SV), -1)
         return flat[:, : self._size]
+
+    def generator(self) -> Generator:
+        tensors = {name: tensor.clone() for name, tensor in self._tensors().items()}
+        return Generator(
+            self._rows.table.mean(dim=0), lambda v_V: self._make(v_V[None], tensors)[0]
+        )
 
     def apply(self, contributions: Sequence[Contribution], *, complete: bool, among: int) -> None:
         sites, updates_BP = stack(contributions)

@@ -1,0 +1,147 @@
+"""What a finished run hands to a site that joins."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from rayfed_hn.config import Config
+from rayfed_hn.errors import ConfigError, DataError
+from rayfed_hn.federation.labels import task_of
+from rayfed_hn.federation.rules import Generator, make_rule
+from rayfed_hn.federation.schedule import Schedule
+from rayfed_hn.federation.server import Server
+from rayfed_hn.loading import load
+from rayfed_hn.models.parameters import ParameterLayout
+from rayfed_hn.models.registry import initial_parameters, learning_rate, make_model, widths
+from rayfed_hn.models.site_model import SiteModel
+from rayfed_hn.models.standardise import Standardisation
+from rayfed_hn.models.tasks import Task
+from rayfed_hn.seeds import derive
+
+SHARING = (
+    "hypernetwork",
+    "hypernetwork_ft",
+    "pfedhn",
+    "pfedhn_ft",
+    "fedavg",
+    "fedprox",
+    "fedavg_ft",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """A finished federation, as a new site sees it.
+
+    Attributes:
+        config: The run's.
+        recipe: Digest of the recipe that its bags were made by.
+        task: What is predicted.
+        feature_dim: D.
+        scale: What all features are standardised by; None where every site has its own, or none.
+        initial: The network that the run began with, float32 (P,).
+        base: What all sites share at the end, averaged over the last versions where the run kept
+            such averages, float32 (P,).
+        networks: The network of every site, float32 (P,).
+        generator: The frozen hypernetwork; None where the method has none.
+    """
+
+    config: Config
+    recipe: str
+    task: Task
+    feature_dim: int
+    scale: Standardisation | None
+    initial: Tensor
+    base: Tensor
+    networks: Mapping[str, Tensor]
+    generator: Generator | None
+
+    @property
+    def model(self) -> SiteModel:
+        """The site network (shapes only)."""
+        return make_model(self.feature_dim, self.task.num_outputs, self.config.model)
+
+    @property
+    def learning_rate(self) -> float:
+        """Of local training."""
+        hidden, _ = widths(self.feature_dim, self.config.model)
+        return self.config.training.learning_rate or learning_rate(hidden)
+
+
+def read_origin(run: Path) -> Origin:
+    """Read a run directory of train.
+
+    Raises:
+        ConfigError: It is no finished run of train, or of a method that shares nothing whole.
+        DataError: A file is missing or damaged.
+    """
+    summary = _summary(run)
+    config = load(run / "config.yaml")
+    if config.method.name not in SHARING:
+        raise ConfigError(
+            f"RUN: {run} was trained with method.name={config.method.name}, which has no network "
+            f"for a site that was not there; it must be one of {', '.join(SHARING)}"
+        )
+    try:
+        tensors = load_file(run / "checkpoints" / "last.safetensors")
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{run}: its checkpoint cannot be read ({error})") from None
+    task = task_of(config, tuple(summary["classes"]), tuple(summary["cuts"]))
+    dim = int(summary["feature_dim"])
+    layout = ParameterLayout.of(make_model(dim, task.num_outputs, config.model))
+    initial = initial_parameters(layout, derive(config.run.seed, "initial parameters"))
+    counts = {site["site"]: int(site["num_train"]) for site in summary["sites"]}
+    server = Server(
+        make_rule(config, initial, layout, len(counts)),
+        Schedule(config.rounds, counts, config.run.seed),
+        config.rounds.num_versions,
+    )
+    server.resume(tensors, int(summary["num_versions"]), [])
+    return Origin(
+        config=config,
+        recipe=str(summary["recipe_sha256"]),
+        task=task,
+        feature_dim=dim,
+        scale=server.standardisation,
+        initial=initial,
+        base=_base(server),
+        networks={site: torch.tensor(server.parameters_for(site)) for site in server.sites},
+        generator=server.rule.generator(),
+    )
+
+
+def _base(server: Server) -> Tensor:
+    averages_SP = server.shared_candidates()
+    if len(averages_SP):
+        return torch.tensor(averages_SP[-1])
+    shared_P = server.rule.shared()
+    assert shared_P is not None  # of every method in SHARING
+    return torch.tensor(shared_P)
+
+
+def _summary(run: Path) -> dict[str, Any]:
+    path = run / "summary.json"
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"RUN: {run} has no summary.json; give the run.dir of a train that has finished"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}); run train again") from None
+    needed = ("classes", "cuts", "feature_dim", "sites", "num_versions", "recipe_sha256")
+    if summary.get("verb") != "train" or any(key not in summary for key in needed):
+        raise ConfigError(
+            f"RUN: {run} is no run of train that a site can join (it was made by "
+            f"'{summary.get('verb')}', or by an older version); train again"
+        )
+    return summary
