@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_federations import for_all_tasks
 
 from rayfed_hn.bags import store
 from rayfed_hn.bags.bag import Bag
@@ -49,6 +50,12 @@ def bag_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i in range(10):
             store.write(root, make_bag(rng, site, i, number))
     return root
+
+
+@pytest.fixture(scope="session")
+def tasks_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three sites whose bags have grades and times."""
+    return for_all_tasks(tmp_path_factory.mktemp("tasks"))
 
 
 def make_bag(rng: np.random.Generator, site: str, i: int, shift: float = 0.0) -> Bag:
