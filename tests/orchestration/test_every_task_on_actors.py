@@ -5,6 +5,7 @@ The sites of all runs live on two actors, so that no time goes into starting the
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -61,6 +62,8 @@ class OfOneRun:
 
 @pytest.fixture(scope="module")
 def actors(ray_session: None) -> Any:
+    # Workers cannot import test modules.
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     made = [ray.remote(num_cpus=0)(Hosts).remote() for _ in SHARES]
     yield made
     for actor in made:
