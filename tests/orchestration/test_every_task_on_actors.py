@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import ray
+from ray import cloudpickle
 from tiny_federations import (
     METHODS,
     SHORT,
@@ -63,8 +64,8 @@ class OfOneRun:
 @pytest.fixture(scope="module")
 def actors(ray_session: None) -> Any:
     # Workers cannot import test modules.
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    made = [ray.remote(num_cpus=0)(Hosts).remote() for _ in SHARES]
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    made: list[Any] = [ray.remote(num_cpus=0)(Hosts).remote() for _ in SHARES]
     yield made
     for actor in made:
         ray.kill(actor)
