@@ -9,10 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from tiny_federations import for_all_tasks
 
 from rayfed_hn.bags import store
 from rayfed_hn.bags.bag import Bag
+
+settings.register_profile("here", deadline=None)  # a busy machine is no failure
+settings.load_profile("here")
 
 collect_ignore_glob: list[str] = []
 if os.environ.get("RAYFED_HN_WITHOUT_RAY"):  # as `make test` does: the core must not need it
