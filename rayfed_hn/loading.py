@@ -38,6 +38,11 @@ class Knob:
     limits: dict[str, Any]
 
     @property
+    def literal(self) -> bool:
+        """Whether values are texts, which are meant as they stand."""
+        return self.type.startswith(("text", "one of ", "list of text"))
+
+    @property
     def allowed(self) -> str:
         """The values that may be given, in words."""
         words = [self.type]
@@ -100,7 +105,7 @@ def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Confi
     """
     merged = OmegaConf.structured(Config)
     if path is not None:
-        for key, value in flatten(_read_yaml(Path(path))):
+        for key, value in _read_yaml(Path(path)):
             merged = _set(merged, key, value, f"in {path}")
     for word in overrides:
         key, value = _parse_word(word)
@@ -110,18 +115,30 @@ def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Confi
     return config
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def _read_yaml(path: Path) -> list[tuple[str, Any]]:
+    """Every key with its value; texts and labels as they stand, be they ``no`` or ``0.50``."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
+        literal = yaml.load(text, yaml.BaseLoader)
     except FileNotFoundError:
         raise ConfigError(f"configuration file {path} does not exist") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"configuration file {path} cannot be read: {error}") from None
     if content is None:
-        return {}
+        return []
     if not isinstance(content, dict):
         raise ConfigError(f"configuration file {path} must hold sections such as 'data:'")
-    return content
+    meant = {knob.key for knob in knobs() if knob.literal}
+    words = dict(flatten(literal))
+    return [
+        (key, words.get(key, value) if key in meant and _is_given(value) else value)
+        for key, value in flatten(content)
+    ]
+
+
+def _is_given(value: Any) -> bool:
+    return value is not None and not (isinstance(value, list) and None in value)
 
 
 def _parse_word(word: str) -> tuple[str, Any]:
@@ -129,8 +146,9 @@ def _parse_word(word: str) -> tuple[str, Any]:
     if not equals or not key:
         raise ConfigError(f"'{word}' is not of the form section.key=value")
     knob = next((k for k in knobs() if k.key == key), None)
-    literal = knob is not None and knob.type.startswith(("text", "one of ", "list of text"))
-    if literal:  # a label such as 1, no or 0.50, or the word off, is meant as it stands
+    if (
+        knob is not None and knob.literal
+    ):  # a label such as 1, no or 0.50, or the word off, is meant as it stands
         return key, None if text in ("", "null") else text
     try:
         return key, yaml.safe_load(text)
@@ -148,19 +166,23 @@ def _set(base: Any, key: str, value: Any, where: str) -> Any:
     if isinstance(knob.default, list) and not isinstance(value, list):
         words = "" if value is None else str(value).strip("[]")
         value = [v.strip() for v in words.split(",") if v.strip()]
-    if knob.type == "text" and isinstance(value, int | float) and not isinstance(value, bool):
-        value = str(value)  # a file's positive_label: 1
     if "${" in str(value):
         raise ConfigError(f"{key}: '${{' is not allowed {where}; write the value itself")
+    if isinstance(value, list) and any(isinstance(v, list | dict) for v in value):
+        raise _not_allowed(knob, value, where)
     tree: Any = value
     for name in reversed(key.split(".")):
         tree = {name: tree}
     try:
         return OmegaConf.merge(base, tree)
     except (OmegaConfBaseException, ValueError, TypeError):
-        raise ConfigError(
-            f"{key}: got {value!r} {where}; allowed: {knob.allowed}; default: {knob.default!r}"
-        ) from None
+        raise _not_allowed(knob, value, where) from None
+
+
+def _not_allowed(knob: Knob, value: Any, where: str) -> ConfigError:
+    return ConfigError(
+        f"{knob.key}: got {value!r} {where}; allowed: {knob.allowed}; default: {knob.default!r}"
+    )
 
 
 def _unknown(key: str, known: list[str], where: str) -> str:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
+
 from rayfed_hn.config import Config
+from rayfed_hn.config.task import MAX_CLASSES
 from rayfed_hn.errors import ConfigError
 
 
@@ -39,8 +43,12 @@ def check_task(config: Config) -> None:
             f"task.cuts={task.cuts}: has no effect without task.kind=survival",
         ),
         (
-            sorted(set(task.cuts)) != list(task.cuts) or any(cut <= 0 for cut in task.cuts),
+            not all(a < b for a, b in pairwise([0.0, *task.cuts, math.inf])),  # nor is NaN
             f"task.cuts: got {task.cuts}; give times above 0 in ascending order",
+        ),
+        (
+            len(names) > MAX_CLASSES or len(task.cuts) >= MAX_CLASSES,
+            f"task.classes or task.cuts: more than {MAX_CLASSES} classes or intervals; join some",
         ),
         (
             smoothing > 0 and survival,

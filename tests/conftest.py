@@ -9,9 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
+from tiny_federations import for_all_tasks
 
 from rayfed_hn.bags import store
 from rayfed_hn.bags.bag import Bag
+
+settings.register_profile("here", deadline=None)  # a busy machine is no failure
+settings.load_profile("here")
 
 collect_ignore_glob: list[str] = []
 if os.environ.get("RAYFED_HN_WITHOUT_RAY"):  # as `make test` does: the core must not need it
@@ -49,6 +54,12 @@ def bag_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i in range(10):
             store.write(root, make_bag(rng, site, i, number))
     return root
+
+
+@pytest.fixture(scope="session")
+def tasks_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three sites whose bags have grades and times."""
+    return for_all_tasks(tmp_path_factory.mktemp("tasks"))
 
 
 def make_bag(rng: np.random.Generator, site: str, i: int, shift: float = 0.0) -> Bag:

@@ -158,7 +158,8 @@ def test_compare_resumes_cell_by_cell(
     summary = json.loads((folder / "summary.json").read_text())
     assert len(summary["rows"]) == 4 * 3 * 3 * 3  # methods, folds, sites, readouts
     assert set(summary["rows"][0]) == {
-        "method", "readout", "site", "seed", "fold", "value", "num_test"
+        "method", "readout", "site", "seed", "fold", "value", "num_test",
+        "by_slide", "by_case", "num_cases",
     }  # fmt: skip
     assert {(t["method"], t["readout"]) for t in summary["table"]} == {
         (m, r) for m in methods for r in READOUTS

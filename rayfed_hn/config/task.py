@@ -7,6 +7,8 @@ from typing import Literal
 
 from rayfed_hn.config.knob import knob
 
+MAX_CLASSES = 64  # or grades, or intervals of time: what fits into a message of scores
+
 
 @dataclass(frozen=True)
 class TaskConfig:
@@ -24,7 +26,10 @@ class TaskConfig:
         "all that the bags have, in alphabetical order, numbers in numerical)",
     )
     num_bins: int = knob(
-        8, "survival: intervals that time is cut into, at quantiles of event times", at_least=2
+        8,
+        "survival: intervals that time is cut into, at quantiles of event times",
+        at_least=2,
+        at_most=MAX_CLASSES,
     )
     cuts: list[float] = knob(
         [], "survival: times to cut at, in place of task.num_bins, in the manifest's unit"

@@ -96,6 +96,8 @@ class Judge:
 
     def of_records(self, records: Sequence[Mapping[str, Any]]) -> float | None:
         """``value`` of records of bags, as ``record_of`` makes them."""
+        if not records:
+            return None
         truth = Truth(
             np.array([record["label"] for record in records], np.int64),
             np.array([record.get("time", 0.0) for record in records], np.float64),

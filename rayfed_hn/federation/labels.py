@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
 
 from rayfed_hn.bags.store import BagEntry
 from rayfed_hn.config import Config
+from rayfed_hn.config.task import MAX_CLASSES
 from rayfed_hn.errors import DataError
 from rayfed_hn.models.tasks import Binary, Multiclass, Ordinal, Survival, Task
 
@@ -16,21 +17,23 @@ from rayfed_hn.models.tasks import Binary, Multiclass, Ordinal, Survival, Task
 def find_task(
     config: Config,
     entries: Mapping[str, Sequence[BagEntry]],
-    training: Mapping[str, Sequence[BagEntry]],
+    training: Callable[[Sequence[BagEntry]], Sequence[BagEntry]],
 ) -> Task:
     """What is predicted, with names and cuts that all sites share.
 
     Args:
         config: ``task`` and ``data.positive_label``.
         entries: All bags of every site.
-        training: Those of them that are not under test: only their times decide where to cut.
+        training: From the bags of a site that have what the task predicts to those of them that
+            are not under test: only their times decide where to cut.
 
     Raises:
         DataError: The labels do not make the task; says which there are and what to do.
     """
     kind = config.task.kind
     if kind == "survival":
-        return _survival(config, training)
+        timed = {name: [e for e in own if e.time is not None] for name, own in entries.items()}
+        return _survival(config, {name: training(own) for name, own in timed.items() if own})
     labels = {entry.label for bags in entries.values() for entry in bags if entry.label}
     names = tuple(config.task.classes) or _in_order(labels)
     if kind == "binary":
@@ -45,6 +48,11 @@ def find_task(
         raise DataError(
             f"these bags have {len(names)} labels ({', '.join(names)}); at least two are needed. "
             "Correct the label column of the manifest and embed again"
+        )
+    if len(names) > MAX_CLASSES:
+        raise DataError(
+            f"these bags have {len(names)} labels; at most {MAX_CLASSES} can be told apart. Name "
+            "those that count in task.classes"
         )
     if kind == "ordinal" and not config.task.classes and not all(map(_is_number, names)):
         raise DataError(
@@ -114,6 +122,11 @@ def _two(names: tuple[str, ...], positive: str | None) -> tuple[str, str]:
 
 def _survival(config: Config, training: Mapping[str, Sequence[BagEntry]]) -> Task:
     knobs = config.task
+    if not training:
+        raise DataError(
+            "task.kind=survival: no bag has a time; the manifest needs the columns time and event "
+            "(1 or 0), then embed again"
+        )
     cuts = tuple(knobs.cuts) or _quantiles(training, knobs.num_bins)
     edges = ("0", *(f"{cut:g}" for cut in cuts), "")
     names = tuple(f"{a} to {b}" if b else f"from {a}" for a, b in pairwise(edges))

@@ -259,7 +259,7 @@ def make_plan(config: Config, root: Path) -> Plan:
     check_leakage(entries)
     emptied = [name for bags in sites.values() for name in bags.emptied]
     folds.check(entries, [*emptied, *(entry.slide_id for entry in unmade.list_all(root))])
-    task = find_task(config, entries, {name: folds.training(e) for name, e in entries.items()})
+    task = find_task(config, entries, folds.training)
     dims = {name: bags.feature_dim for name, bags in sites.items()}
     if len(set(dims.values())) != 1:
         raise DataError(f"sites have features of different lengths: {dims}; embed them alike")
@@ -297,8 +297,9 @@ def _idle(counts: Mapping[str, tuple[int, int, int]]) -> list[tuple[str, SetAsid
 
 
 def _unlabelled(sites: Mapping[str, SiteBags], task: Task) -> list[tuple[str, SetAside]]:
-    what = "no time" if isinstance(task, Survival) else f"no label of {', '.join(task.names)}"
-    remedy = "correct the manifest and embed again, or task.classes"
+    timed = isinstance(task, Survival)
+    what = "no time" if timed else f"no label of {', '.join(task.names)}"
+    remedy = f"correct the manifest and embed again{'' if timed else ', or task.classes'}"
     return [
         (name, SetAside(f"{len(bags.unlabelled)} of its bags have {what}", remedy))
         for name, bags in sorted(sites.items())

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from rayfed_hn.config.task import MAX_CLASSES
 from rayfed_hn.errors import MessageError
 from rayfed_hn.evaluation.judging import Truth
 from rayfed_hn.federation.wire import (
@@ -24,7 +25,7 @@ from rayfed_hn.federation.wire import (
 )
 
 MAX_CANDIDATES = 64
-MAX_EVIDENCE = 64  # numbers that a bag is predicted from
+MAX_EVIDENCE = MAX_CLASSES  # numbers that a bag is predicted from
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 

@@ -18,7 +18,8 @@ from rayfed_hn.errors import DataError
 
 REQUIRED = ("slide_id", "path", "case_id", "site", "label")
 SURVIVAL = ("time", "event")
-EVENTS = {"1": True, "true": True, "0": False, "false": False}
+# pandas writes 1.0 where some cases have neither.
+EVENTS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
 MAX_MPP = 100.0
 MAX_NAME = 120  # slide_id and site become file names, to which suffixes are added
 

@@ -252,7 +252,7 @@ def test_an_isolated_run_does_not_depend_on_who_else_is_there(
         next(s for s in outcome.scores if s.site == "north")
         for outcome in (with_fewer, with_others)
     )
-    for name in ("slide_B", "label_B", "last_B", "best_B"):
+    for name in ("slide_B", "label_B", "last_BE", "best_BE"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
 
@@ -373,7 +373,7 @@ def test_isolated_sites_are_scored_in_isolation(bag_root: Path, tmp_path: Path) 
         for root in (bag_root, tmp_path)
     )
     for site in ("north", "south"):
-        for readout in ("last_B", "best_B", "mixture_B"):
+        for readout in ("last_BE", "best_BE", "mixture_BE"):
             np.testing.assert_array_equal(
                 getattr(three[site], readout), getattr(two[site], readout)
             )

@@ -206,8 +206,8 @@ def test_old_updates_are_dropped_and_counted() -> None:
 
 
 def scores(request: Request) -> Scores:
-    empty = np.zeros(0)
-    return Scores(request.site, request.version, None, empty, *[empty] * 7)
+    empty, nothing = np.zeros(0), np.zeros((0, 1))
+    return Scores(request.site, request.version, None, *[empty] * 8, *[nothing] * 3)
 
 
 def test_scores_during_training_are_an_error() -> None:

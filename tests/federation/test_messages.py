@@ -31,6 +31,7 @@ NETWORK = np.zeros(P, np.float32)
 REQUEST = TrainRequest("north", 3, NETWORK, 5)
 JUDGE = CandidatesRequest("north", 3, NETWORK, np.zeros((3, P), np.float32), 6)
 SCORE = EvaluateRequest("north", 3, np.full(6, 0.5))
+EVIDENCE = ("last_BE", "best_BE", "mixture_BE")
 
 
 def update(**changes: object) -> Update:
@@ -49,18 +50,28 @@ def update(**changes: object) -> Update:
 
 
 def scores(**changes: np.ndarray) -> Scores:
-    whole, share = np.arange(3), np.linspace(0, 1, 3, dtype=np.float32)
+    whole, evidence_BE = np.arange(3), np.linspace(-9, 9, 6, dtype=np.float32).reshape(3, 2)
     values = {
         "best_version_O": np.array([2]),
         "origin_B": np.zeros(3, np.int64),
         "slide_B": whole,
         "case_B": whole,
+        "whole_case_B": whole > 1,
         "label_B": whole % 2,
-        "last_B": share,
-        "best_B": share,
-        "mixture_B": share,
+        "time_B": whole + 0.5,
+        "event_B": whole > 0,
+        "last_BE": evidence_BE,
+        "best_BE": -evidence_BE,
+        "mixture_BE": 2 * evidence_BE,
     }
     return Scores("north", 3, 0.75, **(values | changes))  # type: ignore[arg-type]
+
+
+def odd(number: float) -> np.ndarray:
+    """Evidence of three bags with one number that is none."""
+    evidence_BE = np.zeros((3, 2), np.float32)
+    evidence_BE[1, 1] = number
+    return evidence_BE
 
 
 def opinion(table: object) -> CandidateMetrics:
@@ -187,11 +198,20 @@ def test_a_site_has_one_voice_however_many_rows_it_sends() -> None:
         ({"origin_B": np.array([0, -1, 0])}, "not declared"),
         ({"best_version_O": np.array([], np.int64)}, "not declared"),
         ({"label_B": np.array([0, 1])}, "expected"),
-        ({"last_B": np.array([0, np.nan, 0], np.float32)}, "a score is not within 0 to 1"),
-        ({"best_B": np.array([0, 7, 0], np.float32)}, "a score is not within 0 to 1"),
-        ({"mixture_B": np.array([0, -7, 0], np.float32)}, "a score is not within 0 to 1"),
-        ({"mixture_B": np.zeros(2)}, "expected"),
-        ({"label_B": np.array([0, 1, 7])}, "a label is not within 0 to 1"),
+        *(({name: odd(np.nan)}, "a score is not within") for name in EVIDENCE),
+        *(({name: odd(-np.inf)}, "a score is not within") for name in EVIDENCE),
+        ({"mixture_BE": np.zeros((2, 2))}, "expected"),
+        ({"best_BE": np.zeros((3, 1))}, "'best_BE' is float32 (3, 1); expected float32 (3, 2)"),
+        (dict.fromkeys(EVIDENCE, np.zeros((3, 0))), "evidence has the width (0,)"),
+        (dict.fromkeys(EVIDENCE, np.zeros((3, 65))), "evidence has the width (65,)"),
+        (dict.fromkeys(EVIDENCE, np.zeros(3)), "evidence has the width ()"),
+        ({"label_B": np.array([0, 1, 65])}, "a label is not within 0 to 64"),
+        ({"label_B": np.array([0, 1, -1])}, "a label is not within 0 to 64"),
+        ({"time_B": np.array([1, np.nan, 1])}, "a time is not within 0 to"),
+        ({"time_B": np.array([1, -1.0, 1])}, "a time is not within 0 to"),
+        ({"time_B": np.array([1, np.inf, 1])}, "a time is not within 0 to"),
+        ({"event_B": np.ones(2, bool)}, "expected"),
+        ({"whole_case_B": np.ones(4, bool)}, "expected"),
         ({"best_version_O": np.array([4])}, "a best version is not within 0 to 3"),
     ],
 )
@@ -201,7 +221,9 @@ def test_bad_scores_lose_their_site_with_a_reason(changes: dict, words: str) -> 
     assert words in event.reason
 
 
-@pytest.mark.parametrize("name", ["label_B", "origin_B", "slide_B", "last_B", "mixture_B"])
+@pytest.mark.parametrize(
+    "name", ["label_B", "origin_B", "slide_B", "case_B", "whole_case_B", "event_B", *EVIDENCE]
+)
 def test_scores_of_another_type_are_refused(name: str) -> None:
     columns = load(scores().to_bytes())
     columns[name] = columns[name].astype(np.float64)
@@ -252,7 +274,7 @@ NAMES = (
         "versions",
         "validation_metric",
     ),
-    *("label_B", "origin_B", "mixture_B"),
+    *("label_B", "origin_B", "mixture_BE", "last_BE"),
 )
 
 

@@ -147,11 +147,20 @@ def test_the_federations_word_is_the_mean_where_it_is_defined() -> None:
 
 
 def test_scales_are_standard_deviations_where_there_are_any() -> None:
-    logits_CB = np.random.default_rng(0).normal(size=(4, 9)).astype(np.float32)
-    np.testing.assert_allclose(scales(logits_CB), logits_CB.std(axis=1))
-    np.testing.assert_array_equal(scales(logits_CB[:, :1]), np.ones(4))  # a single bag
-    np.testing.assert_array_equal(scales(logits_CB[:, :0]), np.ones(4))
-    np.testing.assert_array_equal(scales(np.zeros((2, 5), np.float32)), [1, 1])
+    odds_CBE = np.random.default_rng(0).normal(size=(4, 9, 1)).astype(np.float32)
+    np.testing.assert_allclose(scales(odds_CBE), odds_CBE[..., 0].std(axis=1))
+    np.testing.assert_array_equal(scales(odds_CBE[:, :1]), np.ones(4))  # a single bag
+    np.testing.assert_array_equal(scales(odds_CBE[:, :0]), np.ones(4))
+    np.testing.assert_array_equal(scales(np.zeros((2, 5, 1), np.float32)), [1, 1])
+
+
+def test_several_numbers_of_a_bag_have_one_scale() -> None:
+    evidence_CBE = np.random.default_rng(1).normal(size=(3, 8, 4)).astype(np.float32)
+    evidence_CBE[..., 2] = 5  # a number that never varies counts as one that varies by 0
+    expected = [np.sqrt(np.mean([np.var(e[:, k]) for k in range(4)])) for e in evidence_CBE]
+    np.testing.assert_allclose(scales(evidence_CBE), expected, rtol=1e-6)
+    # One number alone has the scale of the task with one number.
+    np.testing.assert_allclose(scales(evidence_CBE[..., :1]), evidence_CBE[..., 0].std(axis=1))
 
 
 def test_combined_evidence_is_the_weighted_sum() -> None:
@@ -256,5 +265,5 @@ def test_a_request_for_other_candidates_is_refused() -> None:
 
 
 def test_logits_that_deviate_by_their_rounding_have_no_scale() -> None:
-    assert scales(np.full((1, 7), 0.7, np.float32)).tolist() == [1.0]
-    assert scales(np.array([[1e-3, 2e-3]], np.float32))[0] == pytest.approx(5e-4)
+    assert scales(np.full((1, 7, 1), 0.7, np.float32)).tolist() == [1.0]
+    assert scales(np.array([[[1e-3], [2e-3]]], np.float32))[0] == pytest.approx(5e-4)
