@@ -79,7 +79,9 @@ def train(words: Sequence[str]) -> int:
 
         def show(news: Progress) -> None:
             found = news.validation_metric
-            progress.update(news.version, "" if found is None else f"validation {metric} {found:.3f}")
+            progress.update(
+                news.version, "" if found is None else f"validation {metric} {found:.3f}"
+            )
 
         summary = run(config, root, folder, show)
     _print_sites(summary)
