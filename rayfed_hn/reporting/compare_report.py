@@ -115,7 +115,8 @@ def _subject_table(run: Run, order: list[str]) -> str:
     }
     return page.table(
         f"Mean site {run.judge.name} of {method} minus that of each other method, paired over "
-        f"sites and splits, readout '{order[0]}', strongest rival first. Bold: the interval leaves out zero.",
+        f"sites and splits, readout '{order[0]}', strongest rival first. Bold: the interval leaves "
+        "out zero.",
         ["against", "difference", "95 % interval", "splits", *(f"({r})" for r in order[1:])],
         [
             [

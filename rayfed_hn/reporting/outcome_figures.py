@@ -119,7 +119,7 @@ def survival_curves(name: str, groups: Sequence[Survivors], *, alt: str) -> str:
             _draw_survivors(above, group)
         above.set(xlim=(0, end * 1.03), ylim=(0, 1.04), ylabel="share without event")
         above.grid(visible=False, axis="x")
-        above.legend(loc="lower left", frameon=False)
+        figure.legend(loc="outside upper center", ncols=len(groups), frameon=False)
         moments = [t for t in MaxNLocator(5).tick_values(0, end) if 0 <= t <= end]
         above.set_xticks(moments)
         above.tick_params(labelbottom=False)
@@ -132,6 +132,7 @@ def survival_curves(name: str, groups: Sequence[Survivors], *, alt: str) -> str:
                 )
         below.set_yticks(range(len(groups)), [group.label for group in groups], color=INK)
         below.set_ylim(len(groups) - 0.4, -0.6)
+        below.tick_params(axis="y", pad=14)  # the first number is centred on the axis
         below.grid(visible=False)
         below.spines["left"].set_visible(False)
         return to_svg(figure, name, alt)

@@ -69,7 +69,7 @@ def _confusion(run: Run, by_site: Mapping[str, Tested]) -> str:
     right = int(np.trace(counts_KK))
     rule = "the mean grade, rounded" if judge.kind == "ordinal" else "the likeliest class"
     caption = (
-        f"Test bags of all {len(known)} sites, readout '{readout_of(run)}', called {rule}: "
+        f"Test bags of {len(known)} sites, readout '{readout_of(run)}', called {rule}: "
         f"{right} of {len(label_B)} right. Shade: share of the true {what}."
     )
     return page.figure("Confusion of test bags", svg, caption)
@@ -91,7 +91,8 @@ def _survival(run: Run) -> str:
 
     Risks of different sites come from different networks: one median of all would compare sites.
     """
-    parts = [_halves(found.columns) for found in read_tested(run, "case").values()]
+    by_case = [found.columns for found in read_tested(run, "case").values()]
+    parts = [_halves(columns) for columns in by_case if len(columns.get("score", ()))]
     halved = [part for part in parts if part is not None]
     if not halved:
         return ""
@@ -109,20 +110,18 @@ def _survival(run: Run) -> str:
     test = f"log-rank {_p_value(p)}"
     svg = survival_curves("survival", groups, alt=f"Kaplan-Meier curves. {words}; {test}.")
     left = len(parts) - len(halved)
-    note = f" {left} sites have no two cases of different risk." if left else ""
+    note = f" Left out: {left} of {len(parts)} sites, without two cases of different risk."
     caption = (
         f"Kaplan-Meier curves of the test cases of {len(halved)} sites, split at the median risk "
         f"of their own site, readout '{readout_of(run)}'; {test}, sites taken together. Ticks: "
-        f"end of observation without event. Below: cases at risk.{note}"
+        f"end of observation without event. Below: cases at risk.{note if left else ''}"
     )
     return page.figure("Survival of test cases", svg, caption)
 
 
 def _halves(columns: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Return time, event, and whether the risk is above the median; None where none is."""
-    risk_B = np.asarray(columns.get("score", ()), float)
-    if not len(risk_B):
-        return None
+    risk_B = columns["score"].astype(float)
     high_B = risk_B > np.median(risk_B)
     if not high_B.any():
         return None
