@@ -66,6 +66,7 @@ def test_help_of_every_verb_names_its_keys(
         ("embed", "embed.mpp=0.5"),
         ("train", "privacy.noise_scale=0.0"),
         ("compare", "compare.seeds=3"),
+        *((verb, f"task.{name}") for verb in ("train", "compare") for name in ("kind", "unit")),
     ]:
         assert run(monkeypatch, verb, "--help") == 0
         assert key in capsys.readouterr().out
