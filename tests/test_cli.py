@@ -159,8 +159,12 @@ def test_compare_resumes_cell_by_cell(
     summary = json.loads((folder / "summary.json").read_text())
     assert len(summary["rows"]) == 4 * 3 * 3 * 3  # methods, folds, sites, readouts
     assert set(summary["rows"][0]) == {
-        "method", "readout", "site", "seed", "fold", "value", "num_test"
+        "method", "readout", "site", "seed", "fold", "value", "num_test",
+        "by_slide", "by_case", "num_slides", "num_cases",
     }  # fmt: skip
+    told = {name: summary[name] for name in ("task", "unit", "metric", "classes")}
+    labels = ["normal", "tumour"]
+    assert told == {"task": "binary", "unit": "slide", "metric": "AUC", "classes": labels}
     assert {(t["method"], t["readout"]) for t in summary["table"]} == {
         (m, r) for m in methods for r in READOUTS
     }

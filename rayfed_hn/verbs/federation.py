@@ -179,10 +179,11 @@ def _print_sites(summary: dict[str, Any]) -> None:
     from rayfed_hn.federation.results import READOUTS
 
     readouts = sorted(READOUTS, key=lambda readout: readout != summary["readout"])
-    columns = {f"{summary['metric']} {readout}": f"test_{readout}" for readout in readouts}
+    metric = summary["metric"].removeprefix("quadratic ")  # a line has little room
+    columns = {f"{metric} {readout}": f"test_{readout}" for readout in readouts}
     if any(site["num_test_slides"] != site["num_test_cases"] for site in summary["sites"]):
         other = "slide" if summary["unit"] == "case" else "case"
-        columns[f"{readouts[0]} by {other}"] = f"by_{other}"
+        columns[f"by {other}"] = f"by_{other}"
     widths = {title: max(11, len(title)) for title in columns}
     titles = "".join(f" {title:>{width}}" for title, width in widths.items())
     print(f"\n{'site':24} {'train':>6} {'val':>5} {'test':>5}{titles}")
