@@ -53,6 +53,7 @@ def main() -> None:
 def federated(run: Path) -> Iterator[dict[str, object]]:
     """Out-of-fold AUC of every method and readout by organ, mean over seeds."""
     scores = pq.read_table(run / "scores.parquet").to_pandas()
+    scores = scores[scores["unit"] == "slide"]
     for (method, readout), rows in scores.groupby(["method", "readout"]):
         for organ, prefix in ORGANS.items():
             own = rows[rows["site"].str.startswith(prefix)]

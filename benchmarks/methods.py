@@ -30,6 +30,7 @@ from typing import Any
 import rayfed_hn
 from rayfed_hn.config import METHODS
 from rayfed_hn.evaluation.comparison import compare_methods
+from rayfed_hn.evaluation.judging import Judge
 from rayfed_hn.evaluation.markdown import markdown_table
 from rayfed_hn.federation.cell import Cell, run_cell
 from rayfed_hn.federation.plan import make_plan
@@ -207,7 +208,7 @@ def choose(results: dict[Job, dict[str, Any]]) -> list[dict[str, Any]]:
 def report(name: str, what: str, cells: Sequence[dict[str, Any]], work: Path) -> None:
     rows = [row for cell in cells for row in cell["rows"]]
     scores = [row for cell in cells for row in cell["scores"]]
-    found = compare_methods(rows, scores)
+    found = compare_methods(rows, scores, judge=Judge("binary", 2))
     for kind in ("table", "differences"):
         for line in found[kind]:
             if kind == "table" or line["method"] == "hypernetwork":

@@ -92,12 +92,16 @@ def embed(words: tuple[str, ...], retry: bool) -> int:
 
 @_verb(
     *("data.bags", "data.positive_label", "data.fold", "data.splits", "data.max_"),
-    *("run.", "method.", "hypernetwork."),
+    *("run.", "task.", "method.", "hypernetwork."),
     *("rounds.", "simulation.", "training.", "model.", "privacy.", "evaluation.", "resources."),
-    example="rayfed-hn train data.bags=bags method.name=hypernetwork privacy.noise_scale=0.1",
+    example="rayfed-hn train data.bags=bags method.name=hypernetwork privacy.noise_scale=0.1\n"
+    "  rayfed-hn train data.bags=bags task.kind=survival task.unit=case",
 )
 def train(words: tuple[str, ...]) -> int:
     """Train one federation: sites as actors with their own bags, the hypernetwork at the centre.
+
+    What is predicted is up to task.kind: one of two classes, one of several, a grade, or the time
+    until an event; each has its own metric.
 
     Writes every site's network and scores, metrics per version and a summary into run.dir.
     """
@@ -114,12 +118,14 @@ def train(words: tuple[str, ...]) -> int:
         "data.splits",
         "data.max_",
         "run.",
+        "task.",
         "hypernetwork.",
         "rounds.",
         "simulation.",
     ),
     *("training.", "model.", "privacy.", "evaluation.", "resources.cpus"),
-    example="rayfed-hn compare data.bags=bags compare.methods=local,fedavg,hypernetwork",
+    example="rayfed-hn compare data.bags=bags compare.methods=local,fedavg,hypernetwork\n"
+    "  rayfed-hn compare data.bags=bags task.kind=ordinal task.classes=low,middle,high",
 )
 def compare(words: tuple[str, ...]) -> int:
     """Compare methods over seeds and folds by case, with equal budgets.

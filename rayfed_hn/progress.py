@@ -33,7 +33,7 @@ class Bar:
 
         Args:
             done: Pieces done.
-            note: Something short, such as the last validation AUC.
+            note: Something short, such as the last validation metric.
             share: Share of the work done, where the pieces are not of one size.
             line: A log gets this line in any case.
         """

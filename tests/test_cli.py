@@ -66,6 +66,7 @@ def test_help_of_every_verb_names_its_keys(
         ("embed", "embed.mpp=0.5"),
         ("train", "privacy.noise_scale=0.0"),
         ("compare", "compare.seeds=3"),
+        *((verb, f"task.{name}") for verb in ("train", "compare") for name in ("kind", "unit")),
     ]:
         assert run(monkeypatch, verb, "--help") == 0
         assert key in capsys.readouterr().out
@@ -159,8 +160,11 @@ def test_compare_resumes_cell_by_cell(
     assert len(summary["rows"]) == 4 * 3 * 3 * 3  # methods, folds, sites, readouts
     assert set(summary["rows"][0]) == {
         "method", "readout", "site", "seed", "fold", "value", "num_test",
-        "by_slide", "by_case", "num_cases",
+        "by_slide", "by_case", "num_slides", "num_cases",
     }  # fmt: skip
+    told = {name: summary[name] for name in ("task", "unit", "metric", "classes")}
+    labels = ["normal", "tumour"]
+    assert told == {"task": "binary", "unit": "slide", "metric": "AUC", "classes": labels}
     assert {(t["method"], t["readout"]) for t in summary["table"]} == {
         (m, r) for m in methods for r in READOUTS
     }

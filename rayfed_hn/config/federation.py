@@ -220,7 +220,7 @@ class EvaluationConfig:
 
     readout: Literal["last", "best", "mixture"] = knob(
         "mixture",
-        "last: the final version; best: the version with the highest AUC on the site's validation "
-        "bags (the last one where that is undefined); mixture: averages of the shared and of the "
+        "last: the final version; best: the version that best puts the site's validation bags in "
+        "order (the last one where that is undefined); mixture: averages of the shared and of the "
         "site's own networks, weighted by validation. compare always reports all",
     )

@@ -1,6 +1,6 @@
 """Methods side by side: means over sites and splits, what is certain about them, and differences.
 
-A *cell* is the test AUC of one method under one readout at one site in one *split* (seed, fold).
+A *cell* is the test metric of one method under one readout at one site in one *split* (seed, fold).
 Undefined cells are left out and counted.
 
 Standard errors are cluster-robust with the split as the cluster: the cells of a split share the
@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
+from rayfed_hn.evaluation.judging import Judge
 from rayfed_hn.evaluation.markdown import markdown_table
 from rayfed_hn.evaluation.out_of_fold import Scores, out_of_fold_values
 from rayfed_hn.evaluation.subject import HYPERNETWORK
@@ -81,17 +82,23 @@ def estimate(cells_SK: np.ndarray) -> Estimate:
 
 
 def compare_methods(
-    rows: Sequence[Row], scores: Sequence[Mapping[str, Any]]
-) -> dict[str, list[dict[str, Any]]]:
+    rows: Sequence[Row], scores: Sequence[Mapping[str, Any]], *, judge: Judge, unit: str = "slide"
+) -> dict[str, Any]:
     """Summarise a comparison.
 
     Args:
-        rows: ``method, readout, site, seed, fold, auc`` (None where undefined) and ``num_test``.
-        scores: One per test bag: ``method, readout, seed, fold, site, slide, case, label, score``.
+        rows: ``method, readout, site, seed, fold, value`` (None where undefined); where cases have
+            several slides also ``by_slide, by_case, num_slides, num_cases``.
+        scores: One per test bag: ``method, readout, seed, fold, site, unit, slide, case``, and
+            what ``judge`` needs.
+        judge: What judged the rows.
+        unit: slide or case: what the rows' ``value`` is of.
 
     Returns:
+        ``task``, ``unit``, ``metric``.
         ``table``: method, readout, mean_site, se, low, high, worst_mean, worst_site,
-        pooled (out of fold; None where not complete), num_undefined, num_splits, num_sites.
+        pooled (out of fold; None where not complete), num_undefined, num_splits, num_sites; where
+        cases have several slides also by_slide and by_case, one of which is mean_site.
         ``per_site``: method, readout, site, mean_value, se, out_of_fold, num_test,
         num_undefined.
         ``differences``: every pair of methods with the same readout, hypernetwork first: method,
@@ -101,9 +108,15 @@ def compare_methods(
         ValueError: A cell occurs twice, or a score is NaN.
     """
     cells = _Cells(rows)
-    held_out = Scores(scores)
+    held_out = Scores(scores, judge, unit)
+    table = _table(cells, held_out)
+    if any(row.get("num_slides") != row.get("num_cases") for row in rows):
+        _add_both_units(table, rows)
     return {
-        "table": _table(cells, held_out),
+        "task": judge.kind,
+        "unit": unit,
+        "metric": judge.name,
+        "table": table,
         "per_site": _per_site(cells, held_out),
         "differences": _differences(cells),
     }
@@ -112,7 +125,7 @@ def compare_methods(
 class _Cells:
     """Rows as one (sites, splits) array for every method and readout."""
 
-    def __init__(self, rows: Sequence[Row]) -> None:
+    def __init__(self, rows: Sequence[Row], name: str = "value") -> None:
         self.sites = sorted({row["site"] for row in rows})
         splits = sorted({(row["seed"], row["fold"]) for row in rows})
         site_at = {site: s for s, site in enumerate(self.sites)}
@@ -126,15 +139,16 @@ class _Cells:
             if self.present[arm][at]:
                 raise ValueError(f"the cell {arm}, site and split {at} occurs twice in rows")
             self.present[arm][at] = True
-            self.values[arm][at] = np.nan if row["value"] is None else row["value"]
+            self.values[arm][at] = np.nan if row[name] is None else row[name]
 
     def num_undefined(self, arm: tuple[str, str]) -> np.ndarray:
-        """Return how many rows of each site have no AUC, shape (S,)."""
+        """Return how many rows of each site have no value, shape (S,)."""
         return (self.present[arm] & np.isnan(self.values[arm])).sum(axis=1)
 
 
 def _table(cells: _Cells, scores: Scores) -> list[dict[str, Any]]:
     pooled = {arm: value for (arm, _), value in out_of_fold_values(scores, by_site=False).items()}
+    lowest, highest = scores.judge.bounds
     table = []
     for arm, values_SK in cells.values.items():
         found = estimate(values_SK)
@@ -145,8 +159,8 @@ def _table(cells: _Cells, scores: Scores) -> list[dict[str, Any]]:
                 "readout": arm[1],
                 "mean_site": found.mean,
                 "se": found.se,
-                "low": None if found.low is None else max(found.low, 0.0),  # no AUC is outside
-                "high": None if found.high is None else min(found.high, 1.0),
+                "low": None if found.low is None else max(found.low, lowest),
+                "high": None if found.high is None else min(found.high, highest),
                 "worst_mean": None if worst is None else float(found.site_means[worst]),
                 "worst_site": None if worst is None else cells.sites[worst],
                 "pooled": pooled.get(arm),
@@ -156,6 +170,13 @@ def _table(cells: _Cells, scores: Scores) -> list[dict[str, Any]]:
             }
         )
     return table
+
+
+def _add_both_units(table: list[dict[str, Any]], rows: Sequence[Row]) -> None:
+    for name in ("by_slide", "by_case"):
+        values = _Cells(rows, name).values
+        for line in table:
+            line[name] = estimate(values[line["method"], line["readout"]]).mean
 
 
 def _per_site(cells: _Cells, scores: Scores) -> list[dict[str, Any]]:

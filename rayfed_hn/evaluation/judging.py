@@ -67,6 +67,21 @@ class Judge:
         """Of the metric that results are reported in."""
         return NAMES[self.kind]
 
+    @property
+    def ranking_name(self) -> str:
+        """Of the metric that networks are chosen by."""
+        return "grade concordance" if self.kind == "ordinal" else self.name
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Between which values the reported metric lies."""
+        return (-1.0 if self.kind == "ordinal" else 0.0), 1.0
+
+    @property
+    def chance(self) -> float:
+        """What the reported metric is of predictions that know nothing, on average."""
+        return 0.0 if self.kind == "ordinal" else 0.5
+
     def value(self, truth: Truth, predictions_BS: np.ndarray) -> float | None:
         """The metric that results are reported in; None where it is undefined.
 
@@ -74,9 +89,16 @@ class Judge:
         or Harrell's concordance index.
         """
         if self.kind == "ordinal":
-            predicted_B = np.rint(mean_grade(predictions_BS)).astype(np.int64)
-            return quadratic_kappa(truth.label_B, predicted_B, self.num_classes)
+            return quadratic_kappa(truth.label_B, self.decided(predictions_BS), self.num_classes)
         return self.ranking(truth, predictions_BS)
+
+    def decided(self, predictions_BS: np.ndarray) -> np.ndarray:
+        """Which class or grade every bag is called, int64 (B,): the likeliest, the mean grade."""
+        if self.kind == "ordinal":
+            return np.rint(mean_grade(predictions_BS)).astype(np.int64)
+        if self.kind == "multiclass":
+            return np.argmax(predictions_BS, axis=1)
+        raise ValueError(f"nothing is decided about bags of a {self.kind} task")
 
     def ranking(self, truth: Truth, predictions_BS: np.ndarray) -> float | None:
         """How well bags are put in order, 0 to 1 and .5 by chance; None where it is undefined.

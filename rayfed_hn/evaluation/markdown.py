@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rayfed_hn.evaluation.subject import Record, seen_from, subject
 
@@ -13,28 +14,32 @@ OPTIMISTIC = (
 MAX_METHODS = 4  # of more, only the differences of one method are printed
 
 
-def markdown_table(comparison: Mapping[str, Sequence[Record]], readout: str | None = None) -> str:
+def markdown_table(comparison: Mapping[str, Any], readout: str | None = None) -> str:
     """Return the methods and then the paired differences, each as a markdown table.
 
     Of many methods there are too many pairs to read: then the differences are those of the
     hypernetwork (without it, of the best method), and a line says how many were left out.
 
     Args:
-        comparison: What ``compare_methods`` returned, or a ``summary.json`` of compare.
+        comparison: What ``compare_methods`` returned, or a ``summary.json`` of compare; one
+            without a ``metric`` is of AUCs.
         readout: Whose lines come first; None keeps the order.
     """
     table = _grouped(comparison["table"], readout)
     differences = _grouped(_readable(table, comparison["differences"]), readout)
     hidden = len(comparison["differences"]) - len(differences)
+    metric, other = comparison.get("metric", "AUC"), other_unit(comparison)
+    columns = ["method", "readout", f"mean site {metric} ± s.e.", *([f"by {other}"] * bool(other))]
+    columns += ["worst site", "pooled out of fold", "undefined"]
     lines = [
-        "| method | readout | mean site AUC ± s.e. | worst site | pooled out of fold | undefined |",
-        "|---|---|---|---|---|---|",
-        *(_method_line(row) for row in table),
+        f"| {' | '.join(columns)} |",
+        "|---" * len(columns) + "|",
+        *(_method_line(row, other) for row in table),
     ]
     if differences:
         lines += [
             "",
-            "| difference | readout | mean site AUC | 95 % interval | splits |",
+            f"| difference | readout | mean site {metric} | 95 % interval | splits |",
             "|---|---|---|---|---|",
             *(_difference_line(row) for row in differences),
         ]
@@ -74,16 +79,22 @@ def interval(low: float | None, high: float | None, *, signed: bool = False) -> 
     return f"{number(low, signed=signed)} to {number(high, signed=signed)}"
 
 
-def _method_line(row: Record) -> str:
+def other_unit(comparison: Mapping[str, Any]) -> str | None:
+    """Slide or case: what is not the unit of the means; None where every case has one slide."""
+    if not any("by_case" in row for row in comparison["table"]):
+        return None
+    return "slide" if comparison.get("unit") == "case" else "case"
+
+
+def _method_line(row: Record, other: str | None) -> str:
     error = "" if row["se"] is None else f" ± {row['se']:.3f}"
     worst = number(row["worst_mean"])
     if row["worst_site"] is not None:
         worst += f" ({_cell(row['worst_site'])})"
-    return (
-        f"| {_cell(row['method'])} | {_cell(row['readout'])} | "
-        f"{number(row['mean_site'])}{error} | {worst} | {number(row['pooled'])} | "
-        f"{row['num_undefined']} |"
-    )
+    cells = [_cell(row["method"]), _cell(row["readout"]), f"{number(row['mean_site'])}{error}"]
+    cells += [number(row[f"by_{other}"])] if other else []
+    cells += [worst, number(row["pooled"]), str(row["num_undefined"])]
+    return f"| {' | '.join(cells)} |"
 
 
 def _difference_line(row: Record) -> str:

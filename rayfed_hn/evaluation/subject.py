@@ -11,7 +11,7 @@ Record = Mapping[str, Any]
 
 
 def subject(table: Sequence[Record], readout: str) -> str:
-    """Return the hypernetwork, or the method with the highest mean where it has no AUC.
+    """Return the hypernetwork, or the method with the highest mean where it has no value.
 
     Args:
         table: Of ``compare_methods``; at least one row.

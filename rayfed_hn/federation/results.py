@@ -34,6 +34,7 @@ def site_rows(plan: Plan, scores: Iterable[Scores]) -> list[dict[str, Any]]:
             "num_test": 0,
             "by_slide": None,
             "by_case": None,
+            "num_slides": 0,
             "num_cases": 0,
         }
         for hospital in plan.hospitals
@@ -45,11 +46,9 @@ def site_rows(plan: Plan, scores: Iterable[Scores]) -> list[dict[str, Any]]:
             row = rows[hospital, readout]
             for unit, tested in units.items():
                 row[f"by_{unit}"] = judge.value(tested.truth, tested.predictions_BS)
+                row[f"num_{unit}s"] = len(tested.truth)
             row["value"] = row[f"by_{plan.task.unit}"]
-            row["num_test"], row["num_cases"] = (
-                len(units[plan.task.unit].truth),
-                len(units["case"].truth),
-            )
+            row["num_test"] = row[f"num_{plan.task.unit}s"]
     return list(rows.values())
 
 

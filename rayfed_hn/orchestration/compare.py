@@ -16,6 +16,7 @@ from rayfed_hn.bags import store
 from rayfed_hn.config import Config
 from rayfed_hn.errors import ConfigError, FederationError
 from rayfed_hn.evaluation.comparison import compare_methods, markdown_table
+from rayfed_hn.evaluation.judging import Judge
 from rayfed_hn.federation.cell import Cell, cells, fingerprint, run_cell
 from rayfed_hn.federation.plan import make_plan
 from rayfed_hn.federation.record import package_versions, write_summary, write_table
@@ -75,7 +76,9 @@ def _conclude(
     scores, rows = gather("scores"), gather("rows")
     write_table(folder / "scores.parquet", scores)
     write_text(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in gather("metrics")))
-    comparison = compare_methods(rows, scores)
+    classes = finished[0]["classes"]
+    judge = Judge(config.task.kind, len(classes))
+    comparison = compare_methods(rows, scores, judge=judge, unit=config.task.unit)
     write_text(folder / "table.md", markdown_table(comparison, config.evaluation.readout))
     degraded = bool(failed or gather("lost") or gather("set_aside"))
     summary = {
@@ -85,7 +88,7 @@ def _conclude(
         "methods": config.compare.methods,
         "seeds": config.compare.seeds,
         "folds": config.compare.folds,
-        "classes": finished[0]["classes"],
+        "classes": classes,
         "rows": rows,
         **comparison,
         "failed_cells": failed,

@@ -147,13 +147,19 @@ def _summary(plan: Plan, result: Result, seconds: float) -> dict[str, Any]:
 
 def _site_summary(plan: Plan, result: Result, name: str) -> dict[str, Any]:
     num_train, num_validation, num_test = plan.num_bags[name]
-    aucs = {row["readout"]: row["value"] for row in result.rows if row["site"] == name}
+    rows = {row["readout"]: row for row in result.rows if row["site"] == name}
+    values = {readout: row["value"] for readout, row in rows.items()}
+    chosen = rows[plan.config.evaluation.readout]
     return {
         "site": name,
         "num_train": num_train,
         "num_validation": num_validation,
         "num_test": num_test,
         "num_updates": result.num_updates.get(name, 0),  # hospitals send none when pooled
-        **{f"test_{readout}": aucs.get(readout) for readout in READOUTS},
+        "num_test_slides": chosen["num_slides"],
+        "num_test_cases": chosen["num_cases"],
+        **{f"test_{readout}": values.get(readout) for readout in READOUTS},
+        "by_slide": chosen["by_slide"],
+        "by_case": chosen["by_case"],
         "best_version": result.best_versions.get(name),
     }

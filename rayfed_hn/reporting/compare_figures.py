@@ -21,6 +21,7 @@ from rayfed_hn.reporting.choices import (
 )
 from rayfed_hn.reporting.figures import Dot, Line, dot_plot, line_chart
 from rayfed_hn.reporting.run_files import Run
+from rayfed_hn.reporting.task_words import loss
 from rayfed_hn.reporting.verdict import claim
 
 _MAX_SITES = 12  # rows of the picture; the table has all
@@ -33,9 +34,10 @@ def results(run: Run) -> list[str]:
 
 def training(run: Run) -> list[str]:
     """Return curves over versions."""
+    name = run.judge.ranking_name
     return [
-        _curve(run, "validation_metric", "Validation AUC", "validation AUC"),
-        _curve(run, "train_loss", "Training loss", "cross-entropy"),
+        _curve(run, "validation_metric", f"Validation {name}", f"validation {name}"),
+        _curve(run, "train_loss", "Training loss", loss(run.judge)),
         _curve(run, "update_norm", "Size of updates", "norm of a site's update"),
     ]
 
@@ -55,10 +57,12 @@ def _means(run: Run) -> str:
     if not dots:
         return ""
     words = "; ".join(f"{dot.row} {number(dot.value)}" for dot in dots)
-    svg = dot_plot("means", dots, xlabel="mean site AUC", reference=0.5, alt=f"Dots: {words}.")
+    judge = run.judge
+    xlabel = f"mean site {judge.name}"
+    svg = dot_plot("means", dots, xlabel=xlabel, reference=judge.chance, alt=f"Dots: {words}.")
     caption = (
-        f"Mean over sites of the test AUC, readout '{chosen_readout(run)}', with 95 % intervals "
-        "over splits."
+        f"Mean over sites of the test {judge.name}, readout '{chosen_readout(run)}', with "
+        "95 % intervals over splits."
     )
     return page.figure("Methods", svg, caption)
 
@@ -71,13 +75,13 @@ def _differences(run: Run) -> str:
         Dot(f"− {d['against']}", d["difference"], d["low"], d["high"], look_of(run, d["against"]))
         for d in found
     ]
-    method = found[0]["method"]
+    method, metric = found[0]["method"], run.judge.name
     svg = dot_plot(
         "differences",
         dots,
-        xlabel=f"{method} − other, mean site AUC",
+        xlabel=f"{method} − other, mean site {metric}",
         reference=0.0,
-        alt=f"{method} against {'; '.join(claim(d) for d in found)}.",
+        alt=f"{method} against {'; '.join(claim(d, metric) for d in found)}.",
     )
     caption = "Paired over sites and splits, with 95 % intervals. Right of zero: better."
     return page.figure(f"{method} against".capitalize(), svg, caption)
@@ -100,7 +104,8 @@ def _sites(run: Run) -> str:
     if not dots:
         return ""
     words = "; ".join(f"{d.row} {d.series} {number(d.value)}" for d in dots)
-    svg = dot_plot("sites", dots, xlabel="test AUC", reference=0.5, alt=f"Dots: {words}.")
+    xlabel, chance = f"test {run.judge.name}", run.judge.chance
+    svg = dot_plot("sites", dots, xlabel=xlabel, reference=chance, alt=f"Dots: {words}.")
     lowest = "" if len(shown) == len(order) else f" The {len(shown)} lowest of {len(order)} sites."
     caption = f"Mean over splits, readout '{readout}'.{lowest}{left_out(run)}"
     return page.figure("Every site", svg, caption)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rayfed_hn.evaluation.markdown import interval, number
+from rayfed_hn.evaluation.markdown import interval, number, other_unit
 from rayfed_hn.evaluation.subject import Record, seen_from
 from rayfed_hn.reporting import page
 from rayfed_hn.reporting.choices import (
@@ -16,15 +16,6 @@ from rayfed_hn.reporting.compare_figures import results, training
 from rayfed_hn.reporting.run_files import READOUTS, Run
 from rayfed_hn.reporting.troubles import troubles
 from rayfed_hn.reporting.verdict import told_apart, verdict
-
-_RESULTS = (
-    "mean site AUC",
-    "s.e.",
-    "95 % interval",
-    "worst site",
-    "pooled out of fold",
-    "undefined",
-)
 
 
 def parts(run: Run) -> page.Parts:
@@ -47,13 +38,13 @@ def _main_table(run: Run) -> str:
     others = readouts(run)[1:]
     about = next((difference["method"] for difference in comparisons(run)), None)
     return page.table(
-        f"Test AUC over {sites} sites and {splits} splits of the cases, highest mean first. "
-        f"Readout '{readout}': {READOUTS.get(readout, 'as the run names it')}.",
-        ["method", *_RESULTS, *(f"mean ({other})" for other in others)],
+        f"Test {run.judge.name} over {sites} sites and {splits} splits of the cases, highest mean "
+        f"first. Readout '{readout}': {run.about(readout)}.",
+        ["method", *_results_header(run), *(f"mean ({other})" for other in others)],
         [
             [
                 row["method"],
-                *_results(row),
+                *_results(run, row),
                 *(number(means.get((row["method"], other))) for other in others),
             ]
             for row in rows
@@ -63,12 +54,27 @@ def _main_table(run: Run) -> str:
     )
 
 
-def _results(row: Record) -> list[object]:
+def _results_header(run: Run) -> list[str]:
+    other = other_unit(run.summary)
+    return [
+        f"mean site {run.judge.name}",
+        "s.e.",
+        "95 % interval",
+        *([f"by {other}"] if other else []),
+        "worst site",
+        "pooled out of fold",
+        "undefined",
+    ]
+
+
+def _results(run: Run, row: Record) -> list[object]:
+    other = other_unit(run.summary)
     site = "" if row["worst_site"] is None else f" ({row['worst_site']})"
     return [
         number(row["mean_site"]),
         number(row["se"]),
         interval(row.get("low"), row.get("high")),
+        *([number(row[f"by_{other}"])] if other else []),
         number(row["worst_mean"]) + site,
         number(row["pooled"]),
         row["num_undefined"],
@@ -78,7 +84,7 @@ def _results(row: Record) -> list[object]:
 def _more(run: Run) -> list[str]:
     explanation = (
         "Mean over sites and splits at every version, with one standard error over splits. "
-        "Validation AUC is of the network that a site received."
+        f"Validation {run.judge.ranking_name} is of the network that a site received."
     )
     order = readouts(run)
     folded = [
@@ -108,8 +114,9 @@ def _subject_table(run: Run, order: list[str]) -> str:
         for d in seen_from(method, run.summary["differences"])
     }
     return page.table(
-        f"Mean site AUC of {method} minus that of each other method, paired over sites and "
-        f"splits, readout '{order[0]}', strongest rival first. Bold: the interval leaves out zero.",
+        f"Mean site {run.judge.name} of {method} minus that of each other method, paired over "
+        f"sites and splits, readout '{order[0]}', strongest rival first. Bold: the interval leaves "
+        "out zero.",
         ["against", "difference", "95 % interval", "splits", *(f"({r})" for r in order[1:])],
         [
             [
@@ -128,7 +135,7 @@ def _subject_table(run: Run, order: list[str]) -> str:
 
 def _pair_table(run: Run, readout: str) -> str:
     return page.table(
-        "Paired differences of the mean site AUC.",
+        f"Paired differences of the mean site {run.judge.name}.",
         ["method", "against", "difference", "95 % interval", "splits"],
         [
             [
@@ -146,11 +153,11 @@ def _pair_table(run: Run, readout: str) -> str:
 
 def _readout_table(run: Run, order: list[str]) -> str:
     rows = sorted(run.summary["table"], key=lambda row: order.index(row["readout"]))
-    words = "; ".join(f"{r}: {READOUTS[r]}" for r in order if r in READOUTS)
+    words = "; ".join(f"{r}: {run.about(r)}" for r in order if r in READOUTS)
     return page.table(
-        f"Test AUC under every readout. {words}.",
-        ["method", "readout", *_RESULTS],
-        [[row["method"], row["readout"], *_results(row)] for row in rows],
+        f"Test {run.judge.name} under every readout. {words}.",
+        ["method", "readout", *_results_header(run)],
+        [[row["method"], row["readout"], *_results(run, row)] for row in rows],
         chosen=[i for i, row in enumerate(rows) if row["readout"] == order[0]],
         text_columns=2,
     )
@@ -162,7 +169,7 @@ def _site_matrix(run: Run) -> str:
     means = {(r["site"], r["method"]): r["mean_value"] for r in records}
     bags = {record["site"]: record["num_test"] for record in records}
     return page.table(
-        "Mean test AUC over splits, highest mean of all sites leftmost.",
+        f"Mean test {run.judge.name} over splits, highest mean of all sites leftmost.",
         ["site", "bags", *methods],
         [
             [site, bags[site], *(number(means.get((site, method))) for method in methods)]
@@ -173,9 +180,10 @@ def _site_matrix(run: Run) -> str:
 
 def _site_table(run: Run, order: list[str]) -> str:
     records = sorted(run.summary["per_site"], key=lambda r: (order.index(r["readout"]), r["site"]))
+    metric = run.judge.name
     return page.table(
-        "Test AUC by site; out of fold: one AUC over the test scores of all folds.",
-        ["site", "method", "readout", "mean AUC", "s.e.", "out of fold", "bags", "undefined"],
+        f"Test {metric} by site; out of fold: one {metric} over the test scores of all folds.",
+        ["site", "method", "readout", f"mean {metric}", "s.e.", "out of fold", "bags", "undefined"],
         [
             [
                 r["site"],

@@ -11,6 +11,7 @@ from rayfed_hn.files import write_text
 from rayfed_hn.reporting import compare_report, page, train_report
 from rayfed_hn.reporting.choices import MAX_METHODS
 from rayfed_hn.reporting.run_files import Run, read_run
+from rayfed_hn.reporting.task_words import limits, predicted
 from rayfed_hn.reporting.troubles import NO_REASON, troubles
 from rayfed_hn.reporting.words import duration
 
@@ -19,11 +20,6 @@ _PARTS: dict[str, Callable[[Run], page.Parts]] = {
     "compare": compare_report.parts,
 }
 _MAX_TROUBLES = 12
-LIMITS = (
-    "A simulation in the manner of Lin et al. 2023, not a reproduction. Intervals over re-splits "
-    "of the same cases are optimistic, and are not corrected for the number of comparisons. An AUC "
-    "that is undefined (one class) is left out and counted. Research use only."
-)
 
 
 def write_report(run_dir: Path) -> Path:
@@ -79,7 +75,7 @@ def render(run: Run) -> str:
         page.figures(parts.figures),
         *parts.more,
         _how_to_repeat(run, "How to repeat it", text),
-        page.section("Limits", page.paragraph(LIMITS)),
+        page.section("Limits", page.paragraph(limits(run.judge))),
     ]
     return _page(run, _what_was_run(run), body)
 
@@ -112,9 +108,8 @@ def _shortened(lines: Sequence[str]) -> list[str]:
 
 
 def _what_was_run(run: Run) -> str:
-    negative, positive = run.summary["classes"]
     seed = run.knob("run", "seed")
-    parts = [f"{positive} against {negative}"]
+    parts = [predicted(run)]
     if run.verb == "compare":
         folds, seeds = run.summary.get("folds"), run.summary.get("seeds")
         methods = list(map(str, run.summary["methods"]))

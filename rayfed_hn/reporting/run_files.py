@@ -15,6 +15,8 @@ import pyarrow.parquet as pq
 import yaml
 
 from rayfed_hn.errors import DataError
+from rayfed_hn.evaluation.judging import Judge
+from rayfed_hn.reporting.older import renamed
 
 _COMMON = ("status", "classes", "seconds", "versions", "lost_sites", "set_aside")
 _NEEDED = {
@@ -24,11 +26,12 @@ _NEEDED = {
 _MAY_FAIL = (*_NEEDED, "embed")  # verbs whose failure is reported; without results
 _Parsed = TypeVar("_Parsed")
 _SCORE_COLUMNS = ("case", "label", "readout", "score")
+_TASK_COLUMNS = ("probabilities", "time", "event")  # depends on the task
 _FAILED = "failed"
 _METRICS = ("train_loss", "validation_metric", "validation_loss", "update_norm", "seconds")
 READOUTS = {
     "mixture": "averages of the shared and of the site's own networks, weighted by validation",
-    "best": "the version with the highest AUC on the site's validation bags",
+    "best": "the version with the highest {metric} on the site's validation bags",
     "last": "the final version",
 }
 
@@ -59,6 +62,21 @@ class Run:
         """Whether the run ended without results; then its summary holds little but reasons."""
         return self.summary["status"] == _FAILED
 
+    @property
+    def judge(self) -> Judge:
+        """What judged the predictions; older runs were all binary."""
+        return Judge(self.summary.get("task", "binary"), len(self.summary["classes"]))
+
+    @property
+    def unit(self) -> str:
+        """Whether a bag is a slide or a case."""
+        return self.summary.get("unit", "slide")
+
+    def about(self, readout: str) -> str:
+        """Return what a readout is."""
+        about = READOUTS.get(readout, "as the run names it")
+        return about.format(metric=self.judge.ranking_name)
+
     def knob(self, section: str, name: str) -> Any:
         """Return a value of the configuration, None where it is not there."""
         values = self.config.get(section)
@@ -85,11 +103,17 @@ def read_run(folder: Path) -> Run:
     return Run(folder, summary["verb"], summary, config, text, metrics)
 
 
-def read_scores(folder: Path, site: str) -> dict[str, np.ndarray]:
+def read_scores(folder: Path, site: str, unit: str) -> dict[str, np.ndarray]:
     """Read the test scores of one site of a training run.
 
+    Args:
+        folder: The run directory.
+        site: Its name.
+        unit: slide or case; what is not marked as either is a slide.
+
     Returns:
-        Columns case, label, readout and score, each of shape (B,).
+        Columns case, label, readout and score, each of shape (B,); of grades and of several
+        classes also probabilities (B, K), and of survival time and event (B,).
 
     Raises:
         DataError: The file is missing or broken, or the site's name is no file name.
@@ -100,15 +124,23 @@ def read_scores(folder: Path, site: str) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise DataError(f"{path} is missing; copy the whole run directory or run train again")
     try:
-        table = pq.ParquetFile(path).read(columns=list(_SCORE_COLUMNS))
+        table = pq.ParquetFile(path).read()
     except (pa.ArrowException, OSError) as error:
         raise _broken(path, error) from error
     if missing := [name for name in _SCORE_COLUMNS if name not in table.column_names]:
         raise _broken(path, f"column {missing[0]} is missing")
-    columns = {name: np.array(table.column(name).to_pylist()) for name in _SCORE_COLUMNS}
+    names = [n for n in (*_SCORE_COLUMNS, *_TASK_COLUMNS) if n in table.column_names]
+    try:
+        columns = {name: np.array(table.column(name).to_pylist()) for name in names}
+    except ValueError as error:  # rows of different lengths
+        raise _broken(path, error) from error
     if len(columns["score"]) and not np.isfinite(columns["score"].astype(float)).all():
         raise _broken(path, "a score is not a finite number")
-    return columns
+    units = ["slide"] * len(table)
+    if "unit" in table.column_names:
+        units = table.column("unit").to_pylist()
+    wanted_B = np.array([found == unit for found in units], bool)
+    return {name: column[wanted_B] for name, column in columns.items()}
 
 
 def read_optional(path: Path, parse: Callable[[Any], _Parsed]) -> _Parsed | None:
@@ -136,7 +168,7 @@ def read_optional(path: Path, parse: Callable[[Any], _Parsed]) -> _Parsed | None
 def _read_summary(path: Path) -> dict[str, Any]:
     text = _text(path, "the run did not finish; go on with it (run.resume=true) and report then")
     try:
-        summary = json.loads(text)
+        summary = renamed(json.loads(text))
     except ValueError as error:
         raise _broken(path, error) from error
     verb = summary.get("verb") if isinstance(summary, dict) else None
@@ -159,7 +191,7 @@ def _read_metrics(path: Path) -> tuple[Mapping[str, Any], ...]:
 
 def _metric(path: Path, number: int, line: str) -> Mapping[str, Any]:
     try:
-        record = json.loads(line)
+        record = renamed(json.loads(line))
         values: dict[str, Any] = {name: _or_nan(record.get(name)) for name in _METRICS}
         values |= {"version": int(record["version"]), "site": str(record["site"])}
         values["staleness"] = int(record.get("staleness") or 0)  # older runs had none

@@ -3,115 +3,115 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from rayfed_hn.evaluation.markdown import interval, number
-from rayfed_hn.evaluation.metrics import auc_interval, roc_curve
 from rayfed_hn.reporting import page
-from rayfed_hn.reporting.figures import Line, Roc, line_chart, roc_panels
+from rayfed_hn.reporting.figures import Line, line_chart
+from rayfed_hn.reporting.outcomes import MAX_PANELS, outcome
 from rayfed_hn.reporting.rounds import rounds
-from rayfed_hn.reporting.run_files import READOUTS, Run, read_scores
+from rayfed_hn.reporting.run_files import READOUTS, Run
 from rayfed_hn.reporting.site_map import site_map
+from rayfed_hn.reporting.task_words import loss, needed
+from rayfed_hn.reporting.tested import Tested, read_tested, readout_of
 from rayfed_hn.reporting.theme import SERIES
 from rayfed_hn.reporting.troubles import troubles
-
-_MAX_PANELS = 12  # sites in a picture or in the first table; of more, the lowest
-_LEVEL = 0.95
-
-
-@dataclass(frozen=True)
-class _Tested:
-    """What the test bags of a site say of its network under one readout."""
-
-    auc: float | None
-    low: float | None
-    high: float | None
-    roc: Roc | None
 
 
 def parts(run: Run) -> page.Parts:
     """Return what a report shows of a training run."""
-    tested = _tested(run)
+    by_site, name = read_tested(run, run.unit), run.judge.ranking_name
     pictures = (
-        _site_curves(run, "validation_metric", "Validation AUC", "validation AUC"),
-        _rocs(run, tested),
-        _site_curves(run, "train_loss", "Training loss", "cross-entropy"),
+        _site_curves(run, "validation_metric", f"Validation {name}", f"validation {name}"),
+        outcome(run, by_site),
+        _site_curves(run, "train_loss", "Training loss", loss(run.judge)),
     )
     return page.Parts(
-        _verdict(run), troubles(run.summary), _main_table(run, tested), pictures, tuple(_more(run))
+        _verdict(run), troubles(run.summary), _main_table(run, by_site), pictures, tuple(_more(run))
     )
 
 
 def _verdict(run: Run) -> str:
     """Say how good the networks are on the test bags, and where worst."""
-    readout, summary = _readout(run), run.summary
-    aucs = {s["site"]: s[f"test_{readout}"] for s in summary["sites"]}
-    defined = {site: value for site, value in aucs.items() if value is not None}
+    readout, summary, metric = readout_of(run), run.summary, run.judge.name
+    values = {s["site"]: s[f"test_{readout}"] for s in summary["sites"]}
+    defined = {site: value for site, value in values.items() if value is not None}
     made = f"after {summary['num_versions']} versions of {summary['method']}"
     if not defined:
-        return f"No AUC is defined {made}: no site was tested on bags of both classes."
+        return f"No {metric} is defined {made}: no site was tested on {needed(run.judge)}."
     mean, worst = float(np.mean(list(defined.values()))), min(defined, key=lambda s: defined[s])
     best = max(defined, key=lambda s: defined[s])
     spread = f", from {number(defined[worst])} ({worst}) to {number(defined[best])} ({best})"
     return (
-        f"Mean site test AUC {number(mean)} {made}, at {len(defined)} of {len(aucs)} sites"
+        f"Mean site test {metric} {number(mean)} {made}, at {len(defined)} of {len(values)} sites"
         f"{spread if defined[best] > defined[worst] else ''}."
     )
 
 
-def _main_table(run: Run, tested: Mapping[str, _Tested]) -> str:
-    """Return the sites with their AUC and its interval; of many sites the worst, rest folded."""
+def _main_table(run: Run, by_site: Mapping[str, Tested]) -> str:
+    """Return the sites with their metric and its interval; of many the worst, rest folded."""
     sites = list(run.summary["sites"])
+    intervals = "Intervals count cases, not bags (Newcombe 2006)"
+    if run.judge.kind != "binary":
+        intervals = "No interval: we know of none that holds for few cases"
     caption = (
-        "Bags and test AUC of every site. Intervals count cases, not bags (Newcombe 2006); one "
-        "division of the cases: compare repeats it."
+        f"Bags and test {run.judge.name} of every site. {intervals}; one division of the cases: "
+        "compare repeats it."
     )
-    whole = _site_table(run, caption, sites, tested)
-    if len(sites) <= _MAX_PANELS:
+    whole = _site_table(run, caption, sites, by_site)
+    if len(sites) <= MAX_PANELS:
         return whole
-    key = f"test_{_readout(run)}"
+    key = f"test_{readout_of(run)}"
     worst = sorted((site for site in sites if site[key] is not None), key=lambda site: site[key])
-    first = f"The {len(worst[:_MAX_PANELS])} lowest of {len(sites)} sites."
-    return _site_table(run, first, worst[:_MAX_PANELS], tested) + page.details("Every site", whole)
+    first = f"The {len(worst[:MAX_PANELS])} lowest of {len(sites)} sites."
+    return _site_table(run, first, worst[:MAX_PANELS], by_site) + page.details("Every site", whole)
 
 
 def _site_table(
     run: Run,
     caption: str,
     sites: Sequence[Mapping[str, Any]],
-    tested: Mapping[str, _Tested],
+    by_site: Mapping[str, Tested],
 ) -> str:
-    readout = _readout(run)
+    readout, metric, unit = readout_of(run), run.judge.name, _other_unit(run)
     others = [r for r in READOUTS if r != readout and all(f"test_{r}" in site for site in sites)]
-    header = ["site", "train", "validation", "test", f"AUC ({readout})", "95 % interval"]
+    header = ["site", "train", "validation", "test", f"{metric} ({readout})", "95 % interval"]
+    header += [f"by {unit}"] if unit else []
     rows = [
         (
             site["site"],
             *(site[f"num_{part}"] for part in ("train", "validation", "test")),
             number(site[f"test_{readout}"]),
-            interval(tested[site["site"]].low, tested[site["site"]].high),
+            interval(by_site[site["site"]].low, by_site[site["site"]].high),
+            *([number(site[f"by_{unit}"])] if unit else []),
             *(number(site[f"test_{other}"]) for other in others),
             "–" if site.get("best_version") is None else site["best_version"],
         )
         for site in sites
     ]
-    header += [*(f"AUC ({other})" for other in others), "best version"]
+    header += [*(f"{metric} ({other})" for other in others), "best version"]
     return page.table(caption, header, rows, quiet_columns=len(others) + 1)
+
+
+def _other_unit(run: Run) -> str | None:
+    """Slide or case: what is not the task's; None where every case has one slide."""
+    if all(s.get("num_test_slides") == s.get("num_test_cases") for s in run.summary["sites"]):
+        return None
+    return "slide" if run.unit == "case" else "case"
 
 
 def _more(run: Run) -> list[str]:
     """Return the sections below the first screen."""
     pictures = [
-        _site_curves(run, "validation_loss", "Validation loss", "cross-entropy"),
+        _site_curves(run, "validation_loss", "Validation loss", loss(run.judge)),
         _site_curves(run, "update_norm", "Size of updates", "norm of a site's update"),
     ]
-    readout = _readout(run)
+    readout = readout_of(run)
     facts = {
         "method": run.summary["method"],
-        f"readout '{readout}'": READOUTS[readout],
+        f"readout '{readout}'": run.about(readout),
         "versions": run.summary["num_versions"],
         "parameters of a network": f"{run.summary['num_parameters']:,}",
         "noise on released networks": _noise(run.summary.get("privacy")),
@@ -149,51 +149,6 @@ def _noise(privacy: Mapping[str, Any] | None) -> str:
     return "; ".join([*words, promise])
 
 
-def _readout(run: Run) -> str:
-    """Return the run's readout."""
-    asked = run.summary.get("readout") or run.knob("evaluation", "readout")
-    return asked if asked in READOUTS else "last"
-
-
-def _tested(run: Run) -> dict[str, _Tested]:
-    lost = {loss.get("site") for loss in run.summary["lost_sites"]}
-    found = {}
-    for site in run.summary["sites"]:
-        value = site[f"test_{_readout(run)}"]
-        empty = value is None and (site["site"] in lost or not site["num_test"])
-        found[site["site"]] = (
-            _Tested(None, None, None, None) if empty else _test_site(run, site["site"], value)
-        )
-    return found
-
-
-def _test_site(run: Run, site: str, value: float | None) -> _Tested:
-    columns = read_scores(run.folder, site)
-    chosen = columns["readout"] == _readout(run)
-    label_B, case_B = columns["label"][chosen], columns["case"][chosen]
-    if value is None or len(set(label_B.tolist())) < 2:
-        return _Tested(None, None, None, None)
-    sizes = [len(set(case_B[label_B == label].tolist())) for label in (1, 0)]
-    low, high = auc_interval(value, *sizes, level=_LEVEL)
-    curve = roc_curve(label_B, columns["score"][chosen])
-    return _Tested(value, low, high, Roc(site, *curve, note=number(value)))
-
-
-def _rocs(run: Run, tested: Mapping[str, _Tested]) -> str:
-    curves = [found.roc for found in tested.values() if found.roc is not None]
-    if not curves:
-        return ""
-    shown = curves
-    if len(curves) > _MAX_PANELS:
-        shown = sorted(curves, key=lambda curve: curve.note)[:_MAX_PANELS]
-    words = "; ".join(f"{curve.title} area {curve.note}" for curve in shown)
-    svg = roc_panels("roc", shown, alt=f"One ROC curve per site: {words}.")
-    note = "" if shown is curves else f" The {len(shown)} lowest of {len(curves)} sites."
-    return page.figure(
-        "ROC on test bags", svg, f"Readout '{_readout(run)}', AUC in the corner.{note}"
-    )
-
-
 def _site_curves(run: Run, metric: str, title: str, ylabel: str) -> str:
     by_site: dict[str, list[Mapping[str, Any]]] = {}
     for record in run.metrics:
@@ -207,7 +162,7 @@ def _site_curves(run: Run, metric: str, title: str, ylabel: str) -> str:
     if not len(values):
         return ""
     log = metric == "update_norm" and bool((values > 0).all()) and np.ptp(np.log10(values)) > 1
-    ends = ", ".join(f"{line.label} {line.y[-1]:.3f}" for line in lines[:_MAX_PANELS])
+    ends = ", ".join(f"{line.label} {line.y[-1]:.3f}" for line in lines[:MAX_PANELS])
     svg = line_chart(
         metric, lines, ylabel=ylabel, log=log, alt=f"{title} by site; at the end {ends}."
     )

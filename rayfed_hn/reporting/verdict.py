@@ -8,6 +8,7 @@ from rayfed_hn.evaluation.markdown import interval, number
 from rayfed_hn.evaluation.subject import HYPERNETWORK, Record, subject
 from rayfed_hn.reporting.choices import chosen_readout, comparisons, ranked
 from rayfed_hn.reporting.run_files import Run
+from rayfed_hn.reporting.task_words import one_sided
 from rayfed_hn.reporting.words import listed
 
 _MAX_CLAIMS = 3  # comparisons that are told one by one; of more, groups and their strongest rivals
@@ -16,29 +17,29 @@ _KINDS = ("better than", "worse than", "not told apart from")
 
 def verdict(run: Run) -> str:
     """Say what the paired differences under the run's readout allow to say."""
+    metric = run.judge.name
     rows = [row for row in ranked(run) if row["mean_site"] is not None]
     if not rows:
-        return "No AUC is defined: every test fold holds one class only. Use fewer folds."
+        return f"No {metric} is defined: {one_sided(run.judge)}. Use fewer folds."
     method = subject(rows, chosen_readout(run))
     own = next(row for row in rows if row["method"] == method)
     differences = comparisons(run)
     sentence = (
-        f"{_name(method)} reaches a mean site AUC of {number(own['mean_site'])} over "
+        f"{_name(method)} reaches a mean site {metric} of {number(own['mean_site'])} over "
         f"{own.get('num_sites')} sites and {own.get('num_splits')} splits"
     )
     if not differences:
         return f"{sentence}."
     if len(differences) <= _MAX_CLAIMS:
-        return f"{sentence}: {_claims(differences, grouped=False)}."
-    return (
-        f"{sentence}. In {len(differences)} comparisons it is {_claims(differences, grouped=True)}."
-    )
+        return f"{sentence}: {_claims(differences, metric, grouped=False)}."
+    claims = _claims(differences, metric, grouped=True)
+    return f"{sentence}. In {len(differences)} comparisons it is {claims}."
 
 
-def claim(difference: Record) -> str:
+def claim(difference: Record, metric: str) -> str:
     """Say against whom, by how much, and between what bounds."""
     if difference["low"] == difference["high"] == 0:  # no width, no evidence: few bags a fold
-        return f"{difference['against']} (the same AUC at every site in every split)"
+        return f"{difference['against']} (the same {metric} at every site in every split)"
     found = number(difference["difference"], signed=True)
     bounds = interval(difference["low"], difference["high"], signed=True)
     return f"{difference['against']} ({found}, 95 % interval {bounds})"
@@ -49,18 +50,18 @@ def told_apart(difference: Record) -> bool:
     return _kind(difference) != _KINDS[2]
 
 
-def _claims(differences: Sequence[Record], *, grouped: bool) -> str:
+def _claims(differences: Sequence[Record], metric: str, *, grouped: bool) -> str:
     groups = {kind: [d for d in differences if _kind(d) == kind] for kind in _KINDS}
     rivals = _strongest if grouped else _each
-    return "; ".join(f"{kind} {rivals(found)}" for kind, found in groups.items() if found)
+    return "; ".join(f"{kind} {rivals(found, metric)}" for kind, found in groups.items() if found)
 
 
-def _each(differences: Sequence[Record]) -> str:
-    return listed([claim(difference) for difference in differences])
+def _each(differences: Sequence[Record], metric: str) -> str:
+    return listed([claim(difference, metric) for difference in differences])
 
 
-def _strongest(differences: Sequence[Record]) -> str:
-    rival = claim(min(differences, key=lambda d: d["difference"]))
+def _strongest(differences: Sequence[Record], metric: str) -> str:
+    rival = claim(min(differences, key=lambda d: d["difference"]), metric)
     if len(differences) == 1:
         return rival
     return f"{len(differences)} methods, the strongest of them {rival}"

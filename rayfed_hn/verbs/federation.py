@@ -72,13 +72,16 @@ def train(words: Sequence[str]) -> int:
     with before_anything_starts():
         plan = make_plan(config, root)
     _print_plan(plan)
+    metric = plan.task.judge.ranking_name
     folder = run_dir(config, "train")
     total = config.rounds.num_versions
     with resumable(_go_on(folder)), connected(config), bar("versions", total) as progress:
 
         def show(news: Progress) -> None:
-            auc = news.validation_metric
-            progress.update(news.version, "" if auc is None else f"validation AUC {auc:.3f}")
+            found = news.validation_metric
+            progress.update(
+                news.version, "" if found is None else f"validation {metric} {found:.3f}"
+            )
 
         summary = run(config, root, folder, show)
     _print_sites(summary)
@@ -176,14 +179,22 @@ def _print_sites(summary: dict[str, Any]) -> None:
     from rayfed_hn.federation.results import READOUTS
 
     readouts = sorted(READOUTS, key=lambda readout: readout != summary["readout"])
-    titles = "".join(f" {'AUC ' + readout:>11}" for readout in readouts)
+    metric = summary["metric"].removeprefix("quadratic ")  # a line has little room
+    columns = {f"{metric} {readout}": f"test_{readout}" for readout in readouts}
+    if any(site["num_test_slides"] != site["num_test_cases"] for site in summary["sites"]):
+        other = "slide" if summary["unit"] == "case" else "case"
+        columns[f"by {other}"] = f"by_{other}"
+    widths = {title: max(11, len(title)) for title in columns}
+    titles = "".join(f" {title:>{width}}" for title, width in widths.items())
     print(f"\n{'site':24} {'train':>6} {'val':>5} {'test':>5}{titles}")
     for site in summary["sites"]:
-        values = [site[f"test_{readout}"] for readout in readouts]
-        aucs = "".join(f" {'undefined' if v is None else f'{v:.3f}':>11}" for v in values)
+        values = "".join(
+            f" {'undefined' if site[key] is None else f'{site[key]:.3f}':>{widths[title]}}"
+            for title, key in columns.items()
+        )
         print(
             f"{site['site']:24} {site['num_train']:6} {site['num_validation']:5} "
-            f"{site['num_test']:5}{aucs}"
+            f"{site['num_test']:5}{values}"
         )
     idle = [site["site"] for site in summary["sites"] if not site["num_updates"]]
     if idle and summary["method"] != "pooled":

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import itertools
 from typing import Any
 
@@ -10,9 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from rayfed_hn.evaluation.comparison import compare_methods, estimate, markdown_table
+from rayfed_hn.evaluation import comparison
+from rayfed_hn.evaluation.comparison import estimate, markdown_table
+from rayfed_hn.evaluation.judging import Judge
 from rayfed_hn.evaluation.metrics import auc
 
+compare_methods = functools.partial(comparison.compare_methods, judge=Judge("binary", 2))
 _CELLS = st.tuples(st.integers(1, 4), st.integers(2, 8)).flatmap(
     lambda shape: arrays(float, shape, elements=st.floats(0, 1))
 )

@@ -6,6 +6,7 @@ import pytest
 
 from rayfed_hn.config import METHODS
 from rayfed_hn.evaluation.comparison import compare_methods
+from rayfed_hn.evaluation.judging import Judge
 from rayfed_hn.evaluation.markdown import MAX_METHODS, markdown_table
 from rayfed_hn.evaluation.subject import seen_from, subject
 
@@ -21,7 +22,7 @@ def _comparison(methods: tuple[str, ...]) -> dict[str, Any]:
         for r in READOUTS
         for f in range(4)
     ]
-    return compare_methods(rows, [])
+    return compare_methods(rows, [], judge=Judge("binary", 2))
 
 
 def _differences(text: str) -> list[tuple[str, str]]:

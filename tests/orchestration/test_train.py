@@ -65,6 +65,8 @@ def test_actors_and_process_end_in_the_same_bits(
     for site in summary["sites"]:
         assert site["test_last"] == aucs[site["site"], "last"]
         assert site["test_best"] == aucs[site["site"], "best"]
+        assert site["by_slide"] == site["by_case"] == site["test_mixture"]  # a case has one slide
+        assert site["num_test_slides"] == site["num_test_cases"] == site["num_test"]
     assert summary["sites"] == packed[0]["sites"] == packed[1]["sites"]
 
 

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from rayfed_hn.config import Config
 from rayfed_hn.evaluation.comparison import compare_methods
+from rayfed_hn.evaluation.judging import Judge
 from rayfed_hn.evaluation.metrics import auc
 from rayfed_hn.loading import to_yaml
 
@@ -167,7 +168,7 @@ def make_compare_run(
         "folds": 5,
         "classes": ["normal", "tumour"],
         "rows": rows,
-        **compare_methods(rows, scores),
+        **compare_methods(rows, scores, judge=Judge("binary", 2)),
         "failed_cells": failed if "fedavg" in methods else [],
         "lost_sites": [],
         "set_aside": [],
