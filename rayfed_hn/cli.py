@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 
 from rayfed_hn import __version__
+from rayfed_hn.cli_tables import export, manifest
 from rayfed_hn.errors import ConfigError, Interrupted, RayfedError
 from rayfed_hn.loading import help_text, is_knob
 
@@ -138,105 +139,56 @@ def compare(words: tuple[str, ...]) -> int:
     return federation.compare(words)
 
 
-@app.group()
-def manifest() -> None:
-    """Make the table of slides from the names of files, or from a table of CLAM's or HistoFL's.
-
-    Whatever cannot be placed is counted with its reason. Exit code 3 if anything was left out.
-    """
-
-
-def _builder(
-    *arguments: tuple[str, str], example: str
-) -> Callable[[Callable[..., int]], click.Command]:
-    """A subcommand of ``manifest`` with its arguments and where to write."""
-
-    def decorate(function: Callable[..., int]) -> click.Command:
-        text = f"{inspect.cleandoc(function.__doc__ or '')}\n\n\b\nExample:\n  {example}"
-        command = click.option(
-            "--to",
-            type=click.Path(path_type=Path),
-            default=Path("manifest.csv"),
-            show_default=True,
-            help="The manifest to write. Best beside the slides: paths in it are relative then.",
-        )(function)
-        for name, metavar in reversed(arguments):
-            kind = click.Path(exists=True, path_type=Path)
-            command = click.argument(name, type=kind, metavar=metavar)(command)
-        return manifest.command(function.__name__.removeprefix("manifest_"), help=text)(command)
-
-    return decorate
-
-
-@_builder(
-    ("folder", "FOLDER"),
-    ("labels", "LABELS.csv"),
-    example="rayfed-hn manifest tcga slides/ labels.csv --to slides/manifest.csv",
-)
-@click.option("--diagnostic-only", is_flag=True, help="Leave frozen sections (TS, MS, BS) out.")
-def manifest_tcga(folder: Path, labels: Path, to: Path, diagnostic_only: bool) -> int:
-    """Find the slides of TCGA in FOLDER, at any depth; the site is the tissue source site.
-
-    LABELS.csv has the columns label and slide_id (as much of the barcode as is known) or case_id.
-    """
-    from rayfed_hn.verbs import tables
-
-    return tables.manifest_tcga(folder, labels, to, diagnostic_only)
-
-
-@_builder(
-    ("folder", "FOLDER"),
-    ("labels", "STAGES.csv"),
-    example="rayfed-hn manifest camelyon17 slides/ stage_labels.csv --to slides/manifest.csv",
-)
-def manifest_camelyon17(folder: Path, labels: Path, to: Path) -> int:
-    """Find the training slides of Camelyon17 in FOLDER; the site is the centre.
-
-    STAGES.csv is the table that the challenge publishes; itc, micro and macro become tumor.
-    """
-    from rayfed_hn.verbs import tables
-
-    return tables.manifest_camelyon17(folder, labels, to)
-
-
-@_builder(
-    ("table", "TABLE.csv"),
-    ("folder", "FOLDER"),
-    example="rayfed-hn manifest clam dataset.csv features/ --site-column institute",
-)
-@click.option("--site-column", help="Column of the site (default: site or institute).")
-@click.option("--label-column", help="Column of the label (default: label or diagnosis_label).")
-def manifest_clam(
-    table: Path, folder: Path, to: Path, site_column: str | None, label_column: str | None
-) -> int:
-    """Take slides from a table of CLAM's or HistoFL's and their files from FOLDER, at any depth.
-
-    TABLE.csv has the columns case_id, slide_id, a label and a site. If any slide has a file of
-    features (.h5 or .pt), features are taken for all; else slides.
-    """
-    from rayfed_hn.verbs import tables
-
-    return tables.manifest_clam(table, folder, to, site_column, label_column)
-
-
-@app.command()
-@click.argument("bags", type=click.Path(path_type=Path), metavar="BAGS")
-@click.argument("folder", type=click.Path(path_type=Path), metavar="FOLDER")
+@app.command(epilog="Only the new site's own bags are used, and nothing of them leaves.")
+@click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
+@click.argument("words", nargs=-1, metavar="[onboard.key=value ...]")
+@click.option("--site", required=True, help="The hospital that joins, as its bags are filed.")
 @click.option(
-    "--layout",
-    type=click.Choice(["trident", "clam"]),
-    default="trident",
-    show_default=True,
-    help="Whose programs shall read them.",
+    "--bags",
+    type=click.Path(exists=True, path_type=Path),
+    help="Its bag store, made as the run's was (default: the run's own data.bags).",
 )
-def export(bags: Path, folder: Path, layout: str) -> int:
-    """Write the bag store BAGS into FOLDER as files of features that CLAM or TRIDENT read.
+@click.option(
+    "--manifest",
+    type=click.Path(exists=True, path_type=Path),
+    help="Or its slides: they are embedded first, as the run's were.",
+)
+@click.option(
+    "--fedavg",
+    type=click.Path(exists=True, path_type=Path),
+    help="A run of method.name=fedavg on the same bags, to compare with and to mix in.",
+)
+def onboard(
+    run: Path,
+    words: tuple[str, ...],
+    site: str,
+    bags: Path | None,
+    manifest: Path | None,
+    fedavg: Path | None,
+) -> int:
+    """Give a hospital that was not there its own network, without training the federation again.
 
-    With them go a table of slides in their form and a manifest.csv that rayfed-hn embed reads.
+    RUN is the run.dir of a finished train. The hypernetwork is frozen; tried are its base as it is
+    (no labels needed), an embedding fitted to the labelled bags, fine-tuning, the FedAvg model, the
+    nearest site's network and training alone, all over numbers of labelled bags, on held-out cases.
+    A mixture, weighted by cross-validation on the labelled bags alone, is recommended and kept.
     """
-    from rayfed_hn.verbs import tables
+    from rayfed_hn.verbs.onboard import Places
+    from rayfed_hn.verbs.onboard import onboard as give
 
-    return tables.export(bags, folder, layout)
+    return give(Places(run, fedavg, bags, manifest), site, words)
+
+
+onboard.help = "\n\n\b\n".join(
+    [
+        inspect.cleandoc(str(onboard.callback.__doc__)),
+        "Example:\n"
+        "  rayfed-hn train   data.bags=bags data.leave_out=north run.dir=runs/three\n"
+        "  rayfed-hn onboard runs/three --site north run.dir=runs/north\n"
+        "  rayfed-hn report  runs/north",
+        help_text(("onboard.", "run.dir", "run.seed", "data.fold")),
+    ]
+)
 
 
 @app.command()
@@ -246,6 +198,10 @@ def report(run: Path) -> int:
     from rayfed_hn.verbs import federation
 
     return federation.report(run)
+
+
+app.add_command(manifest)
+app.add_command(export)
 
 
 def main() -> None:

@@ -65,6 +65,29 @@ class Origin:
     networks: Mapping[str, Tensor]
     generator: Generator | None
 
+    @classmethod
+    def of(
+        cls,
+        config: Config,
+        server: Server,
+        task: Task,
+        initial: Tensor,
+        feature_dim: int,
+        recipe: str,
+    ) -> Origin:
+        """What a server at its last version hands on."""
+        return cls(
+            config=config,
+            recipe=recipe,
+            task=task,
+            feature_dim=feature_dim,
+            scale=server.standardisation,
+            initial=initial,
+            base=_base(server),
+            networks={site: torch.tensor(server.parameters_for(site)) for site in server.sites},
+            generator=server.rule.generator(),
+        )
+
     @property
     def model(self) -> SiteModel:
         """The site network (shapes only)."""
@@ -106,17 +129,7 @@ def read_origin(run: Path) -> Origin:
         config.rounds.num_versions,
     )
     server.resume(tensors, int(summary["num_versions"]), [])
-    return Origin(
-        config=config,
-        recipe=str(summary["recipe_sha256"]),
-        task=task,
-        feature_dim=dim,
-        scale=server.standardisation,
-        initial=initial,
-        base=_base(server),
-        networks={site: torch.tensor(server.parameters_for(site)) for site in server.sites},
-        generator=server.rule.generator(),
-    )
+    return Origin.of(config, server, task, initial, dim, str(summary["recipe_sha256"]))
 
 
 def _base(server: Server) -> Tensor:

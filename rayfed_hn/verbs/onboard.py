@@ -1,0 +1,195 @@
+"""The verb that gives a hospital that joins later its own network."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rayfed_hn.config import Config
+from rayfed_hn.errors import ConfigError
+from rayfed_hn.federation.record import package_versions, write_summary
+from rayfed_hn.files import write_text
+from rayfed_hn.loading import load
+from rayfed_hn.progress import bar
+from rayfed_hn.verbs.common import before_anything_starts, connected, print_troubles, run_dir
+from rayfed_hn.verbs.slides import embed_manifest
+
+if TYPE_CHECKING:
+    from rayfed_hn.bags.store import SiteBags
+    from rayfed_hn.federation.onboarding.arms import Arms
+    from rayfed_hn.federation.onboarding.origin import Origin
+    from rayfed_hn.federation.onboarding.trial import Labelled, Tried
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """Where things are: the run to join, the FedAvg run, the new site's slides or bags."""
+
+    run: Path
+    fedavg: Path | None
+    bags: Path | None
+    manifest: Path | None
+
+
+def onboard(places: Places, site: str, words: Sequence[str]) -> int:
+    """See ``rayfed-hn onboard --help``."""
+    from rayfed_hn.federation.onboarding.arms import Arms
+    from rayfed_hn.federation.onboarding.origin import read_origin
+
+    begun = time.monotonic()
+    with before_anything_starts():
+        origin = read_origin(places.run)
+        fedavg = None if places.fedavg is None else read_origin(places.fedavg)
+        config = _configuration(origin, places, words)
+        _check(origin, fedavg, site)
+    folder = run_dir(config, "onboard")
+    if places.manifest is not None:
+        config = _embed(config, places.manifest, folder)
+    with before_anything_starts():
+        bags = _open(config, origin, site)
+    arms = Arms(origin, fedavg, config.onboard, config.run.seed, site)
+    summary = _try(arms, bags, config, folder)
+    summary |= {"origin": str(places.run), "fedavg": places.fedavg and str(places.fedavg)}
+    summary |= {"seconds": round(time.monotonic() - begun, 2), "versions": package_versions()}
+    write_summary(folder, summary)
+    _print(summary)
+    print_troubles(summary)
+    print(f"\nRun directory: {folder}. Pictures: rayfed-hn report {folder}")
+    return summary["exit_code"]
+
+
+def _configuration(origin: Origin, places: Places, words: Sequence[str]) -> Config:
+    """The run's own settings, and what was asked for on the command line."""
+    own = ["run.dir=", "run.resume=false", "data.leave_out=", *words]
+    config = load(places.run / "config.yaml", own)
+    if places.bags is not None:
+        data = dataclasses.replace(config.data, bags=str(places.bags.resolve()))
+        config = dataclasses.replace(config, data=data)
+    return config
+
+
+def _check(origin: Origin, fedavg: Origin | None, site: str) -> None:
+    if site in origin.networks:
+        raise ConfigError(
+            f"--site: {site} took part in the run and has its network; to try what would be "
+            f"without it, train again with data.leave_out={site}"
+        )
+    if fedavg is None:
+        return
+    if fedavg.generator is not None:
+        raise ConfigError(
+            f"--fedavg: was trained with method.name={fedavg.config.method.name}; give a run of "
+            "fedavg on the same bags"
+        )
+    if site in fedavg.networks:
+        raise ConfigError(f"--fedavg: {site} took part in that run; leave it out there too")
+    same = ("recipe", "task", "feature_dim")
+    if any(getattr(origin, name) != getattr(fedavg, name) for name in same) or (
+        origin.config.model != fedavg.config.model
+    ):
+        raise ConfigError(
+            "--fedavg: that run has other bags, another task or another model than RUN; train it "
+            "with the same settings but method.name=fedavg"
+        )
+
+
+def _embed(config: Config, manifest: Path, folder: Path) -> Config:
+    """Make the new site's bags as the run's were made."""
+    places = {"manifest": str(manifest.resolve()), "bags": str(folder / "bags")}
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, **places))
+    with connected(config):
+        embed_manifest(config, folder / "embed")
+    return config
+
+
+def _open(config: Config, origin: Origin, site: str) -> SiteBags:
+    from rayfed_hn.bags.store import SiteBags, read_recipe, recipe_digest
+    from rayfed_hn.bags.tile_filter import tile_filter
+    from rayfed_hn.federation.labels import check_cases, knows
+
+    if config.data.bags is None:
+        raise ConfigError("--bags: missing; give the bag store of the new site, or --manifest")
+    root = Path(config.data.bags)
+    if recipe_digest(read_recipe(root)) != origin.recipe:
+        raise ConfigError(
+            f"--bags: {root} holds bags of another recipe (encoder, scale or tiles) than those "
+            "that the run was trained on; embed the new site with the embed settings of its "
+            "config.yaml"
+        )
+    bags = SiteBags(root, site, tile_filter(config.data))
+    bags.keep(lambda entry: knows(origin.task, entry))
+    if not bags.entries:
+        raise ConfigError(
+            f"--site: no bag of {site} has a label of the run's task "
+            f"({', '.join(origin.task.names)}); correct its manifest and embed again"
+        )
+    check_cases(origin.task, {site: bags.entries})
+    return bags
+
+
+def _try(arms: Arms, bags: SiteBags, config: Config, folder: Path) -> dict[str, Any]:
+    from rayfed_hn.federation.data import Folds
+    from rayfed_hn.federation.onboarding.keep import keep_networks
+    from rayfed_hn.federation.onboarding.trial import attempt, curve, divide, summarise
+    from rayfed_hn.models.parameters import ParameterLayout
+
+    folds, task = Folds.of(config), arms.origin.task
+    total = config.onboard.repeats * len(config.onboard.labelled)
+    with bar("trying labelled bags", total) as progress:
+        records = list(curve(arms, bags, folds, progress.update))
+    everything = divide(bags, task, folds)
+    tried = attempt(arms, everything, 0)
+    own = folder / "sites" / arms.site
+    layout = ParameterLayout.of(arms.origin.model)
+    keep_networks(own, arms.site, layout, tried.fitted, tried.recommendation)
+    write_text(folder / "curve.jsonl", "".join(json.dumps(record) + "\n" for record in records))
+    return {
+        **_outcome(arms, bags, everything, tried),
+        "curve": summarise(records),
+        "recommended": dict(tried.recommendation.weights),
+        "held_out": dict(tried.recommendation.metrics),
+        "values": tried.values,
+    }
+
+
+def _outcome(arms: Arms, bags: SiteBags, everything: Labelled, tried: Tried) -> dict[str, Any]:
+    remedy = "rayfed-hn embed finds damaged bags; correct labels in the manifest"
+    aside = len(bags.unlabelled) + len(bags.unusable)
+    reason = f"{aside} of its bags are damaged or have no label of the task"
+    set_aside = [{"site": arms.site, "reason": reason, "remedy": remedy}] if aside else []
+    task = arms.origin.task
+    return {
+        "verb": "onboard",
+        "status": "degraded" if aside else "complete",
+        "exit_code": 3 if aside else 0,
+        "site": arms.site,
+        "method": arms.origin.config.method.name,
+        "task": task.kind,
+        "unit": task.unit,
+        "metric": task.judge.name,
+        "classes": list(task.names),
+        "num_sites": len(arms.origin.networks),
+        "num_labelled": len(everything.bags),
+        "num_test": len(everything.test),
+        "set_aside": set_aside,
+        "lost_sites": [],
+    }
+
+
+def _print(summary: Mapping[str, Any]) -> None:
+    points, metric = summary["curve"], summary["metric"]
+    counts = sorted({point["labelled"] for point in points})
+    table = {(point["arm"], point["labelled"]): point["mean"] for point in points}
+    print(f"\n{metric} on held-out cases, by labelled bags of every class\n")
+    header = [*map(str, counts), f"all {summary['num_labelled']}"]
+    print(f"{'arm':26}" + "".join(f"{name:>9}" for name in header))
+    for arm, last in summary["values"].items():
+        values = [table.get((arm, count)) for count in counts] + [last]
+        cells = "".join(f"{'–' if value is None else f'{value:.3f}':>9}" for value in values)
+        print(f"{arm:26}{cells}")
+    parts = ", ".join(f"{share:.0%} {arm}" for arm, share in summary["recommended"].items())
+    print(f"\nRecommended for {summary['site']}: {parts}")
