@@ -102,6 +102,7 @@ def test_a_whole_run_on_actors_is_the_run_in_process(
     tasks_root: Path, tmp_path: Path, task: str
 ) -> None:
     words = [*SHORT, *TASK_WORDS[task], "training.schedule=linear", "resources.num_hosts=1"]
+    words += ["training.instance_dropout=0.3", "training.max_instances=3"]
     config = load(None, words)
     plan = make_plan(config, tasks_root)
     outcome = run_in_process(plan)
