@@ -97,9 +97,15 @@ def dot_plot(
 
 
 def line_chart(
-    name: str, lines: Sequence[Line], *, ylabel: str, alt: str, log: bool = False
+    name: str,
+    lines: Sequence[Line],
+    *,
+    ylabel: str,
+    alt: str,
+    xlabel: str = "version",
+    log: bool = False,
 ) -> str:
-    """Draw lines over versions with their names at their ends.
+    """Draw lines, over versions if nothing else is said, with their names at their ends.
 
     More than six lines become a grey crowd with its median; only the lowest and the highest end
     are named.
@@ -125,7 +131,7 @@ def line_chart(
             median = _median(lines)
             axes.plot(median.x, median.y, color=median.colour, linewidth=2.2)
             named.append(median)
-        axes.set_xlabel("version")
+        axes.set_xlabel(xlabel)
         axes.set_ylabel(ylabel)
         axes.grid(visible=False, axis="x")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rayfed_hn.errors import DataError
 from rayfed_hn.files import write_text
-from rayfed_hn.reporting import compare_report, page, train_report
+from rayfed_hn.reporting import compare_report, onboard_report, page, train_report
 from rayfed_hn.reporting.choices import MAX_METHODS
 from rayfed_hn.reporting.run_files import Run, read_run
 from rayfed_hn.reporting.task_words import limits, predicted
@@ -18,6 +18,7 @@ from rayfed_hn.reporting.words import duration
 _PARTS: dict[str, Callable[[Run], page.Parts]] = {
     "train": train_report.parts,
     "compare": compare_report.parts,
+    "onboard": onboard_report.parts,
 }
 _MAX_TROUBLES = 12
 
@@ -26,7 +27,7 @@ def write_report(run_dir: Path) -> Path:
     """Write ``report.html`` into a run directory and return its path.
 
     Args:
-        run_dir: Of a finished ``train`` or ``compare``, or one that failed (also ``embed``).
+        run_dir: Of a finished ``train``, ``compare`` or ``onboard``, or one that failed (also ``embed``).
 
     Raises:
         DataError: A file is missing or broken, or the run is of another verb; says what to do.
@@ -116,6 +117,7 @@ def _what_was_run(run: Run) -> str:
         named = ", ".join(methods) if len(methods) <= MAX_METHODS else f"{len(methods)} methods"
         parts += [named, f"{seeds} seed(s) × {folds} folds"]
     else:
+        parts += [f"{run.summary['site']} joins"] if run.verb == "onboard" else []
         fold, folds = run.knob("data", "fold"), run.knob("data", "folds")
         parts += [str(run.summary["method"]), f"fold {fold} of {folds} is test"]
     parts += [f"run.seed {seed}", duration(float(run.summary["seconds"]))]
@@ -123,7 +125,11 @@ def _what_was_run(run: Run) -> str:
 
 
 def _how_to_repeat(run: Run, title: str, text: str) -> str:
-    command = f"rayfed-hn {run.verb} config.yaml run.dir={shlex.quote(run.folder.name + '-again')}"
+    again = f"run.dir={shlex.quote(run.folder.name + '-again')}"
+    command = f"rayfed-hn {run.verb} config.yaml {again}"
+    if run.verb == "onboard" and not run.failed:
+        joined, site = shlex.quote(str(run.summary["origin"])), shlex.quote(run.summary["site"])
+        command = f"rayfed-hn onboard {joined} --site {site} {again}"
     return page.section(
         title,
         page.paragraph(text),

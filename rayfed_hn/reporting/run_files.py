@@ -22,6 +22,7 @@ _COMMON = ("status", "classes", "seconds", "versions", "lost_sites", "set_aside"
 _NEEDED = {
     "train": (*_COMMON, "method", "sites", "num_versions", "num_parameters"),
     "compare": (*_COMMON, "table", "per_site", "differences", "methods", "failed_cells"),
+    "onboard": (*_COMMON, "site", "method", "curve", "recommended", "held_out", "values"),
 }
 _MAY_FAIL = (*_NEEDED, "embed")  # verbs whose failure is reported; without results
 _Parsed = TypeVar("_Parsed")
@@ -42,7 +43,7 @@ class Run:
 
     Attributes:
         folder: The run directory.
-        verb: ``train`` or ``compare``; of a failed run also ``embed``.
+        verb: ``train``, ``compare`` or ``onboard``; of a failed run also ``embed``.
         summary: ``summary.json``.
         config: ``config.yaml``.
         config_text: The same as text.
@@ -84,7 +85,7 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run directory of train or compare, or of any of them and embed that failed.
+    """Read a run directory of train, compare or onboard, or of any of them and embed that failed.
 
     Raises:
         DataError: A file is missing or broken, or the run is of another verb; says what to do.
@@ -99,7 +100,8 @@ def read_run(folder: Path) -> Run:
     if not isinstance(config, Mapping):
         raise _broken(path, "it holds no sections")
     failed = summary["status"] == _FAILED
-    metrics = () if failed else _read_metrics(folder / "metrics.jsonl")
+    without = failed or summary["verb"] == "onboard"  # it makes no versions
+    metrics = () if without else _read_metrics(folder / "metrics.jsonl")
     return Run(folder, summary["verb"], summary, config, text, metrics)
 
 
@@ -176,7 +178,7 @@ def _read_summary(path: Path) -> dict[str, Any]:
         return summary
     if verb not in _NEEDED:
         raise DataError(
-            f"{path} is of {verb!r}; a report is made of a run directory of train or compare "
+            f"{path} is of {verb!r}; a report is made of a run directory of train, compare or onboard "
             "(of a demo: its folder compare)"
         )
     if missing := [name for name in _NEEDED[verb] if name not in summary]:
