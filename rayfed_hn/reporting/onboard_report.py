@@ -1,4 +1,4 @@
-"""The report of a site that joined later: which network it should use, and what labels are worth."""
+"""The report of a site that joined later: which network it should use, what labels are worth."""
 
 from __future__ import annotations
 

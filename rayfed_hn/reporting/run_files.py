@@ -178,8 +178,8 @@ def _read_summary(path: Path) -> dict[str, Any]:
         return summary
     if verb not in _NEEDED:
         raise DataError(
-            f"{path} is of {verb!r}; a report is made of a run directory of train, compare or onboard "
-            "(of a demo: its folder compare)"
+            f"{path} is of {verb!r}; a report is made of a run directory of train, compare or "
+            "onboard (of a demo: its folder compare)"
         )
     if missing := [name for name in _NEEDED[verb] if name not in summary]:
         raise _broken(path, f"it has no {missing[0]!r}")
