@@ -71,12 +71,14 @@ class Folds:
         num_folds, fold: ``data.folds`` and ``data.fold``.
         seed: The run's seed.
         tables: All folds of ``data.splits``; empty without it.
+        by_event: Whether folds are to be alike in events (survival), and not in labels.
     """
 
     num_folds: int
     fold: int
     seed: int
     tables: tuple[ClamSplit, ...] = ()
+    by_event: bool = False
 
     @classmethod
     def of(cls, config: Config) -> Folds:
@@ -93,7 +95,8 @@ class Folds:
                 f"fold {data.fold} is asked for, but data.splits={data.splits} has {len(tables)} "
                 f"tables; data.fold is 0 to {len(tables) - 1}, compare.folds at most {len(tables)}"
             )
-        return cls(data.folds, data.fold, config.run.seed, tables)
+        by_event = config.task.kind == "survival"
+        return cls(data.folds, data.fold, config.run.seed, tables, by_event)
 
     def shifted(self, by: int) -> Folds:
         """The same division with a later fold under test."""
@@ -104,6 +107,8 @@ class Folds:
         """Divide one site."""
         if self.tables:
             return given_split(entries, self.tables[self.fold])
+        if self.by_event:
+            entries = [replace(entry, label=str(entry.event)) for entry in entries]
         return split(entries, self.num_folds, self.fold, self.seed)
 
     def training(self, entries: Sequence[BagEntry]) -> list[BagEntry]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,24 @@ def test_cases_of_one_slide_make_no_difference(tasks_root: Path, task: str) -> N
         assert all(row["by_slide"] == row["by_case"] == row["value"] for row in rows)
         found.append((outcome.digest, rows))
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("unit", ["slide", "case"])
+@pytest.mark.parametrize("task", TASK_WORDS)
+def test_records_say_all_that_a_metric_needs(root: Path, task: str, unit: str) -> None:
+    words = TASK_WORDS[task] if task == "survival" else [f"task.kind={task}"]
+    plan = plan_of(root, *words, f"task.unit={unit}", *RAW)
+    outcome = run_in_process(plan)
+    judge, records = plan.task.judge, score_records(plan, outcome.scores)
+    for row in site_rows(plan, outcome.scores):
+        for of in ("slide", "case"):
+            own = [
+                r
+                for r in records
+                if (r["site"], r["readout"], r["unit"]) == (row["site"], row["readout"], of)
+            ]
+            assert judge.of_records(json.loads(json.dumps(own))) == row[f"by_{of}"]
+    assert judge.of_records([]) is None
 
 
 def test_bags_are_whole_cases_and_test_slides_come_besides(root: Path) -> None:

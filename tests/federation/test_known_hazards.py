@@ -13,7 +13,9 @@ from rayfed_hn.federation.plan import make_plan
 from rayfed_hn.federation.results import site_rows
 from rayfed_hn.loading import load
 
-WORDS = ["task.kind=survival", "rounds.num_versions=15", "data.folds=4"]
+# With 4 intervals the difference is .007 on average and at most .017 over 8 seeds, with 8 of them
+# .015 and .026: as many hazards to learn from the same events, twice.
+WORDS = ["task.kind=survival", "task.num_bins=4", "rounds.num_versions=15", "data.folds=4"]
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -212,6 +212,18 @@ def test_the_times_of_test_cases_decide_nothing(tmp_path: Path, without: int) ->
         assert same == changed
 
 
+def test_every_fold_has_its_share_of_events(tmp_path: Path) -> None:
+    create(root := tmp_path / "b")
+    for i in range(24):  # as if the label were to decide: the wrong way round
+        write(root, "a", f"a{i:02}", "xy"[i % 2], time=i + 1.0, event=i % 4 == 0)
+    events = []
+    for fold in range(3):
+        data = plan_of(root, SURVIVAL, "data.folds=3", f"data.fold={fold}").site("a").data
+        assert len(data.test) == 8
+        events.append(sum(bag.event for bag in data.test))
+    assert events == [2, 2, 2]
+
+
 def test_too_few_different_times_are_an_error(tmp_path: Path) -> None:
     create(root := tmp_path / "b")
     for site in "ab":

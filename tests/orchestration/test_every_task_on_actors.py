@@ -97,7 +97,7 @@ def test_actors_and_process_end_in_the_same_bits(
         assert_equal_outcomes(found, outcome_for(tasks_root, model, task, method))
 
 
-@pytest.mark.parametrize("task", ["survival", "multiclass"])
+@pytest.mark.parametrize("task", ["survival", "multiclass", "binary"])
 def test_a_whole_run_on_actors_is_the_run_in_process(
     tasks_root: Path, tmp_path: Path, task: str
 ) -> None:
@@ -108,8 +108,15 @@ def test_a_whole_run_on_actors_is_the_run_in_process(
     outcome = run_in_process(plan)
     summary = train(config, tasks_root, tmp_path, lambda news: None)
     assert summary["digest"] == outcome.digest
-    assert (summary["status"], summary["task"]) == ("complete", task)
-    assert summary["metric"] == {"survival": "C-index", "multiclass": "macro AUC"}[task]
+    metrics = {"survival": "C-index", "multiclass": "macro AUC", "binary": "AUC"}
+    assert (summary["task"], summary["metric"]) == (task, metrics[task])
+    # The binary run leaves out the bags of the third class, and says so.
+    assert (summary["status"], summary["exit_code"]) == (
+        ("degraded", 3) if task == "binary" else ("complete", 0)
+    )
+    reasons = {why["site"]: why["reason"] for why in summary["set_aside"]}
+    left_out = dict.fromkeys("abc", "3 of its bags have no label of 0, 1")
+    assert reasons == (left_out if task == "binary" else {})
     assert summary["classes"] == list(plan.task.names)
     quantiles = [words for words in summary["released_without_noise"] if "quantiles" in words]
     assert len(quantiles) == (task == "survival")
