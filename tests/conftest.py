@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import settings
 from tiny_federations import for_all_tasks
 
@@ -22,6 +23,15 @@ collect_ignore_glob: list[str] = []
 if os.environ.get("RAYFED_HN_WITHOUT_RAY"):  # as `make test` does: the core must not need it
     sys.modules["ray"] = None  # type: ignore[assignment]
     collect_ignore_glob += ["orchestration/*", "test_cli.py"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """One thread, as sites train: with more, small tensors mostly wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
