@@ -1,7 +1,7 @@
 """Every site model under the hypernetwork on the real federations, with equal budgets.
 
-For ``heart_sounds`` and ``histology`` of the real data (RAYFED_HN_DATA): the cases divided anew by
-every seed, the same number of local gradient steps for all, the defaults that ship. JSON lines and a
+For ``heart_sounds`` and ``histology`` of the real data (RAYFED_HN_DATA): cases divided anew by each
+seed, the same number of local gradient steps for all, the defaults that ship. JSON lines, and a
 markdown table a data set.
 
     python benchmarks/models.py [heart_sounds] [histology] [--work FOLDER] [--seeds 5] [--folds 1]
