@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import ray.cloudpickle
 import tifffile
+from tiny_federations import create, write
 
 from rayfed_hn.bags import store
+from rayfed_hn.bags.export import export
 from rayfed_hn.config import Config, DataConfig, EmbedConfig, ResourcesConfig
 from rayfed_hn.errors import ConfigError, DataError
 from rayfed_hn.orchestration.embed import SlideOutcome, embed
@@ -177,3 +179,22 @@ def test_features_are_imported(tmp_path: Path, real_data: Path) -> None:
     assert sum(report.bags_per_site.values()) == 40
     with pytest.raises(DataError, match="mixes slides"):
         _embed(_manifest(tmp_path, "a,a.tiff,c,n,x,", "b,features/a0001.h5,d,n,x,"))
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_times_go_through_workers_and_come_back_from_an_export(tmp_path: Path) -> None:
+    root = create(tmp_path / "before")
+    for i, follow_up in enumerate(
+        ({"time": 0.1 + 0.2, "event": True}, {"time": 7.0, "event": False}, {})
+    ):
+        write(root, "north", f"s{i}", "" if follow_up else "x", **follow_up)
+    done = export(root, tmp_path / "out", "trident")
+    data = DataConfig(manifest=str(done.manifest), bags=str(tmp_path / "bags"))
+    outcomes = _embed(Config(data=data, resources=ResourcesConfig(cpus=2)))
+    assert {outcome.status for outcome in outcomes.values()} == {"embedded"}
+    before, after = (
+        [(e.slide_id, e.label, e.time, e.event) for e in store.SiteBags(place, "north").entries]
+        for place in (root, tmp_path / "bags")
+    )
+    assert after == before
+    assert [time for _, _, time, _ in after] == [0.30000000000000004, 7.0, None]
