@@ -26,7 +26,7 @@ class TaskConfig:
         "all that the bags have, in alphabetical order, numbers in numerical)",
     )
     num_bins: int = knob(
-        8,
+        4,
         "survival: intervals that time is cut into, at quantiles of event times",
         at_least=2,
         at_most=MAX_CLASSES,

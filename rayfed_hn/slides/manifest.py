@@ -184,7 +184,9 @@ def _record(line: _Line, allowed: Path) -> SlideRecord:
 
 
 def _follow_up(line: _Line) -> tuple[float | None, bool | None]:
-    time, event = (line.values.get(name, "") for name in SURVIVAL)
+    if any(name not in line.values for name in SURVIVAL):
+        return None, None  # one of them alone is some other column
+    time, event = (line.values[name] for name in SURVIVAL)
     if not time and not event:
         return None, None
     try:

@@ -229,7 +229,7 @@ def test_too_few_different_times_are_an_error(tmp_path: Path) -> None:
     for site in "ab":
         for i in range(12):
             write(root, site, f"{site}{i}", "", time=float(1 + i % 2), event=True)
-    with pytest.raises(DataError, match=r"task\.num_bins: got 8, but event times have too few"):
+    with pytest.raises(DataError, match=r"task\.num_bins: got 4, but event times have too few"):
         plan_of(root, SURVIVAL)
     assert plan_of(root, SURVIVAL, "task.cuts=1.5").task.names == ("0 to 1.5", "from 1.5")
 
