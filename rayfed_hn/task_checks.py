@@ -12,21 +12,22 @@ from rayfed_hn.errors import ConfigError
 
 def check_task(config: Config) -> None:
     """Raise ``ConfigError`` at the first combination that is impossible, or plainly idle."""
-    task, kind = config.task, config.task.kind
-    survival, names = kind == "survival", task.classes
-    positive, smoothing = config.data.positive_label, config.training.label_smoothing
-    for bad, words in (
+    for bad, words in (*_classes(config), *_survival(config)):
+        if bad:
+            raise ConfigError(words)
+
+
+def _classes(config: Config) -> list[tuple[bool, str]]:
+    names, kind, positive = config.task.classes, config.task.kind, config.data.positive_label
+    return [
         (
             positive is not None and kind != "binary",
             f"data.positive_label={positive}: is of task.kind=binary; with task.kind={kind} give "
             "task.classes",
         ),
+        (len(set(names)) < len(names), f"task.classes: {names} names a class twice"),
         (
-            len(set(names)) < len(names),
-            f"task.classes: {names} names a class twice",
-        ),
-        (
-            bool(names) and survival,
+            bool(names) and kind == "survival",
             f"task.classes: got {names}; survival has none, leave it unset",
         ),
         (
@@ -34,27 +35,33 @@ def check_task(config: Config) -> None:
             f"task.classes: got {names}; task.kind=binary has two, class 1 last. For more set "
             "task.kind=multiclass or ordinal",
         ),
+        (len(names) == 1, f"task.classes: got {names}; a task has at least two"),
         (
-            len(names) == 1,
-            f"task.classes: got {names}; a task has at least two",
+            len(names) > MAX_CLASSES,
+            f"task.classes: got {len(names)}, at most {MAX_CLASSES} can be told apart; join some",
+        ),
+    ]
+
+
+def _survival(config: Config) -> list[tuple[bool, str]]:
+    cuts, smoothing = config.task.cuts, config.training.label_smoothing
+    survival = config.task.kind == "survival"
+    return [
+        (
+            bool(cuts) and not survival,
+            f"task.cuts={cuts}: has no effect without task.kind=survival",
         ),
         (
-            bool(task.cuts) and not survival,
-            f"task.cuts={task.cuts}: has no effect without task.kind=survival",
+            not all(a < b for a, b in pairwise([0.0, *cuts, math.inf])),  # nor is NaN
+            f"task.cuts: got {cuts}; give times above 0 in ascending order",
         ),
         (
-            not all(a < b for a, b in pairwise([0.0, *task.cuts, math.inf])),  # nor is NaN
-            f"task.cuts: got {task.cuts}; give times above 0 in ascending order",
-        ),
-        (
-            len(names) > MAX_CLASSES or len(task.cuts) >= MAX_CLASSES,
-            f"task.classes or task.cuts: more than {MAX_CLASSES} classes or intervals; join some",
+            len(cuts) >= MAX_CLASSES,
+            f"task.cuts: got {len(cuts)}, at most {MAX_CLASSES - 1} are allowed; leave some out",
         ),
         (
             smoothing > 0 and survival,
             f"training.label_smoothing={smoothing}: smooths classes; survival has none, set it to "
             "0",
         ),
-    ):
-        if bad:
-            raise ConfigError(words)
+    ]

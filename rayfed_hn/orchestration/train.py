@@ -19,7 +19,7 @@ from rayfed_hn.federation.record import package_versions, write_summary
 from rayfed_hn.federation.results import READOUTS
 from rayfed_hn.models.parameters import ParameterLayout
 from rayfed_hn.models.registry import widths
-from rayfed_hn.models.tasks import Survival
+from rayfed_hn.models.tasks import Survival, Task
 from rayfed_hn.orchestration.actors import CentralActor, Progress, Result, SiteActor
 from rayfed_hn.orchestration.resources import START_SECONDS, divide
 
@@ -124,11 +124,7 @@ def _summary(plan: Plan, result: Result, seconds: float) -> dict[str, Any]:
         "hidden_dim": hidden,
         "attention_dim": attention,
         "learning_rate": plan.learning_rate,
-        "task": plan.task.kind,
-        "unit": plan.task.unit,
-        "metric": plan.task.judge.name,
-        "classes": list(plan.task.names),
-        "cuts": list(plan.task.cuts) if isinstance(plan.task, Survival) else [],
+        **_task_summary(plan.task),
         "recipe_sha256": recipe_digest(read_recipe(plan.root)),
         "noise_scale": plan.mechanism().noise_scale,
         "privacy": plan.mechanism().describe(),
@@ -142,6 +138,16 @@ def _summary(plan: Plan, result: Result, seconds: float) -> dict[str, Any]:
         "digest": result.digest,
         "seconds": round(seconds, 2),
         "versions": package_versions(),
+    }
+
+
+def _task_summary(task: Task) -> dict[str, Any]:
+    return {
+        "task": task.kind,
+        "unit": task.unit,
+        "metric": task.judge.name,
+        "classes": list(task.names),
+        "cuts": list(task.cuts) if isinstance(task, Survival) else [],
     }
 
 
