@@ -3,8 +3,8 @@
 Four hospitals of different size, baseline hazard, censoring and stain (a shift of all features). Of
 every case one or two bags of tile features are written as .h5 files with a manifest that has the
 columns time and event; ``rayfed-hn embed`` imports them, and methods are compared over seeds and
-folds by case. The log-hazard of a case is STRENGTH times the share of one kind of tile in it. Table:
-mean site C-index of every method, and of the true log-hazard, which nothing can beat but by chance.
+folds by case. The log-hazard of a case is STRENGTH times the share of one kind of tile in it.
+Table: mean site C-index of every method, and of the true log-hazard, which nothing can beat but by chance.
 
     python benchmarks/survival.py [--work FOLDER] [--seeds 5] [--processes 2]
 """
@@ -53,7 +53,7 @@ def main() -> None:
         found = list(pool.map(cell_of, cells, [bags] * len(cells)))
     rows = [row for cell in found for row in cell["rows"]]
     scores = [row for cell in found for row in cell["scores"]]
-    compared = compare_methods(rows, scores, judge=Judge("survival", 8))
+    compared = compare_methods(rows, scores, judge=Judge("survival", 4))
     for line in compared["table"]:
         print(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in line.items()}))
     print(markdown_table(compared, "mixture"))

@@ -55,7 +55,7 @@ def site_rows(plan: Plan, scores: Iterable[Scores]) -> list[dict[str, Any]]:
 def score_records(plan: Plan, scores: Iterable[Scores]) -> list[dict[str, Any]]:
     """One record per test bag and readout: site, opaque slide and case, truth and prediction.
 
-    ``unit`` is slide or case; the slide of a case is its first. What else there is depends on the task
+    ``unit`` is slide or case; the slide of a case is its first. The rest depends on the task
     (``evaluation.judging.Judge.record_of``).
     """
     judge = plan.task.judge
