@@ -4,7 +4,8 @@ Four hospitals of different size, baseline hazard, censoring and stain (a shift 
 every case one or two bags of tile features are written as .h5 files with a manifest that has the
 columns time and event; ``rayfed-hn embed`` imports them, and methods are compared over seeds and
 folds by case. The log-hazard of a case is STRENGTH times the share of one kind of tile in it.
-Table: mean site C-index of every method, and of the true log-hazard, which nothing can beat but by chance.
+Table: mean site C-index of every method, and of the true log-hazard, which nothing can beat but by
+chance.
 
     python benchmarks/survival.py [--work FOLDER] [--seeds 5] [--processes 2]
 """
