@@ -1,4 +1,4 @@
-"""What makes the network of a site that was never there, against the rules that it is taken from."""
+"""What makes the network of a site that was never there, against the rules it is taken from."""
 
 from __future__ import annotations
 
