@@ -92,7 +92,8 @@ def embed(words: tuple[str, ...], retry: bool) -> int:
 
 
 @_verb(
-    *("data.bags", "data.positive_label", "data.fold", "data.splits", "data.max_"),
+    *("data.bags", "data.leave_out", "data.positive_label", "data.fold", "data.splits"),
+    "data.max_",
     *("run.", "task.", "method.", "hypernetwork."),
     *("rounds.", "simulation.", "training.", "model.", "privacy.", "evaluation.", "resources."),
     example="rayfed-hn train data.bags=bags method.name=hypernetwork privacy.noise_scale=0.1\n"
@@ -115,6 +116,7 @@ def train(words: tuple[str, ...]) -> int:
     *(
         "compare.",
         "data.bags",
+        "data.leave_out",
         "data.positive_label",
         "data.splits",
         "data.max_",
