@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,6 +34,22 @@ def parts(run: Run) -> page.Parts:
     """Return what a report shows of a site that joined."""
     more = page.section("How it was tried", page.paragraph(_CAUTION), page.pairs(_facts(run)))
     return page.Parts(_verdict(run), troubles(run.summary), _table(run), (_curve(run),), (more,))
+
+
+def command(run: Run) -> str:
+    """Return the command that joins the same site with the same settings, but for run.dir."""
+    summary = run.summary
+    places = {name: summary.get(name) for name in ("bags", "fedavg")}
+    options = [word for name, path in places.items() if path for word in (f"--{name}", path)]
+    knobs = run.config.get("onboard") or {}
+    asked = [f"onboard.{name}={_plain(value)}" for name, value in knobs.items()]
+    asked += [f"run.seed={run.knob('run', 'seed')}", f"data.fold={run.knob('data', 'fold')}"]
+    words = ["rayfed-hn", "onboard", summary["origin"], "--site", summary["site"], *options, *asked]
+    return shlex.join(map(str, words))
+
+
+def _plain(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _verdict(run: Run) -> str:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from tiny_federations import SHORT, TASK_WORDS, create, write
 
 from rayfed_hn.bags.store import SiteBags, read_recipe, recipe_digest
-from rayfed_hn.config import OnboardConfig
+from rayfed_hn.config import Config, OnboardConfig
 from rayfed_hn.federation.data import Folds
 from rayfed_hn.federation.experiment import run_in_process
 from rayfed_hn.federation.labels import knows
@@ -23,7 +24,7 @@ from rayfed_hn.federation.plan import Plan, make_plan
 from rayfed_hn.federation.record import RunRecord
 from rayfed_hn.federation.server import Server
 from rayfed_hn.files import write_text
-from rayfed_hn.loading import load, to_yaml
+from rayfed_hn.loading import load
 from rayfed_hn.models.tasks import Survival, Task
 
 NEW = "c"  # of ``for_all_tasks``
@@ -33,7 +34,8 @@ QUICK = OnboardConfig(labelled=[0, 1], repeats=1, steps=3, embedding_steps=3)
 @cache
 def trained(root: Path, *words: str) -> tuple[Plan, Server]:
     """A federation without ``NEW``, trained in this process; made once a session."""
-    plan = make_plan(load(None, [*SHORT, f"data.leave_out={NEW}", *words]), root)
+    own = [*SHORT, f"data.bags={root}", f"data.leave_out={NEW}", *words]
+    plan = make_plan(load(None, own), root)
     return plan, run_in_process(plan).server
 
 
@@ -68,7 +70,7 @@ def run_directory(folder: Path, plan: Plan, server: Server) -> Path:
     """What train leaves, as far as a site that joins needs it."""
     folder.mkdir()
     RunRecord(folder, plan.digest).begin(server, plan.begin_line())
-    write_text(folder / "config.yaml", to_yaml(plan.config))
+    write_text(folder / "config.yaml", yaml.safe_dump(_changed(plan.config)))
     task = plan.task
     summary = {
         "verb": "train",
@@ -82,6 +84,15 @@ def run_directory(folder: Path, plan: Plan, server: Server) -> Path:
     }
     write_text(folder / "summary.json", json.dumps(summary))
     return folder
+
+
+def _changed(config: Config) -> dict[str, dict[str, Any]]:
+    """What is not as by default; train writes everything, which is slow to read many times."""
+    default, changed = asdict(Config()), {}
+    for section, knobs in asdict(config).items():
+        own = {name: value for name, value in knobs.items() if value != default[section][name]}
+        changed |= {section: own} if own else {}
+    return changed
 
 
 def two_slides_a_case(root: Path) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from joining import origin_of, run_directory, trained
 from safetensors.torch import load_file, save_file
 from tiny_federations import TASK_WORDS
@@ -93,8 +94,9 @@ def _change(run: Path, **changes: object) -> None:
 
 @pytest.mark.parametrize("method", ["local", "pooled", "fedper", "pfedhn_pc"])
 def test_methods_without_a_whole_shared_network_are_refused(run: Path, method: str) -> None:
-    text = (run / "config.yaml").read_text()
-    (run / "config.yaml").write_text(text.replace("name: hypernetwork\n", f"name: {method}\n"))
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["method"] = {"name": method}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(ConfigError, match=rf"method\.name={method}.*must be one of hypernetwork"):
         read_origin(run)
 
