@@ -145,7 +145,7 @@ def compare(words: tuple[str, ...]) -> int:
     return federation.compare(words)
 
 
-@app.command(epilog="Only the new site's own bags are used, and nothing of them leaves.")
+@app.command(epilog="Nothing of the new site's bags is sent to the federation.")
 @click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
 @click.argument("words", nargs=-1, metavar="[onboard.key=value ...]")
 @click.option("--site", required=True, help="The hospital that joins, as its bags are filed.")

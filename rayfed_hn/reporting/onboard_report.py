@@ -26,8 +26,9 @@ _MAX_LINES = 6
 _CAUTION = (
     "Every point is a mean over draws of labelled bags, each tested on another fold of the site's "
     "cases; draws share cases, so small differences mean nothing. The recommendation is made from "
-    "the labelled bags alone. Nothing of this site has left it."
+    "the labelled bags alone. Nothing of this site was sent to the federation."
 )
+_EACH = {"survival": "with and without event", "ordinal": "of every grade"}  # else: of every class
 
 
 def parts(run: Run) -> page.Parts:
@@ -77,8 +78,8 @@ def _table(run: Run) -> str:
     for arm, last in values.items():
         found = [points.get((arm, count), {}).get("mean") for count in counts]
         rows.append([arm, *map(number, found), number(last)])
-    header = ["network", *(f"{count} a class" for count in counts), "all labelled"]
-    caption = f"Test {run.summary['metric']} by number of labelled bags."
+    header = ["network", *(f"{count} each" for count in counts), "all labelled"]
+    caption = f"Test {run.summary['metric']} by number of labelled bags {_each(run)}."
     chosen = [i for i, arm in enumerate(values) if arm == _RECOMMENDED]
     return page.table(caption, header, rows, chosen=chosen)
 
@@ -99,10 +100,14 @@ def _curve(run: Run) -> str:
     svg = line_chart(
         *("labelled", lines),
         ylabel=f"test {metric}",
-        xlabel="labelled bags of every class",
+        xlabel=f"labelled bags {_each(run)}",
         alt=f"{metric} over labelled bags; at the end {ends}.",
     )
     return page.figure("What labels are worth", svg, "Mean over draws of labelled bags.")
+
+
+def _each(run: Run) -> str:
+    return _EACH.get(run.judge.kind, "of every class")
 
 
 def _facts(run: Run) -> dict[str, object]:

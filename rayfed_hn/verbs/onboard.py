@@ -236,7 +236,9 @@ def _print(summary: Mapping[str, Any]) -> None:
     points, metric = summary["curve"], summary["metric"]
     counts = sorted({point["labelled"] for point in points})
     table = {(point["arm"], point["labelled"]): point["mean"] for point in points}
-    print(f"\n{metric} on held-out cases, by labelled bags of every class\n")
+    each = {"survival": "with and without event", "ordinal": "of every grade"}
+    alike = each.get(summary["task"], "of every class")
+    print(f"\n{metric} on held-out cases, by labelled bags {alike}\n")
     header = [*map(str, counts), f"all {summary['num_labelled']}"]
     print(f"{'arm':26}" + "".join(f"{name:>9}" for name in header))
     for arm, last in summary["values"].items():
