@@ -37,10 +37,7 @@ def _verb(*keys: str, example: str) -> Callable[[Callable[..., int]], click.Comm
 
     def decorate(function: Callable[..., int]) -> click.Command:
         def run(words: tuple[str, ...], **flags: bool) -> int:
-            for word in words:
-                key, equals, _ = word.partition("=")
-                if equals and is_knob(key) and not key.startswith(keys):
-                    _say(f"note: {key} has no effect on {function.__name__}", 0)
+            _note_idle(words, keys, function.__name__)
             return function(words, **flags)
 
         text = f"{inspect.cleandoc(function.__doc__ or '')}\n\n\b\nExample:\n  {example}"
@@ -50,6 +47,13 @@ def _verb(*keys: str, example: str) -> Callable[[Callable[..., int]], click.Comm
         return app.command(function.__name__, help=text)(words(run))
 
     return decorate
+
+
+def _note_idle(words: tuple[str, ...], keys: tuple[str, ...], verb: str) -> None:
+    for word in words:
+        key, equals, _ = word.partition("=")
+        if equals and is_knob(key) and not key.startswith(keys):
+            _say(f"note: {key} has no effect on {verb}", 0)
 
 
 @_verb(
@@ -92,7 +96,8 @@ def embed(words: tuple[str, ...], retry: bool) -> int:
 
 
 @_verb(
-    *("data.bags", "data.positive_label", "data.fold", "data.splits", "data.max_"),
+    *("data.bags", "data.leave_out", "data.positive_label", "data.fold", "data.splits"),
+    "data.max_",
     *("run.", "task.", "method.", "hypernetwork."),
     *("rounds.", "simulation.", "training.", "model.", "privacy.", "evaluation.", "resources."),
     example="rayfed-hn train data.bags=bags method.name=hypernetwork privacy.noise_scale=0.1\n"
@@ -115,6 +120,7 @@ def train(words: tuple[str, ...]) -> int:
     *(
         "compare.",
         "data.bags",
+        "data.leave_out",
         "data.positive_label",
         "data.splits",
         "data.max_",
@@ -139,7 +145,7 @@ def compare(words: tuple[str, ...]) -> int:
     return federation.compare(words)
 
 
-@app.command(epilog="Only the new site's own bags are used, and nothing of them leaves.")
+@app.command(epilog="Nothing of the new site's bags is sent to the federation.")
 @click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
 @click.argument("words", nargs=-1, metavar="[onboard.key=value ...]")
 @click.option("--site", required=True, help="The hospital that joins, as its bags are filed.")
@@ -176,8 +182,13 @@ def onboard(
     from rayfed_hn.verbs.onboard import Places
     from rayfed_hn.verbs.onboard import onboard as give
 
+    _note_idle(words, (*_ONBOARD, *_ONBOARD_SLIDES), "onboard")
     return give(Places(run, fedavg, bags, manifest), site, words)
 
+
+_ONBOARD = ("onboard.", "run.", "data.fold", "data.splits", "data.max_")
+# What embed can be told, for --manifest; what the run was told holds otherwise.
+_ONBOARD_SLIDES = ("data.bags", "data.root", "embed.", "resources.cpus", "resources.gpus_per_enc")
 
 onboard.help = "\n\n\b\n".join(
     [
@@ -186,7 +197,7 @@ onboard.help = "\n\n\b\n".join(
         "  rayfed-hn train   data.bags=bags data.leave_out=north run.dir=runs/three\n"
         "  rayfed-hn onboard runs/three --site north run.dir=runs/north\n"
         "  rayfed-hn report  runs/north",
-        help_text(("onboard.", "run.dir", "run.seed", "data.fold")),
+        help_text(_ONBOARD),
     ]
 )
 

@@ -211,6 +211,8 @@ def check(config: Config) -> None:
         )
     if len(set(config.compare.methods)) < len(config.compare.methods):
         raise ConfigError(f"compare.methods: {config.compare.methods} names a method twice")
+    if len(set(config.onboard.labelled)) < len(config.onboard.labelled):
+        raise ConfigError(f"onboard.labelled: {config.onboard.labelled} has a number twice")
     check_rounds(config)
     check_task(config)
 
@@ -219,10 +221,11 @@ def _check_range(knob: Knob, value: Any) -> None:
     if value is None:
         return
     limits = knob.limits
+    each = value if isinstance(value, list) else [value]
     bad = isinstance(value, float) and not math.isfinite(value)
-    bad = bad or ("at_least" in limits and value < limits["at_least"])
-    bad = bad or ("at_most" in limits and value > limits["at_most"])
-    bad = bad or ("above" in limits and value <= limits["above"])
+    bad = bad or ("at_least" in limits and any(v < limits["at_least"] for v in each))
+    bad = bad or ("at_most" in limits and any(v > limits["at_most"] for v in each))
+    bad = bad or ("above" in limits and any(v <= limits["above"] for v in each))
     if isinstance(value, list) and "each_of" in limits:
         bad = bad or not value or any(v not in limits["each_of"] for v in value)
     if bad:

@@ -15,6 +15,7 @@ class OnboardConfig:
         [0, 1, 2, 4, 8],
         "labelled bags of every class that the curve is drawn over; what leaves no test set or is "
         "more than there is, is left out",
+        at_least=0,
     )
     repeats: int = knob(
         5,

@@ -68,9 +68,8 @@ def _without_bag(root: Path, config: Config, sites: Mapping[str, SiteBags]) -> l
     """Slides that tables of splits may name although they take no part."""
     emptied = [name for bags in sites.values() for name in bags.emptied]
     failed = [entry.slide_id for entry in unmade.list_all(root)]
-    out = [
-        path.stem for name in config.data.leave_out for path in root.glob(f"site={name}/*.arrow")
-    ]
+    folders = [root / f"site={name}" for name in config.data.leave_out]
+    out = [path.stem for folder in folders for path in folder.glob("*.arrow")]
     return [*emptied, *failed, *out]
 
 
@@ -89,7 +88,10 @@ def _taking_part(root: Path, config: Config) -> list[str]:
             f"data.leave_out: {', '.join(strangers)} is no site of {root}; it has "
             f"{', '.join(names)}"
         )
-    return [name for name in names if name not in out]
+    left = [name for name in names if name not in out]
+    if out and not left:
+        raise ConfigError(f"data.leave_out: names every site of {root}; leave at least one in")
+    return left
 
 
 def _idle(counts: Mapping[str, tuple[int, int, int]]) -> list[tuple[str, SetAside]]:

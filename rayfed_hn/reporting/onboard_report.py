@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,14 +26,31 @@ _MAX_LINES = 6
 _CAUTION = (
     "Every point is a mean over draws of labelled bags, each tested on another fold of the site's "
     "cases; draws share cases, so small differences mean nothing. The recommendation is made from "
-    "the labelled bags alone. Nothing of this site has left it."
+    "the labelled bags alone. Nothing of this site was sent to the federation."
 )
+_EACH = {"survival": "with and without event", "ordinal": "of every grade"}  # else: of every class
 
 
 def parts(run: Run) -> page.Parts:
     """Return what a report shows of a site that joined."""
     more = page.section("How it was tried", page.paragraph(_CAUTION), page.pairs(_facts(run)))
     return page.Parts(_verdict(run), troubles(run.summary), _table(run), (_curve(run),), (more,))
+
+
+def command(run: Run) -> str:
+    """Return the command that joins the same site with the same settings, but for run.dir."""
+    summary = run.summary
+    places = {name: summary.get(name) for name in ("bags", "fedavg")}
+    options = [word for name, path in places.items() if path for word in (f"--{name}", path)]
+    knobs = run.config.get("onboard") or {}
+    asked = [f"onboard.{name}={_plain(value)}" for name, value in knobs.items()]
+    asked += [f"run.seed={run.knob('run', 'seed')}", f"data.fold={run.knob('data', 'fold')}"]
+    words = ["rayfed-hn", "onboard", summary["origin"], "--site", summary["site"], *options, *asked]
+    return shlex.join(map(str, words))
+
+
+def _plain(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _verdict(run: Run) -> str:
@@ -60,8 +78,8 @@ def _table(run: Run) -> str:
     for arm, last in values.items():
         found = [points.get((arm, count), {}).get("mean") for count in counts]
         rows.append([arm, *map(number, found), number(last)])
-    header = ["network", *(f"{count} a class" for count in counts), "all labelled"]
-    caption = f"Test {run.summary['metric']} by number of labelled bags."
+    header = ["network", *(f"{count} each" for count in counts), "all labelled"]
+    caption = f"Test {run.summary['metric']} by number of labelled bags {_each(run)}."
     chosen = [i for i, arm in enumerate(values) if arm == _RECOMMENDED]
     return page.table(caption, header, rows, chosen=chosen)
 
@@ -82,10 +100,14 @@ def _curve(run: Run) -> str:
     svg = line_chart(
         *("labelled", lines),
         ylabel=f"test {metric}",
-        xlabel="labelled bags of every class",
+        xlabel=f"labelled bags {_each(run)}",
         alt=f"{metric} over labelled bags; at the end {ends}.",
     )
     return page.figure("What labels are worth", svg, "Mean over draws of labelled bags.")
+
+
+def _each(run: Run) -> str:
+    return _EACH.get(run.judge.kind, "of every class")
 
 
 def _facts(run: Run) -> dict[str, object]:

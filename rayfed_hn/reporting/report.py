@@ -129,8 +129,7 @@ def _how_to_repeat(run: Run, title: str, text: str) -> str:
     again = f"run.dir={shlex.quote(run.folder.name + '-again')}"
     command = f"rayfed-hn {run.verb} config.yaml {again}"
     if run.verb == "onboard" and not run.failed:
-        joined, site = shlex.quote(str(run.summary["origin"])), shlex.quote(run.summary["site"])
-        command = f"rayfed-hn onboard {joined} --site {site} {again}"
+        command = f"{onboard_report.command(run)} {again}"
     return page.section(
         title,
         page.paragraph(text),

@@ -15,11 +15,18 @@ from rayfed_hn.federation.record import package_versions, write_summary
 from rayfed_hn.files import write_text
 from rayfed_hn.loading import load
 from rayfed_hn.progress import bar
-from rayfed_hn.verbs.common import before_anything_starts, connected, print_troubles, run_dir
+from rayfed_hn.verbs.common import (
+    before_anything_starts,
+    connected,
+    print_troubles,
+    resumable,
+    run_dir,
+)
 from rayfed_hn.verbs.slides import embed_manifest
 
 if TYPE_CHECKING:
     from rayfed_hn.bags.store import SiteBags
+    from rayfed_hn.federation.data import Folds
     from rayfed_hn.federation.onboarding.arms import Arms
     from rayfed_hn.federation.onboarding.origin import Origin
     from rayfed_hn.federation.onboarding.trial import Labelled, Tried
@@ -44,16 +51,21 @@ def onboard(places: Places, site: str, words: Sequence[str]) -> int:
     with before_anything_starts():
         origin = read_origin(places.run)
         fedavg = None if places.fedavg is None else read_origin(places.fedavg)
-        config = _configuration(origin, places, words)
+        config = _configuration(places, words)
         _check(origin, fedavg, site)
-    folder = run_dir(config, "onboard")
-    if places.manifest is not None:
-        config = _embed(config, places.manifest, folder)
-    with before_anything_starts():
-        bags = _open(config, origin, site)
-    arms = Arms(origin, fedavg, config.onboard, config.run.seed, site)
-    summary = _try(arms, bags, config, folder)
-    summary |= {"origin": str(places.run), "fedavg": places.fedavg and str(places.fedavg)}
+        _check_places(config, places, site)
+        at_hand = None if places.manifest else _open(config, origin, site)
+    folder, set_aside = run_dir(config, "onboard"), []
+    with resumable(f"the same command with run.dir={folder} run.resume=true starts it again"):
+        if places.manifest is not None:
+            config, set_aside = _embed(config, places.manifest, folder, site)
+        with before_anything_starts():
+            bags, folds = at_hand or _open(config, origin, site)
+        arms = Arms(origin, fedavg, config.onboard, config.run.seed, site)
+        summary = _try(arms, bags, folds, folder)
+    summary |= _status([*summary["set_aside"], *set_aside])
+    summary |= {name: path and str(path.resolve()) for name, path in vars(places).items()}
+    summary |= {"origin": summary.pop("run"), "bags": str(Path(config.data.bags or "").resolve())}
     summary |= {"seconds": round(time.monotonic() - begun, 2), "versions": package_versions()}
     write_summary(folder, summary)
     _print(summary)
@@ -62,10 +74,10 @@ def onboard(places: Places, site: str, words: Sequence[str]) -> int:
     return summary["exit_code"]
 
 
-def _configuration(origin: Origin, places: Places, words: Sequence[str]) -> Config:
+def _configuration(places: Places, words: Sequence[str]) -> Config:
     """The run's own settings, and what was asked for on the command line."""
-    own = ["run.dir=", "run.resume=false", "data.leave_out=", *words]
-    config = load(places.run / "config.yaml", own)
+    own = ["run.dir=", "run.resume=false", "data.leave_out=", "data.manifest=", "data.root="]
+    config = load(places.run / "config.yaml", [*own, *words])
     if places.bags is not None:
         data = dataclasses.replace(config.data, bags=str(places.bags.resolve()))
         config = dataclasses.replace(config, data=data)
@@ -87,27 +99,50 @@ def _check(origin: Origin, fedavg: Origin | None, site: str) -> None:
         )
     if site in fedavg.networks:
         raise ConfigError(f"--fedavg: {site} took part in that run; leave it out there too")
-    same = ("recipe", "task", "feature_dim")
-    if any(getattr(origin, name) != getattr(fedavg, name) for name in same) or (
-        origin.config.model != fedavg.config.model
-    ):
+    one, other = (
+        (o.recipe, o.task, o.feature_dim, o.config.model, o.networks.keys())
+        for o in (origin, fedavg)
+    )
+    if one != other:
         raise ConfigError(
             "--fedavg: that run has other bags, another task or another model than RUN; train it "
             "with the same settings but method.name=fedavg"
         )
 
 
-def _embed(config: Config, manifest: Path, folder: Path) -> Config:
-    """Make the new site's bags as the run's were made."""
+def _check_places(config: Config, places: Places, site: str) -> None:
+    """Refuse a name that is no file's name, a run.dir that is another run's, a strange manifest."""
+    from rayfed_hn.slides.manifest import is_name, read_manifest
+
+    if not is_name(site):
+        raise ConfigError(f"--site: {site!r} is no name of a site; give it as in its manifest")
+    runs = {path.resolve() for path in (places.run, places.fedavg) if path}
+    if config.run.dir is not None and Path(config.run.dir).resolve() in runs:
+        raise ConfigError(f"run.dir: {config.run.dir} is the run that {site} joins; give another")
+    if places.manifest is None:
+        return
+    if places.bags is not None:
+        raise ConfigError("--manifest: makes bags of its own; give it or --bags, not both")
+    root = config.data.root
+    records = read_manifest(places.manifest, None if root is None else Path(root))
+    if site not in (named := sorted({record.site for record in records})):
+        raise ConfigError(f"--site: {places.manifest} has no slide of {site}, but {named}")
+
+
+def _embed(
+    config: Config, manifest: Path, folder: Path, site: str
+) -> tuple[Config, list[dict[str, Any]]]:
+    """Make the new site's bags as the run's were made; with the slides that were set aside."""
     places = {"manifest": str(manifest.resolve()), "bags": str(folder / "bags")}
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, **places))
     with connected(config):
-        embed_manifest(config, folder / "embed")
-    return config
+        summary = embed_manifest(config, folder / "embed")
+    return config, [slide for slide in summary["set_aside"] if slide["site"] == site]
 
 
-def _open(config: Config, origin: Origin, site: str) -> SiteBags:
-    from rayfed_hn.bags.store import SiteBags, read_recipe, recipe_digest
+def _open(config: Config, origin: Origin, site: str) -> tuple[SiteBags, Folds]:
+    from rayfed_hn.bags.splits import check_leakage
+    from rayfed_hn.bags.store import SiteBags, list_sites, read_recipe, recipe_digest
     from rayfed_hn.bags.tile_filter import tile_filter
     from rayfed_hn.federation.labels import check_cases, knows
 
@@ -117,8 +152,8 @@ def _open(config: Config, origin: Origin, site: str) -> SiteBags:
     if recipe_digest(read_recipe(root)) != origin.recipe:
         raise ConfigError(
             f"--bags: {root} holds bags of another recipe (encoder, scale or tiles) than those "
-            "that the run was trained on; embed the new site with the embed settings of its "
-            "config.yaml"
+            "that the run was trained on; embed the new site with the settings that those were "
+            "embedded with (embed.key=value)"
         )
     bags = SiteBags(root, site, tile_filter(config.data))
     bags.keep(lambda entry: knows(origin.task, entry))
@@ -128,17 +163,31 @@ def _open(config: Config, origin: Origin, site: str) -> SiteBags:
             f"({', '.join(origin.task.names)}); correct its manifest and embed again"
         )
     check_cases(origin.task, {site: bags.entries})
-    return bags
+    # Where the federation's bags are at hand, as in a simulation, none may be tested on.
+    trained = [name for name in list_sites(root) if name in origin.networks]
+    check_leakage({name: SiteBags(root, name).entries for name in trained} | {site: bags.entries})
+    return bags, _folds(config, bags)
 
 
-def _try(arms: Arms, bags: SiteBags, config: Config, folder: Path) -> dict[str, Any]:
+def _folds(config: Config, bags: SiteBags) -> Folds:
+    """By the run's tables, if they name any slide of the site."""
     from rayfed_hn.federation.data import Folds
+
+    folds = Folds.of(config)
+    parts = [folds.shifted(i).split(bags.entries) for i in range(len(folds.tables))]
+    if folds.tables and not any(p.train or p.validation or p.test for p in parts):
+        print("note: data.splits names no slide of the site; its cases are divided by data.folds")
+        return dataclasses.replace(folds, tables=())
+    return folds
+
+
+def _try(arms: Arms, bags: SiteBags, folds: Folds, folder: Path) -> dict[str, Any]:
     from rayfed_hn.federation.onboarding.keep import keep_networks
     from rayfed_hn.federation.onboarding.trial import attempt, curve, divide, summarise
     from rayfed_hn.models.parameters import ParameterLayout
 
-    folds, task = Folds.of(config), arms.origin.task
-    total = config.onboard.repeats * len(config.onboard.labelled)
+    task, knobs = arms.origin.task, arms.config
+    total = knobs.repeats * len(knobs.labelled)
     with bar("trying labelled bags", total) as progress:
         records = list(curve(arms, bags, folds, progress.update))
     everything = divide(bags, task, folds)
@@ -164,8 +213,6 @@ def _outcome(arms: Arms, bags: SiteBags, everything: Labelled, tried: Tried) -> 
     task = arms.origin.task
     return {
         "verb": "onboard",
-        "status": "degraded" if aside else "complete",
-        "exit_code": 3 if aside else 0,
         "site": arms.site,
         "method": arms.origin.config.method.name,
         "task": task.kind,
@@ -180,11 +227,18 @@ def _outcome(arms: Arms, bags: SiteBags, everything: Labelled, tried: Tried) -> 
     }
 
 
+def _status(set_aside: list[dict[str, Any]]) -> dict[str, Any]:
+    status, code = ("degraded", 3) if set_aside else ("complete", 0)
+    return {"status": status, "exit_code": code, "set_aside": set_aside}
+
+
 def _print(summary: Mapping[str, Any]) -> None:
     points, metric = summary["curve"], summary["metric"]
     counts = sorted({point["labelled"] for point in points})
     table = {(point["arm"], point["labelled"]): point["mean"] for point in points}
-    print(f"\n{metric} on held-out cases, by labelled bags of every class\n")
+    each = {"survival": "with and without event", "ordinal": "of every grade"}
+    alike = each.get(summary["task"], "of every class")
+    print(f"\n{metric} on held-out cases, by labelled bags {alike}\n")
     header = [*map(str, counts), f"all {summary['num_labelled']}"]
     print(f"{'arm':26}" + "".join(f"{name:>9}" for name in header))
     for arm, last in summary["values"].items():

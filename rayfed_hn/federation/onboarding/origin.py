@@ -151,6 +151,8 @@ def _summary(run: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({error}); run train again") from None
+    if not isinstance(summary, dict):
+        raise DataError(f"{path} holds no summary; run train again")
     needed = ("classes", "cuts", "feature_dim", "sites", "num_versions", "recipe_sha256")
     if summary.get("verb") != "train" or any(key not in summary for key in needed):
         raise ConfigError(

@@ -112,8 +112,9 @@ class _Unit:
 
 def _folds(bags: Sequence[SiteBag], seed: int) -> np.ndarray | None:
     """A fold for every bag, by case; None where there are fewer than three cases."""
-    num_cases = len({bag.case for bag in bags})
-    if num_cases < 3:
+    # Their hashes are salted, and so are others in every store: count them as they come.
+    number = {case: f"{i:06}" for i, case in enumerate(dict.fromkeys(bag.case for bag in bags))}
+    if len(number) < 3:
         return None
-    units = [_Unit(str(bag.case), "new", bag.label) for bag in bags]
-    return np.array(assign_folds(units, min(MAX_FOLDS, num_cases), seed))
+    units = [_Unit(number[bag.case], "new", bag.label) for bag in bags]
+    return np.array(assign_folds(units, min(MAX_FOLDS, len(number)), seed))

@@ -53,13 +53,13 @@ def draw(everything: Labelled, task: Task, count: int, seed: int) -> Labelled | 
     Larger draws of one seed hold the smaller ones.
 
     Returns:
-        None where a class has fewer.
+        None where a class has fewer, or there are none at all.
     """
     rng = np.random.Generator(np.random.Philox(seed))
     shuffled = [everything.bags[i] for i in rng.permutation(len(everything.bags))]
     strata = sorted({task.stratum(bag) for bag in shuffled})
     own = {s: [bag for bag in shuffled if task.stratum(bag) == s] for s in strata}
-    if any(len(found) < count for found in own.values()):
+    if min(map(len, own.values()), default=0) < count:
         return None
     chosen = tuple(bag for found in own.values() for bag in found[:count])
     return Labelled(chosen, everything.test)

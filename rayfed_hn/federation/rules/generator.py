@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -74,11 +74,12 @@ class SiteFeatures:
             return self(list(range(len(self._fixed_KE)))).float()
         return self._rows.table.clone()
 
-    def of(self, embedding_V: Tensor) -> Tensor:
-        """Features (E,) of any embedding (V,), differentiable."""
+    def frozen(self) -> Callable[[Tensor], Tensor]:
+        """From any embedding (V,) to its features (E,) as of now, differentiable."""
         if self._mlp is None:
-            return embedding_V
-        return self._map(embedding_V[None], self._tensors())[0]
+            return lambda embedding_V: embedding_V
+        tensors = {name: tensor.clone() for name, tensor in self._tensors().items()}
+        return lambda embedding_V: self._map(embedding_V[None], tensors)[0]
 
     @property
     def learned(self) -> bool:
@@ -193,8 +194,9 @@ class Hypernetwork(Rule):
     def generator(self) -> Generator:
         """theta_0 + h W; h of a new site is not held to length 1, so that 0 is the base."""
         head_EP, theta_0 = self.head_EP.clone(), self.theta_0.clone()
+        features = self.features.frozen()
         start_V = self.features.embeddings().mean(dim=0)
-        return Generator(start_V, lambda v_V: theta_0 + self.features.of(v_V) @ head_EP)
+        return Generator(start_V, lambda v_V: theta_0 + features(v_V) @ head_EP)
 
     def apply(self, contributions: Sequence[Contribution], *, complete: bool, among: int) -> None:
         sites, updates_BP = stack(contributions)
