@@ -58,7 +58,18 @@ def test_weights_are_those_of_the_formula(tasks_root: Path, kind: str) -> None:
     assert list(told.weights) == list(TRAINED)
     assert list(told.weights.values()) == pytest.approx(raised / raised.sum(), abs=1e-9)
     assert sum(told.weights.values()) == pytest.approx(1, abs=1e-12)
-    assert kind == "ordinal" or len(set(told.weights.values())) > 1  # where all rank alike
+
+
+def test_an_arm_that_ranks_better_counts_more(
+    tasks_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arms = _arms(tasks_root, "binary", fedavg=True)
+    bags = everything(tasks_root, arms.origin.task).bags
+    found = dict(zip(TRAINED, (0.6, 0.7, 0.9), strict=True))
+    monkeypatch.setattr(deciding, "_held_out", lambda *_: found)
+    weights = list(_told(arms, bags).weights.values())
+    raised = np.exp(len(bags) / 4 * np.array([0.6, 0.7, 0.9]))
+    assert weights == pytest.approx(raised / raised.sum())
 
 
 def test_the_bags_under_test_decide_nothing(tasks_root: Path) -> None:
