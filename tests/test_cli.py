@@ -66,6 +66,8 @@ def test_help_of_every_verb_names_its_keys(
         ("embed", "embed.mpp=0.5"),
         ("train", "privacy.noise_scale=0.0"),
         ("compare", "compare.seeds=3"),
+        ("onboard", "onboard.labelled=[0, 1, 2, 4, 8]"),
+        *((verb, "data.leave_out=[]") for verb in ("train", "compare")),
         *((verb, f"task.{name}") for verb in ("train", "compare") for name in ("kind", "unit")),
     ]:
         assert run(monkeypatch, verb, "--help") == 0

@@ -109,7 +109,9 @@ def compare(words: Sequence[str]) -> int:
 def report(run: Path) -> int:
     """See ``rayfed-hn report --help``."""
     if not run.is_dir():
-        raise ConfigError(f"RUN: {run} is not a folder; give the run.dir of a train or compare")
+        raise ConfigError(
+            f"RUN: {run} is not a folder; give a run.dir of train, compare or onboard"
+        )
     print(f"Report: {_report(run)}")
     return 0
 
