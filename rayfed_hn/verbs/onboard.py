@@ -112,6 +112,12 @@ def _check(origin: Origin, fedavg: Origin | None, site: str) -> None:
 
 def _check_places(config: Config, places: Places, site: str) -> None:
     """Refuse a name that is no file's name, a run.dir that is another run's, a strange manifest."""
+    if places.manifest is not None and config.embed.encoder.startswith("module:"):
+        raise ConfigError(
+            f"--manifest: the run's embed.encoder={config.embed.encoder} is a program, which is "
+            "not run on the word of another's config.yaml; embed the slides with rayfed-hn embed "
+            "and give --bags"
+        )
     from rayfed_hn.slides.manifest import is_name, read_manifest
 
     if not is_name(site):

@@ -77,8 +77,11 @@ def test_its_parts_are_the_servers(tasks_root: Path) -> None:
     assert own.learning_rate == plan.learning_rate
     rows_KV = server.rule.state()["site_embeddings"].float()
     assert own.generator is not None
-    made = own.generator.make(rows_KV[1])
-    torch.testing.assert_close(made, own.networks["b"], atol=2e-6, rtol=0)
+    made, mean = own.generator.make(rows_KV[1]), rows_KV.mean(dim=0)
+    torch.testing.assert_close(own.generator.make(mean), own.base, atol=2e-6, rtol=0)
+    shared = torch.tensor(server.rule.shared())
+    personal = own.networks["b"] - shared
+    torch.testing.assert_close(made - own.base, personal, atol=2e-6, rtol=0)
 
 
 @pytest.fixture
@@ -137,11 +140,11 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(run: Path, tmp_path: Path) -
 
 
 def test_the_base_of_a_run_is_an_average_and_no_site_is_needed(tasks_root: Path) -> None:
-    """With rho = 0 all networks are one; the base is its moving average, not the last version."""
+    """With rho = 0 all embeddings make the base, a moving average and not the last version."""
     plan, server = trained(tasks_root, *TASK_WORDS["binary"], "hypernetwork.rho=0")
     own = origin_of(plan, server)
     assert own.generator is not None
     last_P = torch.from_numpy(server.rule.parameters_for(0))
     for at_V in (own.generator.start_V, own.generator.start_V + 3):
-        assert torch.equal(own.generator.make(at_V), last_P)
+        torch.testing.assert_close(own.generator.make(at_V), own.base)
     assert not torch.equal(own.base, last_P)

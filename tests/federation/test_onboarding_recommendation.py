@@ -40,7 +40,8 @@ def test_weights_are_those_of_the_formula(tasks_root: Path, kind: str) -> None:
     task = arms.origin.task
     bags = everything(tasks_root, task).bags
     told = _told(arms, bags)
-    folds = deciding._folds(bags, derive(0, "onboarding folds", "c", 0))
+    strata = [task.stratum(bag) for bag in bags]
+    folds = deciding._folds(bags, strata, derive(0, "onboarding folds", "c", 0))
     assert folds is not None
     metrics = []
     for arm in TRAINED:
@@ -124,7 +125,7 @@ def test_folds_are_by_case_and_leave_something_to_fit(
 ) -> None:
     empty = np.zeros((1, 2), np.float32)
     bags = [SiteBag(empty, label, slide=i, case=case) for i, (case, label) in enumerate(rows)]
-    folds = deciding._folds(bags, seed)
+    folds = deciding._folds(bags, [bag.label for bag in bags], seed)
     cases = {case for case, _ in rows}
     if folds is None:
         assert len(cases) < 3
@@ -135,7 +136,9 @@ def test_folds_are_by_case_and_leave_something_to_fit(
     assert all(len(found) == 1 for found in of_case.values())
     assert 2 <= len(set(folds.tolist())) <= min(5, len(cases))
     salted = [replace(bag, case=hash((bag.case, seed))) for bag in bags]
-    again = deciding._folds(salted, seed)  # whatever the salt of the store
+    again = deciding._folds(
+        salted, [bag.label for bag in salted], seed
+    )  # whatever the salt of the store
     assert again is not None
     assert np.array_equal(again, folds)
 

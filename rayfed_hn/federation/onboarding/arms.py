@@ -67,6 +67,8 @@ class Arms:
         config: Steps and rates.
         seed: The run's.
         site: The new site.
+        pool: Bags that are not under test, whatever is known of their labels: where every site
+            scales features by itself, this one does by these.
     """
 
     origin: Origin
@@ -74,6 +76,7 @@ class Arms:
     config: OnboardConfig
     seed: int
     site: str
+    pool: tuple[SiteBag, ...] = ()
 
     def fit(
         self, bags: Sequence[SiteBag], draw: int, only: Sequence[str] | None = None
@@ -121,7 +124,7 @@ class Arms:
 
     def _scale(self, origin: Origin, bags: Sequence[SiteBag]) -> Standardisation | None:
         asked = origin.config.model.standardise
-        return origin.scale if asked != "site" else _own_scale(origin, bags)
+        return origin.scale if asked != "site" else _own_scale(origin, self.pool or bags)
 
     def _nearest(self, bags: Sequence[SiteBag], scale: Standardisation | None) -> Tensor:
         origin, scaled = self.origin, _on(bags, scale)

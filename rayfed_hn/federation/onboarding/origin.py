@@ -76,6 +76,7 @@ class Origin:
         recipe: str,
     ) -> Origin:
         """What a server at its last version hands on."""
+        base = _base(server)
         return cls(
             config=config,
             recipe=recipe,
@@ -83,9 +84,9 @@ class Origin:
             feature_dim=feature_dim,
             scale=server.standardisation,
             initial=initial,
-            base=_base(server),
+            base=base,
             networks={site: torch.tensor(server.parameters_for(site)) for site in server.sites},
-            generator=server.rule.generator(),
+            generator=_anchored(server.rule.generator(), base),
         )
 
     @property
@@ -130,6 +131,14 @@ def read_origin(run: Path) -> Origin:
     )
     server.resume(tensors, int(summary["num_versions"]), [])
     return Origin.of(config, server, task, initial, dim, str(summary["recipe_sha256"]))
+
+
+def _anchored(generator: Generator | None, base: Tensor) -> Generator | None:
+    """A generator that makes the base from the mean embedding, so that all arms begin there."""
+    if generator is None:
+        return None
+    offset = base - generator.make(generator.start_V).detach()
+    return Generator(generator.start_V, lambda v_V: generator.make(v_V) + offset)
 
 
 def _base(server: Server) -> Tensor:

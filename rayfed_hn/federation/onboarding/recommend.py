@@ -89,10 +89,11 @@ def _held_out(
     arms: Arms, names: Sequence[str], bags: Sequence[SiteBag], draw: int
 ) -> dict[str, float | None]:
     """The metric of every arm on bags that it was not fitted to."""
-    folds = _folds(bags, derive(arms.seed, "onboarding folds", arms.site, draw))
+    task = arms.origin.task
+    strata = [task.stratum(bag) for bag in bags]
+    folds = _folds(bags, strata, derive(arms.seed, "onboarding folds", arms.site, draw))
     if folds is None:
         return dict.fromkeys(names)
-    task = arms.origin.task
     evidence = {arm: np.zeros((len(bags), task.num_evidence), np.float32) for arm in names}
     for fold in np.unique(folds).tolist():
         inside = [bag for bag, own in zip(bags, folds, strict=True) if own != fold]
@@ -110,11 +111,11 @@ class _Unit:
     label: int
 
 
-def _folds(bags: Sequence[SiteBag], seed: int) -> np.ndarray | None:
+def _folds(bags: Sequence[SiteBag], strata: Sequence[int], seed: int) -> np.ndarray | None:
     """A fold for every bag, by case; None where there are fewer than three cases."""
     # Their hashes are salted, and so are others in every store: count them as they come.
     number = {case: f"{i:06}" for i, case in enumerate(dict.fromkeys(bag.case for bag in bags))}
     if len(number) < 3:
         return None
-    units = [_Unit(number[bag.case], "new", bag.label) for bag in bags]
+    units = [_Unit(number[b.case], "new", s) for b, s in zip(bags, strata, strict=True)]
     return np.array(assign_folds(units, min(MAX_FOLDS, len(number)), seed))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,17 @@ RECOMMENDED = "recommended"
 
 @dataclass(frozen=True)
 class Labelled:
-    """Some labelled bags of a site, and those that it is tested on; no case is in both."""
+    """Some labelled bags of a site, and those that it is tested on; no case is in both.
+
+    Attributes:
+        bags: Whose labels are used.
+        test: What is under test.
+        pool: All bags that are not under test, whose labels are not used.
+    """
 
     bags: tuple[SiteBag, ...]
     test: tuple[SiteBag, ...]
+    pool: tuple[SiteBag, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +51,8 @@ class Tried:
 def divide(bags: SiteBags, task: Task, folds: Folds) -> Labelled:
     """All bags of the site: one fold is test, all others are labelled."""
     data = load_site(bags, task, folds)
-    return Labelled((*data.train, *data.validation), data.test)
+    others = (*data.train, *data.validation)
+    return Labelled(others, data.test, others)
 
 
 def draw(everything: Labelled, task: Task, count: int, seed: int) -> Labelled | None:
@@ -62,11 +70,12 @@ def draw(everything: Labelled, task: Task, count: int, seed: int) -> Labelled | 
     if min(map(len, own.values()), default=0) < count:
         return None
     chosen = tuple(bag for found in own.values() for bag in found[:count])
-    return Labelled(chosen, everything.test)
+    return Labelled(chosen, everything.test, everything.bags)
 
 
 def attempt(arms: Arms, labelled: Labelled, number: int) -> Tried:
     """Fit all arms to labelled bags, recommend, and test."""
+    arms = replace(arms, pool=labelled.pool)
     fitted = arms.fit(labelled.bags, number)
     recommendation = recommend(arms, fitted, labelled.bags, number)
     by_arm = {arm: arms.evidence(own, labelled.test) for arm, own in fitted.items()}
