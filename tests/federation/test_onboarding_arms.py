@@ -60,7 +60,7 @@ def _same(one: Fitted, other: Fitted) -> bool:
 
 def test_which_arms_there_are(tasks_root: Path, origin: Origin, bags: tuple[SiteBag, ...]) -> None:
     fedavg = task_origin(tasks_root, "binary", "method.name=fedavg")
-    alone = {ways.ZERO_SHOT, ways.NEAREST, ways.BASE_FT, ways.FRESH, ways.ISOLATED}
+    alone = {ways.ZERO_SHOT, ways.NEAREST, ways.BASE_FT, ways.ISOLATED}
     made = {ways.EMBEDDING, ways.EMBEDDING_FT}
     second = {ways.FEDAVG, ways.FEDAVG_FT}
     assert arms_for(origin).fit(bags, 0).keys() == alone | made
@@ -128,7 +128,6 @@ def test_fine_tuning_is_local_training(tasks_root: Path, kind: str) -> None:
         ways.BASE_FT: (origin.base, origin.scale),
         ways.FEDAVG_FT: (fedavg.base, fedavg.scale),
         ways.EMBEDDING_FT: (fitted[ways.EMBEDDING].network_P, origin.scale),
-        ways.FRESH: (origin.initial, fitted[ways.BASE_FT].scale),
         ways.ISOLATED: (origin.initial, own),
     }
     for arm, (start_P, scale) in starts.items():

@@ -81,7 +81,7 @@ def test_a_site_joins_and_a_report_is_made(
     assert summary["bags"] == str(tasks_root)
     assert {point["labelled"] for point in summary["curve"]} == {0, 2}
     lines = (out / "curve.jsonl").read_text().splitlines()
-    assert len(lines) == 2 * (3 + 10)  # zero-shot, FedAvg, recommended; all arms
+    assert len(lines) == 2 * (3 + 9)  # zero-shot, FedAvg, recommended; all arms
     kept = load_file(out / "sites" / "c" / "network_recommended.safetensors")
     assert len(kept["candidates"]) == 3
     assert _main(monkeypatch, "report", out) == 0

@@ -25,9 +25,8 @@ from rayfed_hn.seeds import derive
 
 ZERO_SHOT, NEAREST, FEDAVG = "zero-shot", "nearest site", "FedAvg"
 EMBEDDING, EMBEDDING_FT = "embedding only", "embedding + fine-tuning"
-BASE_FT, FEDAVG_FT = "base + fine-tuning", "FedAvg + fine-tuning"
-FRESH, ISOLATED = "fresh network", "isolated"
-TRAINED = (BASE_FT, FEDAVG_FT, FRESH)  # what the recommended mixture is made of
+BASE_FT, FEDAVG_FT, ISOLATED = "base + fine-tuning", "FedAvg + fine-tuning", "isolated"
+TRAINED = (BASE_FT, FEDAVG_FT, ISOLATED)  # what the recommended mixture is made of
 
 WORDS = {
     ZERO_SHOT: "the federation's base, as it is",
@@ -37,7 +36,6 @@ WORDS = {
     EMBEDDING_FT: "that network, trained further on the labelled bags",
     BASE_FT: "the base, trained further",
     FEDAVG_FT: "the model of the FedAvg run, trained further",
-    FRESH: "a fresh network on the labelled bags, features on the federation's scale",
     ISOLATED: "a fresh network on the labelled bags, its own scale: as if there were no federation",
 }
 
@@ -115,7 +113,6 @@ class Arms:
         origin, fedavg = self.origin, self.fedavg
         starts = {
             BASE_FT: Fitted(origin.base, self._scale(origin, bags)),
-            FRESH: Fitted(origin.initial, self._scale(origin, bags)),
             ISOLATED: Fitted(origin.initial, _own_scale(origin, bags)),
         }
         if fedavg is not None:
