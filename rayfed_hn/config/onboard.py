@@ -19,7 +19,7 @@ class OnboardConfig:
     )
     repeats: int = knob(
         5,
-        "draws of labelled bags for every point of the curve, each with another test fold",
+        "draws of labelled bags for every point of the curve, tested on one fold after the other",
         at_least=1,
     )
     steps: int = knob(100, "gradient steps of fine-tuning, and of isolated training", at_least=1)

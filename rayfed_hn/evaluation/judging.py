@@ -13,7 +13,7 @@ import numpy as np
 
 from rayfed_hn.evaluation.metrics import auc
 from rayfed_hn.evaluation.multiclass import macro_auc
-from rayfed_hn.evaluation.ordinal import ordinal_concordance, quadratic_kappa
+from rayfed_hn.evaluation.ordinal import quadratic_kappa
 from rayfed_hn.evaluation.survival import concordance_index
 
 Kind = Literal["binary", "multiclass", "ordinal", "survival"]
@@ -70,7 +70,7 @@ class Judge:
     @property
     def ranking_name(self) -> str:
         """Of the metric that networks are chosen by."""
-        return "grade concordance" if self.kind == "ordinal" else self.name
+        return "rescaled kappa, (1 + kappa) / 2" if self.kind == "ordinal" else self.name
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -101,10 +101,10 @@ class Judge:
         raise ValueError(f"nothing is decided about bags of a {self.kind} task")
 
     def ranking(self, truth: Truth, predictions_BS: np.ndarray) -> float | None:
-        """How well bags are put in order, 0 to 1 and .5 by chance; None where it is undefined.
+        """What networks are chosen by, 0 to 1 and .5 by chance; None where it is undefined.
 
-        Networks are chosen by this: it has a value for every small step, unlike kappa, and is the
-        reported metric for all tasks but grading.
+        The reported metric; kappa is rescaled. (How well grades are put in order was tried in its
+        place: it does not see whether they are called right, and chose networks too early.)
         """
         if len(truth) == 0:
             return None
@@ -113,7 +113,8 @@ class Judge:
         if self.kind == "multiclass":
             return macro_auc(truth.label_B, predictions_BS)
         if self.kind == "ordinal":
-            return ordinal_concordance(truth.label_B, mean_grade(predictions_BS))
+            kappa = self.value(truth, predictions_BS)
+            return None if kappa is None else (1 + kappa) / 2
         return concordance_index(truth.time_B, truth.event_B, predictions_BS[:, 0])
 
     def of_records(self, records: Sequence[Mapping[str, Any]]) -> float | None:

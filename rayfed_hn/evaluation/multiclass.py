@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rayfed_hn.evaluation.checks import as_classes, as_numbers, same_length
+from rayfed_hn.evaluation.checks import as_classes, as_numbers
 from rayfed_hn.evaluation.metrics import auc
 
 
@@ -41,27 +41,3 @@ def macro_auc(labels_B: ArrayLike, probabilities_BC: ArrayLike) -> float | None:
     areas = [auc(label_B == number, column_B) for number, column_B in enumerate(probability_BC.T)]
     defined = [area for area in areas if area is not None]
     return float(np.mean(defined)) if defined else None
-
-
-def balanced_accuracy(labels: ArrayLike, predicted: ArrayLike, num_classes: int) -> float | None:
-    """Return the mean recall over the classes present among the labels.
-
-    For two classes it is ``metrics.balanced_accuracy``, and like it undefined where all bags are
-    of one class: calling every bag that class would score 1.
-
-    Args:
-        labels: B classes, 0 to ``num_classes`` - 1.
-        predicted: B predicted classes, likewise.
-        num_classes: Classes there are, whether or not present.
-
-    Returns:
-        The mean, or None where fewer than two classes are present.
-
-    Raises:
-        ValueError: A label or a prediction is no class, or the lengths differ.
-    """
-    same_length(labels=labels, predicted=predicted)
-    label_B = as_classes(labels, num_classes, name="labels")
-    right_B = label_B == as_classes(predicted, num_classes, name="predicted classes")
-    recalls = [right_B[label_B == number].mean() for number in np.unique(label_B)]
-    return float(np.mean(recalls)) if len(recalls) > 1 else None

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 from numpy.typing import ArrayLike
 
-from rayfed_hn.evaluation.checks import as_classes, as_numbers, same_length
-from rayfed_hn.evaluation.pairs import concordance
+from rayfed_hn.evaluation.checks import as_classes, same_length
 
 
 def quadratic_kappa(labels: ArrayLike, predicted: ArrayLike, num_classes: int) -> float | None:
@@ -35,26 +33,3 @@ def quadratic_kappa(labels: ArrayLike, predicted: ArrayLike, num_classes: int) -
     squares = int((label_B**2).sum()) + int((predicted_B**2).sum())
     expected = len(label_B) * squares - 2 * int(label_B.sum()) * int(predicted_B.sum())
     return 1 - len(label_B) * observed / expected if expected else None
-
-
-def ordinal_concordance(labels: ArrayLike, scores: ArrayLike) -> float | None:
-    """Return the chance that of two bags of different grades the higher one scores higher.
-
-    A tie of scores counts half. For two grades it is the AUC; for more it is the share of Somers
-    (1962), (d + 1) / 2 for the d of scores given grades. Every pair weighs the same, so that
-    frequent grades weigh most.
-
-    Args:
-        labels: B grades; only their order matters.
-        scores: B scores; only their order matters.
-
-    Returns:
-        The chance, or None where all grades are equal.
-
-    Raises:
-        ValueError: A label or a score is NaN, or the lengths differ.
-    """
-    same_length(labels=labels, scores=scores)
-    _, rank_B = np.unique(as_numbers(labels, name="labels"), return_inverse=True)
-    score_B = as_numbers(scores, name="scores")
-    return concordance(rank_B, score_B, np.ones(len(rank_B), dtype=bool))

@@ -18,7 +18,7 @@ from rayfed_hn.errors import ConfigError, DataError
 from rayfed_hn.federation.labels import label_of
 from rayfed_hn.models.labelled_bag import LabelledBag
 from rayfed_hn.models.standardise import Standardisation
-from rayfed_hn.models.tasks import Task
+from rayfed_hn.models.tasks import Survival, Task
 
 
 @dataclass(frozen=True)
@@ -167,11 +167,12 @@ def _load_bag(bags: SiteBags, indices: Sequence[int], task: Task) -> SiteBag:
     if label is None:
         raise DataError("slides of one case have different labels; set task.unit=slide")
     parts = [bags.load(index).features_ND for index in indices]
+    timed = isinstance(task, Survival)  # what is not predicted is not told either
     return SiteBag(
         features_ND=parts[0],
         label=label,
-        time=first.time or 0.0,
-        event=first.event is not False,
+        time=(first.time or 0.0) if timed else 0.0,
+        event=first.event is not False or not timed,
         more=tuple(parts[1:]),
         slide=_opaque(first.slide_id, bags.salt),
         case=_opaque(first.case_id, bags.salt),
@@ -182,15 +183,17 @@ def _opaque(text: str, salt: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), key=salt, digest_size=8).digest()) >> 1
 
 
-def halves(bags: Sequence[SiteBag], seed: int) -> tuple[tuple[SiteBag, ...], tuple[SiteBag, ...]]:
-    """Two disjoint halves in which every class is equally frequent, as far as numbers allow.
+def halves(
+    bags: Sequence[SiteBag], strata: Sequence[int], seed: int
+) -> tuple[tuple[SiteBag, ...], tuple[SiteBag, ...]]:
+    """Two disjoint halves in which every stratum is equally frequent, as far as numbers allow.
 
     A site with a single bag has it in both.
     """
     rng = np.random.Generator(np.random.Philox(seed))
     parts: tuple[list[int], list[int]] = ([], [])
-    for label in sorted({bag.label for bag in bags}):
-        own = [i for i, bag in enumerate(bags) if bag.label == label]
+    for stratum in sorted(set(strata)):
+        own = [i for i, other in enumerate(strata) if other == stratum]
         first = int(len(parts[0]) > len(parts[1]))  # the odd bag goes to the smaller half
         for place, index in enumerate(rng.permutation(own).tolist()):
             parts[(first + place) % 2].append(index)

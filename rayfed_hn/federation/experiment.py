@@ -22,6 +22,7 @@ from rayfed_hn.federation.server import Server
 from rayfed_hn.federation.site_host import SiteHost
 from rayfed_hn.federation.versions import VersionReport
 from rayfed_hn.federation.virtual_time import VirtualTime
+from rayfed_hn.models.tasks import Survival
 
 
 @dataclass(frozen=True)
@@ -95,4 +96,5 @@ def _fits(plan: Plan, scores: Scores) -> bool:
         and scores.last_BE.shape[1] == task.num_evidence
         and bool((scores.label_B < len(task.names)).all())
         and (task.unit == "case" or not scores.whole_case_B.any())
+        and (isinstance(task, Survival) or not scores.time_B.any())
     )

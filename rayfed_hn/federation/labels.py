@@ -13,6 +13,8 @@ from rayfed_hn.config.task import MAX_CLASSES
 from rayfed_hn.errors import DataError
 from rayfed_hn.models.tasks import Binary, Multiclass, Ordinal, Survival, Task
 
+MIN_EVENTS = 5  # of a site that has a say in where time is cut
+
 
 def find_task(
     config: Config,
@@ -38,6 +40,11 @@ def find_task(
     names = tuple(config.task.classes) or _in_order(labels)
     if kind == "binary":
         names = _two(names, config.data.positive_label)
+    _check_names(config, names, labels)
+    return task_of(config, names)
+
+
+def _check_names(config: Config, names: tuple[str, ...], labels: set[str]) -> None:
     missing = [name for name in names if name not in labels]
     if missing:
         raise DataError(
@@ -54,12 +61,12 @@ def find_task(
             f"these bags have {len(names)} labels; at most {MAX_CLASSES} can be told apart. Name "
             "those that count in task.classes"
         )
-    if kind == "ordinal" and not config.task.classes and not all(map(_is_number, names)):
+    unordered = config.task.kind == "ordinal" and not config.task.classes
+    if unordered and not all(map(_is_number, names)):
         raise DataError(
             f"task.classes: missing; grades that are no numbers ({', '.join(names)}) have no order "
             "of their own, so name them from low to high"
         )
-    return task_of(config, names)
 
 
 def task_of(config: Config, names: tuple[str, ...], cuts: tuple[float, ...] = ()) -> Task:
@@ -134,19 +141,25 @@ def _survival(config: Config, training: Mapping[str, Sequence[BagEntry]]) -> Tas
 
 
 def _quantiles(training: Mapping[str, Sequence[BagEntry]], num_bins: int) -> tuple[float, ...]:
-    """Mean over sites of the quantiles of event times, which is all that sites tell of them."""
+    """Mean over sites of the quantiles of event times, weighted by their numbers of events.
+
+    Of few events the quantiles are the times themselves: sites with fewer than ``MIN_EVENTS`` tell
+    nothing, unless all have so few.
+    """
     times = [
         [time for time, event in {e.case_id: (e.time, e.event) for e in bags}.values() if event]
         for bags in training.values()
     ]
     shares = np.arange(1, num_bins) / num_bins
-    quantiles = [np.quantile(np.array(own, float), shares) for own in times if own]
-    if not quantiles:
+    telling = [own for own in times if len(own) >= MIN_EVENTS] or [own for own in times if own]
+    if not telling:
         raise DataError(
             "task.kind=survival: no training case has an event; the manifest needs the columns "
             "time and event (1 or 0), then embed again"
         )
-    cuts = tuple(float(cut) for cut in np.mean(quantiles, axis=0))
+    quantiles = [np.quantile(np.array(own, float), shares) for own in telling]
+    weights = [len(own) for own in telling]
+    cuts = tuple(float(cut) for cut in np.average(quantiles, axis=0, weights=weights))
     if len(set(cuts)) < len(cuts):
         raise DataError(
             f"task.num_bins: got {num_bins}, but event times have too few values for so many "

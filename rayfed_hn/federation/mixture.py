@@ -122,6 +122,14 @@ def scales(evidence_CBE: np.ndarray) -> np.ndarray:
     return np.where(spread_C > smallest_C, spread_C, 1.0)
 
 
+def shares(weight_C: np.ndarray, scale_C: np.ndarray) -> np.ndarray:
+    """What evidence is multiplied by: weights over scales, times the mean scale, float64 (C,).
+
+    So a mixture of copies of one network is that network, also where its scale matters (grades).
+    """
+    return weight_C / scale_C * (weight_C @ scale_C)
+
+
 def combine(evidence_CBE: np.ndarray, weight_C: np.ndarray) -> np.ndarray:
-    """Evidence of the mixture, float32 (B, E); the weights are over the scales."""
+    """Evidence of the mixture, float32 (B, E); the weights are ``shares``."""
     return np.einsum("c,cbe->be", weight_C, evidence_CBE.astype(np.float64)).astype(np.float32)

@@ -220,7 +220,10 @@ class Plan:
                 "scores pass through the server"
             ]
         scale = "once, mean and variance of every feature over its training bags"
-        times = "once, quantiles of the times of events of its training and validation cases"
+        times = (
+            "once, number and quantiles of the times of events of its training and validation "
+            "cases (of few events these are the times themselves; task.cuts asks for none)"
+        )
         candidates = "at the end, validation metric of each of six candidate networks"
         return [
             *([scale] if self.standardise == "shared" else []),

@@ -177,7 +177,7 @@ class Scores:
         origin_B = columns["origin_B"]
         if len(versions) < 2 or ((origin_B < 0) | (origin_B >= len(versions) - 1)).any():
             raise MessageError("a bag is from an origin that is not declared")
-        within(columns["label_B"], 0, MAX_EVIDENCE, "a label")
+        within(columns["label_B"], 0, MAX_CLASSES - 1, "a label")
         within(columns["time_B"], 0, FLOAT32_MAX, "a time")
         within(versions[1:], 0, versions[0], "a best version")
         found = float(expect(tensors, "validation_metric", np.float64, (1,))[0])

@@ -194,7 +194,8 @@ class Site:
         if self._config.hypernetwork.estimate != "none" and self._config.method.name.startswith(
             "hypernetwork"
         ):
-            bags = halves(bags, self._seed("halves", turn // 2))[turn % 2]
+            strata = [self._task.stratum(bag) for bag in bags]
+            bags = halves(bags, strata, self._seed("halves", turn // 2))[turn % 2]
         moments = {
             name.removeprefix("moment."): tensor
             for name, tensor in known.items()

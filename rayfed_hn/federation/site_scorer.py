@@ -129,7 +129,7 @@ class SiteScorer:
         for number, auc_C in enumerate(self._metric_OC):
             own = origin_B == number
             weight_C = mixture.weights(auc_C, int(own.sum()), mean_metric_C)
-            rows.append(weight_C / mixture.scales(self._evidence_CBE[:, own]))
+            rows.append(mixture.shares(weight_C, mixture.scales(self._evidence_CBE[:, own])))
         return np.stack(rows)
 
     def _mixture(self, bags: tuple[SiteBag, ...], weight_OC: np.ndarray) -> np.ndarray:

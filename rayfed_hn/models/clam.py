@@ -58,7 +58,7 @@ class _CLAM(GatedPooling):
         self,
         hidden_NH: Tensor,
         scores_NR: Tensor,
-        present_O: tuple[bool, ...],
+        present_O: tuple[bool | None, ...],
         absent_counts: bool,
     ) -> Tensor:
         count = min(MOST_TILES, len(hidden_NH) // 2)
@@ -66,7 +66,7 @@ class _CLAM(GatedPooling):
         order_NO = order_NR.expand(-1, len(present_O))
         losses = []
         for output, present in enumerate(present_O):
-            if count == 0 or not (present or absent_counts):
+            if count == 0 or present is None or not (present or absent_counts):
                 continue
             tiles_T = order_NO[:count, output]
             if present:

@@ -22,13 +22,13 @@ class BagTarget:
     Attributes:
         loss: From logits (O,) to the bag's loss, a scalar.
         present_O: For which outputs the bag is a positive example; None where a task has no classes
-            (survival).
+            (survival), and for single outputs that say nothing of the bag.
         absent_counts: Whether the tiles of a bag also are negative examples for the outputs that it
             is no positive example of (classes that exclude each other, or ordered grades).
     """
 
     loss: Callable[[Tensor], Tensor]
-    present_O: tuple[bool, ...] | None = None
+    present_O: tuple[bool | None, ...] | None = None
     absent_counts: bool = False
 
 

@@ -22,7 +22,7 @@ from rayfed_hn.evaluation.judging import Judge, Kind
 from rayfed_hn.models.site_model import BagTarget
 
 if TYPE_CHECKING:
-    from rayfed_hn.models.training import LabelledBag
+    from rayfed_hn.models.labelled_bag import LabelledBag
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,10 @@ class Ordinal(Task):
             label = torch.tensor(bag.label, device=logits_O.device)
             return F.cross_entropy(_log_grades(logits_O), label, label_smoothing=smoothing)
 
-        present_O = tuple(bag.label > k for k in range(self.num_outputs))
+        # Output k is about bags of grade k and above only.
+        present_O = tuple(
+            bag.label > k if bag.label >= k else None for k in range(self.num_outputs)
+        )
         return BagTarget(loss, present_O, absent_counts=True)
 
     def evidence(self, logits_BO: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ def write_report(run_dir: Path) -> Path:
     run = read_run(run_dir)
     try:
         text = render(run)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DataError(
             f"{run_dir / 'summary.json'} is not what this version of rayfed_hn writes "
             f"({type(error).__name__}: {error}); run {run.verb} again in a new run.dir"

@@ -92,21 +92,22 @@ def _check(origin: Origin, fedavg: Origin | None, site: str) -> None:
         )
     if fedavg is None:
         return
-    if fedavg.generator is not None:
+    method = fedavg.config.method.name
+    if method != "fedavg":
         raise ConfigError(
-            f"--fedavg: was trained with method.name={fedavg.config.method.name}; give a run of "
-            "fedavg on the same bags"
+            f"--fedavg: was trained with method.name={method}; give a run of fedavg on the same "
+            "bags"
         )
     if site in fedavg.networks:
         raise ConfigError(f"--fedavg: {site} took part in that run; leave it out there too")
     one, other = (
-        (o.recipe, o.task, o.feature_dim, o.config.model, o.networks.keys())
+        (o.recipe, o.task, o.feature_dim, o.config.model, o.config.training, o.config.rounds)
         for o in (origin, fedavg)
     )
-    if one != other:
+    if one != other or origin.networks.keys() != fedavg.networks.keys():
         raise ConfigError(
-            "--fedavg: that run has other bags, another task or another model than RUN; train it "
-            "with the same settings but method.name=fedavg"
+            "--fedavg: that run has other bags or sites, another task or model, or another budget "
+            "than RUN; train it with the same settings but method.name=fedavg"
         )
 
 
@@ -188,10 +189,13 @@ def _folds(config: Config, bags: SiteBags) -> Folds:
 
 
 def _try(arms: Arms, bags: SiteBags, folds: Folds, folder: Path) -> dict[str, Any]:
+    import torch
+
     from rayfed_hn.federation.onboarding.keep import keep_networks
     from rayfed_hn.federation.onboarding.trial import attempt, curve, divide, summarise
     from rayfed_hn.models.parameters import ParameterLayout
 
+    torch.set_num_threads(1)  # as sites train: results must not depend on cores
     task, knobs = arms.origin.task, arms.config
     total = knobs.repeats * len(knobs.labelled)
     with bar("trying labelled bags", total) as progress:

@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 from sklearn.metrics import cohen_kappa_score
 
-from rayfed_hn.evaluation.metrics import auc
-from rayfed_hn.evaluation.ordinal import ordinal_concordance, quadratic_kappa
+from rayfed_hn.evaluation.ordinal import quadratic_kappa
 
 _C = 5
 # Few distinct grades and scores make ties the rule.
@@ -96,60 +94,6 @@ def test_kappa_of_many_grades_does_not_overflow() -> None:
     assert quadratic_kappa(grades.astype(np.int32), grades.astype(np.int32), 100_000) == 1
 
 
-@given(_BAGS)
-def test_concordance_is_the_share_of_pairs_in_the_right_order(bags) -> None:
-    labels, scores = _split(bags)
-    expected = _oracle_concordance(labels.tolist(), scores.tolist())
-    assert ordinal_concordance(labels, scores) == expected
-
-
-@given(st.lists(st.tuples(st.integers(0, 1), st.integers(-3, 3)), max_size=30))
-def test_concordance_of_two_grades_is_the_auc(bags: list[tuple[int, int]]) -> None:
-    labels, scores = _split(bags)
-    assert ordinal_concordance(labels, scores) == auc(labels, scores)
-
-
-@given(_BAGS, st.randoms())
-def test_concordance_is_of_orders_alone(bags: list[tuple[int, int]], random) -> None:
-    found = ordinal_concordance(*_split(bags))
-    random.shuffle(bags)
-    labels, scores = _split(bags)
-    assert ordinal_concordance(np.exp(labels), scores**3 / 7) == found
-    assert ordinal_concordance(-labels, -scores) == found
-
-
-@given(_BAGS)
-def test_turning_scores_round_turns_concordance_round(bags: list[tuple[int, int]]) -> None:
-    labels, scores = _split(bags)
-    found, turned = ordinal_concordance(labels, scores), ordinal_concordance(labels, -scores)
-    assert (found is None) == (turned is None)
-    if found is not None and turned is not None:
-        assert found + turned == pytest.approx(1)
-
-
-@given(st.lists(st.integers(0, _C - 1), max_size=25))
-def test_concordance_of_the_best_is_1_of_a_constant_a_half_and_of_equals_none(labels) -> None:
-    found = [ordinal_concordance(labels, scores) for scores in (labels, [0.3] * len(labels))]
-    assert found == ([1, 0.5] if len(set(labels)) > 1 else [None, None])
-
-
-def test_concordance_agrees_with_somers_at_size() -> None:
-    rng = np.random.default_rng(3)
-    labels = rng.integers(6, size=2000)
-    scores = np.round(labels + rng.normal(0, 2, size=2000))
-    expected = (stats.somersd(labels, scores).statistic + 1) / 2
-    assert ordinal_concordance(labels, scores) == pytest.approx(expected, abs=1e-12)
-
-
-def test_infinite_scores_have_an_order() -> None:
-    assert ordinal_concordance([0, 1, 2], [-math.inf, 0.0, math.inf]) == 1
-
-
-def test_no_bags_are_undefined() -> None:
-    assert quadratic_kappa([], [], _C) is None
-    assert ordinal_concordance([], []) is None
-
-
 @pytest.mark.parametrize(
     ("labels", "predicted", "match"),
     [
@@ -164,17 +108,3 @@ def test_no_bags_are_undefined() -> None:
 def test_kappa_refuses_what_is_no_grade(labels, predicted, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         quadratic_kappa(labels, predicted, _C)
-
-
-@pytest.mark.parametrize(
-    ("labels", "scores", "match"),
-    [
-        ([0, 1], [0.1, math.nan], "1 of 2 scores are NaN"),
-        ([0, math.nan], [0.1, 0.2], "1 of 2 labels are NaN"),
-        ([0, 1], [0.1], "lists of one length"),
-        (0, 0.1, "lists of one length"),
-    ],
-)
-def test_concordance_refuses_what_has_no_order(labels, scores, match: str) -> None:
-    with pytest.raises(ValueError, match=match):
-        ordinal_concordance(labels, scores)

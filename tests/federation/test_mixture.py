@@ -18,6 +18,7 @@ from rayfed_hn.federation.mixture import (
     combine,
     mean_metrics,
     scales,
+    shares,
     weights,
 )
 from rayfed_hn.federation.score_messages import EvaluateRequest
@@ -210,18 +211,17 @@ def test_the_mixture_is_its_formula_for_every_hospital(one_class: bool, num_orig
     for origin in range(num_origins):
         known = [b for b in data.validation if b.origin == origin]
         asked = [b for b in data.test if b.origin == origin]
-        exponents, odds = [], []
+        exponents, odds, spreads = [], [], []
         for candidate, mean in zip(CANDIDATES, MEAN, strict=True):
             scores = score_bags(MODEL, candidate, known, BINARY)
             own = auc(np.array([b.label for b in known]), scores.evidence_BE[:, 0])
             assert (own is None) == (one_class and origin == 0)
             exponents.append((0.0 if own is None else len(known) * own) + 20 * mean)
-            odds.append(
-                score_bags(MODEL, candidate, asked, BINARY).evidence_BE[:, 0]
-                / scores.evidence_BE[:, 0].std()
-            )
+            spreads.append(scores.evidence_BE.std())
+            found_BE = score_bags(MODEL, candidate, asked, BINARY).evidence_BE
+            odds.append(found_BE[:, 0] / spreads[-1])
         share = np.exp(exponents) / np.exp(exponents).sum()
-        expected.append(share @ np.stack(odds))
+        expected.append((share @ np.array(spreads)) * (share @ np.stack(odds)))
     found = scored(data, MEAN)[:, 0]
     np.testing.assert_allclose(found, np.concatenate(expected), rtol=1e-4, atol=1e-5)
 
@@ -242,7 +242,16 @@ def test_a_louder_candidate_has_no_louder_voice() -> None:
     scorer = SiteScorer(data, MODEL, BINARY, None, "cpu")
     changed = [CANDIDATES[0], LAYOUT.flatten(loud), *CANDIDATES[2:]]
     scorer.judge(3, CANDIDATES[0], None, changed)
-    np.testing.assert_allclose(scorer.score(request).mixture_BE, scored(data, MEAN), rtol=1e-4)
+    louder, plain = scorer.score(request).mixture_BE, scored(data, MEAN)
+    # All are louder by the same factor: the candidates keep their shares.
+    np.testing.assert_allclose(louder / plain, (louder / plain).mean(), rtol=1e-4)
+
+
+def test_a_mixture_of_copies_is_the_network() -> None:
+    weight_C, scale_C = np.array([0.2, 0.5, 0.3]), np.full(3, 7.0)
+    evidence_BE = np.random.default_rng(0).normal(size=(4, 2)).astype(np.float32)
+    mixed = combine(np.stack([evidence_BE] * 3), shares(weight_C, scale_C))
+    np.testing.assert_allclose(mixed, evidence_BE, rtol=1e-6)
 
 
 def test_opinions_are_the_aucs_and_nan_where_undefined() -> None:

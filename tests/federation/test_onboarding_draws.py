@@ -14,6 +14,7 @@ from tiny_federations import TASK_WORDS, federation
 
 from rayfed_hn.federation.data import Folds, SiteBag
 from rayfed_hn.federation.labels import find_task
+from rayfed_hn.federation.onboarding.arms import ZERO_SHOT
 from rayfed_hn.federation.onboarding.trial import (
     RECOMMENDED,
     Labelled,
@@ -191,3 +192,17 @@ def test_a_site_with_one_class_or_one_bag(
         assert len(set(tried.recommendation.weights.values())) == 1
         labelled = divide(bags, arms.origin.task, folds.shifted(repeat))
         assert len(labelled.bags) + len(labelled.test) == num
+
+
+def test_a_sites_own_scale_needs_no_labels(tasks_root: Path) -> None:
+    own = task_origin(tasks_root, "binary", "model.standardise=site")
+    arms, pool = arms_for(own), everything(tasks_root, own.task)
+    nothing, some = (draw(pool, own.task, count, 0) for count in (0, 2))
+    assert nothing is not None
+    assert some is not None
+    scales = [attempt(arms, chosen, 0).fitted[ZERO_SHOT].scale for chosen in (nothing, some, pool)]
+    assert scales[0] is not None
+    for scale in scales[1:]:
+        assert scale is not None
+        np.testing.assert_array_equal(scale.centre_D, scales[0].centre_D)
+        np.testing.assert_array_equal(scale.deviation_D, scales[0].deviation_D)

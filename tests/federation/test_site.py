@@ -96,7 +96,7 @@ def labelled(labels: list[int]) -> list[SiteBag]:
 
 @given(st.lists(st.integers(0, 1), min_size=2, max_size=30), st.integers(0, 2**62))
 def test_halves_are_disjoint_and_stratified(labels: list[int], seed: int) -> None:
-    one, other = halves(labelled(labels), seed)
+    one, other = halves(labelled(labels), labels, seed)
     slides = [[bag.slide for bag in half] for half in (one, other)]
     assert not set(slides[0]) & set(slides[1])
     assert sorted(slides[0] + slides[1]) == list(range(len(labels)))
@@ -107,10 +107,10 @@ def test_halves_are_disjoint_and_stratified(labels: list[int], seed: int) -> Non
 
 
 def test_a_single_bag_is_both_halves() -> None:
-    one, other = halves(labelled([1]), 0)
+    one, other = halves(labelled([1]), [1], 0)
     assert [bag.slide for bag in one] == [bag.slide for bag in other] == [0]
-    assert [bag.slide for bag in halves(labelled([0, 1, 0, 1, 1]), 3)[0]] == [
-        bag.slide for bag in halves(labelled([0, 1, 0, 1, 1]), 3)[0]
+    assert [bag.slide for bag in halves(labelled([0, 1, 0, 1, 1]), [0, 1, 0, 1, 1], 3)[0]] == [
+        bag.slide for bag in halves(labelled([0, 1, 0, 1, 1]), [0, 1, 0, 1, 1], 3)[0]
     ]
 
 

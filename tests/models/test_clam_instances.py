@@ -110,7 +110,7 @@ def in_loops(name: str, theta: Tensor, tiles: Tensor, target: BagTarget) -> floa
     for output, present in enumerate(target.present_O):
         branch = scores[:, 0 if name == "clam_sb" else output]
         ranked = sorted(range(len(tiles)), key=lambda n, b=branch: -b[n])
-        examples = [(n, int(present)) for n in ranked[:count]] if count else []
+        examples = [(n, int(bool(present))) for n in ranked[:count]] if count else []
         if present:
             examples += [(n, 0) for n in ranked[len(ranked) - count :]]
         elif not target.absent_counts:

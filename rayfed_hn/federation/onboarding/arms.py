@@ -142,12 +142,16 @@ class Arms:
         layout = ParameterLayout.of(model)
         embedding_V = generator.start_V.clone().requires_grad_(True)
         adam = torch.optim.Adam([embedding_V], lr=self.config.embedding_rate)
-        tensors = [(bag.tensor(), task.target(bag)) for bag in _on(bags, scale)]
+        scaled = _on(bags, scale)
         for _ in range(self.config.embedding_steps):
-            named = layout.unflatten(generator.make(embedding_V))
-            losses = [target.loss(functional_call(model, named, (x,))[0]) for x, target in tensors]
+            network_P = generator.make(embedding_V)
+            # One bag at a time: the graphs of all together would take several times their size.
+            leaf_P = network_P.detach().requires_grad_(True)
+            for bag in scaled:
+                logits_O, _ = functional_call(model, layout.unflatten(leaf_P), (bag.tensor(),))
+                (task.target(bag).loss(logits_O) / len(scaled)).backward()
             adam.zero_grad()
-            torch.stack(losses).mean().backward()
+            network_P.backward(leaf_P.grad)
             adam.step()
         fitted_V = embedding_V.detach()
         return Fitted(generator.make(fitted_V).detach(), scale, fitted_V)

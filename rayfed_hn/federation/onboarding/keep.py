@@ -39,10 +39,12 @@ def keep_networks(
         if own.embedding_V is not None:
             embedding = {"site_embedding": own.embedding_V.contiguous()}
             _write(folder / "site_embedding.safetensors", embedding, site)
-    shares = [weight / recommendation.scales[arm] for arm, weight in recommendation.weights.items()]
     candidates = [_folded(fitted[arm], layout) for arm in recommendation.weights]
     path = folder / "network_recommended.safetensors"
-    mixture = {"candidates": torch.stack(candidates), "weights": torch.tensor([shares])}
+    mixture = {
+        "candidates": torch.stack(candidates),
+        "weights": torch.from_numpy(recommendation.shares)[None],
+    }
     _write(path, mixture, site)
     return path
 

@@ -119,18 +119,49 @@ def read_origin(run: Path) -> Origin:
         tensors = load_file(run / "checkpoints" / "last.safetensors")
     except (SafetensorError, OSError) as error:
         raise DataError(f"{run}: its checkpoint cannot be read ({error})") from None
-    task = task_of(config, tuple(summary["classes"]), tuple(summary["cuts"]))
-    dim = int(summary["feature_dim"])
-    layout = ParameterLayout.of(make_model(dim, task.num_outputs, config.model))
+    stated = _Stated.of(summary, run)
+    task = task_of(config, stated.classes, stated.cuts)
+    layout = ParameterLayout.of(make_model(stated.feature_dim, task.num_outputs, config.model))
     initial = initial_parameters(layout, derive(config.run.seed, "initial parameters"))
-    counts = {site["site"]: int(site["num_train"]) for site in summary["sites"]}
     server = Server(
-        make_rule(config, initial, layout, len(counts)),
-        Schedule(config.rounds, counts, config.run.seed),
+        make_rule(config, initial, layout, len(stated.num_train)),
+        Schedule(config.rounds, stated.num_train, config.run.seed),
         config.rounds.num_versions,
     )
-    server.resume(tensors, int(summary["num_versions"]), [])
-    return Origin.of(config, server, task, initial, dim, str(summary["recipe_sha256"]))
+    server.resume(tensors, stated.num_versions, [])
+    return Origin.of(config, server, task, initial, stated.feature_dim, stated.recipe)
+
+
+@dataclass(frozen=True)
+class _Stated:
+    """What a summary says of a run, which is somebody else's and may say anything."""
+
+    classes: tuple[str, ...]
+    cuts: tuple[float, ...]
+    feature_dim: int
+    num_versions: int
+    num_train: dict[str, int]
+    recipe: str
+
+    @classmethod
+    def of(cls, summary: Mapping[str, Any], run: Path) -> _Stated:
+        try:
+            found = cls(
+                classes=tuple(str(name) for name in list(summary["classes"])),
+                cuts=tuple(float(cut) for cut in summary["cuts"]),
+                feature_dim=int(summary["feature_dim"]),
+                num_versions=int(summary["num_versions"]),
+                num_train={str(s["site"]): int(s["num_train"]) for s in summary["sites"]},
+                recipe=str(summary["recipe_sha256"]),
+            )
+            if len(found.classes) < 2 or found.feature_dim < 1 or not found.num_train:
+                raise ValueError("classes, feature_dim or sites")
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{run / 'summary.json'} cannot be used ({type(error).__name__}: {error}); copy "
+                "the run directory again, or train again"
+            ) from None
+        return found
 
 
 def _anchored(generator: Generator | None, base: Tensor) -> Generator | None:

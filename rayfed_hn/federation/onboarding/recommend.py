@@ -47,8 +47,13 @@ class Recommendation:
 
     def evidence(self, by_arm: Mapping[str, np.ndarray]) -> np.ndarray:
         """Evidence of the mixture, float32 (B, E), from that of every arm."""
-        shares = np.array([self.weights[arm] / self.scales[arm] for arm in self.weights])
-        return mixture.combine(np.stack([by_arm[arm] for arm in self.weights]), shares)
+        return mixture.combine(np.stack([by_arm[arm] for arm in self.weights]), self.shares)
+
+    @property
+    def shares(self) -> np.ndarray:
+        """What the evidence of every arm is multiplied by, float64 (C,)."""
+        weight_C = np.array([self.weights[arm] for arm in self.weights])
+        return mixture.shares(weight_C, np.array([self.scales[arm] for arm in self.weights]))
 
 
 def recommend(
