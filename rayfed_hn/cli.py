@@ -175,7 +175,7 @@ def onboard(
     """Give a hospital that was not there its own network, without training the federation again.
 
     RUN is the run.dir of a finished train. The hypernetwork is frozen; tried are its base as it is
-    (no labels needed), an embedding fitted to the labelled bags, fine-tuning, the FedAvg model, the
+    (no labels used), an embedding fitted to the labelled bags, fine-tuning, the FedAvg model, the
     nearest site's network and training alone, all over numbers of labelled bags, on held-out cases.
     A mixture, weighted by cross-validation on the labelled bags alone, is recommended and kept.
     """

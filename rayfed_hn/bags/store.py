@@ -190,7 +190,7 @@ class SiteBags:
         unusable: What is wrong with entries that are left out: damaged or of another recipe
             (``rayfed-hn embed`` makes them again), or without a tile that counts.
         emptied: slide_ids of those without a tile that counts.
-        unlabelled: slide_ids of those that ``keep`` left out.
+        unlabelled: Those that ``keep`` left out.
 
     Raises:
         DataError: There is no such site, or none of its bags can be used.
@@ -204,7 +204,7 @@ class SiteBags:
         self.entries: list[BagEntry] = []
         self.unusable: list[str] = []
         self.emptied: list[str] = []
-        self.unlabelled: list[str] = []
+        self.unlabelled: list[BagEntry] = []
         for path in sorted(self._folder.glob("*.arrow")):
             try:
                 entry = read_entry(path)
@@ -234,7 +234,7 @@ class SiteBags:
 
     def keep(self, wanted: Callable[[BagEntry], bool]) -> None:
         """Leave out the bags that are not wanted, before any is loaded."""
-        self.unlabelled += [entry.slide_id for entry in self.entries if not wanted(entry)]
+        self.unlabelled += [entry for entry in self.entries if not wanted(entry)]
         self.entries = [entry for entry in self.entries if wanted(entry)]
 
     def _filtered(self, entry: BagEntry) -> BagEntry:

@@ -13,6 +13,7 @@ from rayfed_hn.config.task import MAX_CLASSES
 from rayfed_hn.errors import DataError
 from rayfed_hn.models.tasks import Binary, Multiclass, Ordinal, Survival, Task
 
+RARE = 2  # bags of a class that looks like a slip
 MIN_EVENTS = 5  # of a site that has a say in where time is cut
 
 
@@ -91,6 +92,29 @@ def label_of(task: Task, entry: BagEntry) -> int:
     return task.names.index(entry.label)
 
 
+def notes(task: Task, entries: Mapping[str, Sequence[BagEntry]]) -> tuple[str, ...]:
+    """What a user should know of the labels before hours are spent on them."""
+    if isinstance(task, Survival):
+        return ()
+    by_site = {site: {entry.label for entry in bags} for site, bags in entries.items()}
+    found = []
+    for name in task.names:
+        count = sum(entry.label == name for bags in entries.values() for entry in bags)
+        if count <= RARE:
+            found.append(
+                f"class '{name}' has {count} bag(s); if it is a misspelling, correct the manifest "
+                "and embed again, or name the classes that count in task.classes"
+            )
+    for site, labels in sorted(by_site.items()):
+        lacking = [name for name in task.names if name not in labels]
+        if lacking:
+            found.append(
+                f"{site} has no bag of {', '.join(lacking)}: its {task.judge.name} is of the "
+                "others, or undefined"
+            )
+    return tuple(found)
+
+
 def check_cases(task: Task, entries: Mapping[str, Sequence[BagEntry]]) -> None:
     """Refuse to join slides of a case that have labels of different classes.
 
@@ -116,6 +140,11 @@ def _two(names: tuple[str, ...], positive: str | None) -> tuple[str, str]:
         raise DataError(
             f"data.positive_label: '{positive}' is no label of these bags; "
             f"they have {', '.join(names)}"
+        )
+    if not names:
+        raise DataError(
+            "these bags have no labels; if they have times and events, set task.kind=survival, "
+            "else add the label column to the manifest and embed again"
         )
     if len(names) != 2:
         raise DataError(

@@ -57,6 +57,7 @@ class Plan:
         feature_dim: D.
         num_bags: Training, validation and test bags of every hospital.
         num_unnamed: Bags that the tables of ``data.splits`` put into no part of this fold.
+        notes: What a user should know of the labels.
         digest: Of what decides the division of the cases: recipe, slides, cases, labels, tables.
     """
 
@@ -69,6 +70,7 @@ class Plan:
     num_bags: Mapping[str, tuple[int, int, int]]
     num_unnamed: int
     digest: str
+    notes: tuple[str, ...] = ()
 
     @property
     def pooled(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from rayfed_hn.bags.tile_filter import tile_filter
 from rayfed_hn.config import Config
 from rayfed_hn.errors import ConfigError, DataError, SetAside
 from rayfed_hn.federation.data import Folds, num_bags, open_sites
-from rayfed_hn.federation.labels import check_cases, find_task, knows
+from rayfed_hn.federation.labels import check_cases, find_task, knows, notes
 from rayfed_hn.models.tasks import Survival, Task
 
 
@@ -29,6 +30,7 @@ class Survey:
     num_bags: Mapping[str, tuple[int, int, int]]
     num_unnamed: int
     digest: str
+    notes: tuple[str, ...]
 
 
 def survey(config: Config, root: Path) -> Survey:
@@ -61,7 +63,13 @@ def survey(config: Config, root: Path) -> Survey:
         counts,
         sum(len(own) for own in entries.values()) - named,
         _digest(config, root, sites, folds),
+        (*_left_out(config), *notes(task, entries)),
     )
+
+
+def _left_out(config: Config) -> list[str]:
+    out = config.data.leave_out
+    return [f"{', '.join(out)} takes no part (data.leave_out)"] if out else []
 
 
 def _without_bag(root: Path, config: Config, sites: Mapping[str, SiteBags]) -> list[str]:
@@ -100,13 +108,25 @@ def _idle(counts: Mapping[str, tuple[int, int, int]]) -> list[tuple[str, SetAsid
 
 def _unlabelled(sites: Mapping[str, SiteBags], task: Task) -> list[tuple[str, SetAside]]:
     timed = isinstance(task, Survival)
-    what = "no time" if timed else f"no label of {', '.join(task.names)}"
+    what = "no time" if timed else f"none of the labels {', '.join(task.names)}"
     remedy = f"correct the manifest and embed again{'' if timed else ', or task.classes'}"
     return [
-        (name, SetAside(f"{len(bags.unlabelled)} of its bags have {what}", remedy))
+        (
+            name,
+            SetAside(
+                f"{len(bags.unlabelled)} of its bags have {what}{_instead(bags, timed)}", remedy
+            ),
+        )
         for name, bags in sorted(sites.items())
         if bags.unlabelled
     ]
+
+
+def _instead(bags: SiteBags, timed: bool) -> str:
+    found = Counter(entry.label for entry in bags.unlabelled if entry.label)
+    if timed or not found:
+        return ""
+    return f", but {', '.join(f'{label!r} ({count})' for label, count in sorted(found.items()))}"
 
 
 _NO_TRAINING = SetAside(

@@ -79,7 +79,10 @@ def _table(run: Run) -> str:
         found = [points.get((arm, count), {}).get("mean") for count in counts]
         rows.append([arm, *map(number, found), number(last)])
     header = ["network", *(f"{count} each" for count in counts), "all labelled"]
-    caption = f"Test {run.summary['metric']} by number of labelled bags {_each(run)}."
+    caption = (
+        f"Test {run.summary['metric']} by number of labelled bags {_each(run)}. The last column is "
+        f"of one fold alone ({run.summary['num_test']} bags): not to be compared with the others."
+    )
     chosen = [i for i, arm in enumerate(values) if arm == _RECOMMENDED]
     return page.table(caption, header, rows, chosen=chosen)
 
@@ -117,7 +120,9 @@ def _facts(run: Run) -> dict[str, object]:
         "joined": f"{summary['method']} of {summary['num_sites']} sites",
         "compared with a FedAvg run": summary.get("fedavg") or "no; --fedavg gives one",
         "labelled and test bags": f"{summary['num_labelled']} and {summary['num_test']}",
-        "cross-validated on the labelled bags": ", ".join(f"{a} {v}" for a, v in held_out.items()),
+        f"{run.judge.ranking_name}, cross-validated on the labelled bags": ", ".join(
+            f"{a} {v}" for a, v in held_out.items()
+        ),
     }
 
 

@@ -30,7 +30,7 @@ def site_map(run: Run) -> str:
         DataError: The file is broken.
     """
     seen = read_site_map(run.folder)
-    if seen is None:
+    if seen is None or run.summary["method"] == "local":  # isolated sites have no server
         return ""
     if seen.distances_MM is None:
         return page.section(TITLE, page.paragraph(_nothing(seen)))

@@ -82,7 +82,7 @@ def _parse(values: Any) -> SeenSites:
 
 
 def _embedded(values: Any, count: int) -> Embedded | None:
-    if values is None:
+    if values is None or count < 2:  # one site is as far from nobody
         return None
     distances_MM = _distances(values["distances"], count)
     flags = {name: bool(values[name]) for name in ("learned", "by_chance", "equally_far")}

@@ -271,6 +271,12 @@ def _check_follow_up(lines: list[_Line], records: list[SlideRecord]) -> None:
         if (other.time, other.event) != (record.time, record.event):
             line.refuse(
                 "time",
-                f"case {record.case_id} has {other.time} and event {other.event} in another line",
+                f"case {record.case_id} has {_stated(other)} in another line",
                 "give every slide of a case the same time and event",
             )
+
+
+def _stated(record: SlideRecord) -> str:
+    if record.time is None:
+        return "no time"
+    return f"time {record.time:g} and event {int(bool(record.event))}"

@@ -18,6 +18,7 @@ from rayfed_hn.slides.manifest import SlideRecord
 from rayfed_hn.slides.outcome import SlideOutcome
 
 AGAIN = "again"  # no source is called that
+RELABELLED = "case, label or follow-up brought up to date"
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,12 @@ def find_work(
         failed = set_aside.find(root, record.site, record.slide_id)
         # What cannot be read just now, say an archive that is not mounted, has not changed.
         if entry is not None and source in ("", entry.source_sha256):
-            _relabel(root, entry, record)
+            relabelled = _relabel(root, entry, record)
             if pictures and source and not picture_path(root, record).exists():
                 jobs.append(Job(record, source, draw_only=True))
             else:
                 notes = () if source else ("its file cannot be read now; the bag is kept",)
+                notes += (RELABELLED,) if relabelled else ()
                 names = record.slide_id, record.site
                 known.append(SlideOutcome(*names, "skipped", entry.num_tiles, notes=notes))
         elif entry is None and failed and failed.source_sha256 == source and not retry:
@@ -158,10 +160,13 @@ def _set_aside(entry: SetAsideEntry) -> SlideOutcome:
     return SlideOutcome(*names, "set_aside", reason=entry.reason, remedy=entry.remedy)
 
 
-def _relabel(root: Path, entry: BagEntry, record: SlideRecord) -> None:
+def _relabel(root: Path, entry: BagEntry, record: SlideRecord) -> bool:
+    """Bring a bag up to date; returns whether it was not."""
     stated = {name: getattr(record, name) for name in ("case_id", "label", "time", "event")}
     if stated != {name: getattr(entry, name) for name in stated}:
         store.write(root, replace(read_bag(entry.path), **stated))
+        return True
+    return False
 
 
 def _refuse_moved(root: Path, records: Sequence[SlideRecord]) -> None:

@@ -118,6 +118,10 @@ def report(run: Path) -> int:
 
 def _print_plan(plan: Plan) -> None:
     print(_task_words(plan))
+    for note in plan.notes:
+        print(f"note: {note}")
+    if plan.task.kind == "survival" and plan.config.model.name.startswith("clam"):
+        print("note: CLAM's instance loss needs classes; under survival it trains without")
     if plan.num_unnamed:
         print(f"note: {plan.num_unnamed} bags are in no part of data.splits and are left out")
 

@@ -249,11 +249,15 @@ def _print(summary: Mapping[str, Any]) -> None:
     each = {"survival": "with and without event", "ordinal": "of every grade"}
     alike = each.get(summary["task"], "of every class")
     print(f"\n{metric} on held-out cases, by labelled bags {alike}\n")
-    header = [*map(str, counts), f"all {summary['num_labelled']}"]
+    # The last column is of one fold alone, and so not to be compared with the others.
+    header = [*map(str, counts), f"all {summary['num_labelled']}*"]
     print(f"{'arm':26}" + "".join(f"{name:>9}" for name in header))
     for arm, last in summary["values"].items():
         values = [table.get((arm, count)) for count in counts] + [last]
         cells = "".join(f"{'–' if value is None else f'{value:.3f}':>9}" for value in values)
         print(f"{arm:26}{cells}")
     parts = ", ".join(f"{share:.0%} {arm}" for arm, share in summary["recommended"].items())
+    print(
+        f"* tested on one fold alone, {summary['num_test']} bags; the others are means over folds"
+    )
     print(f"\nRecommended for {summary['site']}: {parts}")

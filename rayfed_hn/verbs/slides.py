@@ -78,9 +78,15 @@ def _words(outcome: SlideOutcome) -> str:
 
 
 def _print_embed_notes(config: Config, result: EmbedReport) -> None:
+    from rayfed_hn.slides.worklist import RELABELLED
+
+    relabelled = sum(RELABELLED in outcome.notes for outcome in result.outcomes)
+    if relabelled:
+        print(f"{relabelled} bags in the store: {RELABELLED}")
     for outcome in result.outcomes:
         for note in outcome.notes:
-            print(f"note: {outcome.slide_id}: {note}")
+            if note != RELABELLED:
+                print(f"note: {outcome.slide_id}: {note}")
     if result.strangers:
         names = ", ".join(result.strangers[:3]) + (", ..." if len(result.strangers) > 3 else "")
         print(

@@ -102,8 +102,8 @@ def test_bags_with_other_labels_are_set_aside_and_the_rest_go_on(tmp_path: Path)
     assert plan.hospitals == ("a", "b")
     said = {site: why.reason for site, why in plan.set_aside}
     assert said == {
-        "b": "5 of its bags have no label of x, y",
-        "c": "1 of its bags have no label of x, y",
+        "b": "5 of its bags have none of the labels x, y, but 'odd' (5)",
+        "c": "1 of its bags have none of the labels x, y, but 'odd' (1)",
     }
     assert all("task.classes" in why.remedy for _, why in plan.set_aside)
     outcome = run_in_process(plan)
@@ -262,5 +262,24 @@ def test_bags_without_a_label_are_set_aside_under_classes(tmp_path: Path) -> Non
     plan = plan_of(root)
     assert plan.task == Binary(("x", "y"))
     assert [(site, why.reason) for site, why in plan.set_aside] == [
-        ("a", "1 of its bags have no label of x, y")
+        ("a", "1 of its bags have none of the labels x, y")
     ]
+
+
+def test_what_looks_like_a_slip_is_said_before_training(tmp_path: Path) -> None:
+    labels = ("x", "y", "z") * 4
+    root = federation(tmp_path / "b", {"a": labels, "b": ("x", "y") * 6, "c": ("x", "y") * 6})
+    write(root, "c", "slip", "zz")
+    several = plan_of(root, "task.kind=multiclass", "data.leave_out=b").notes
+    assert [note for note in several if "b takes no part" in note]
+    assert [note for note in several if note.startswith("class 'zz' has 1 bag(s)")]
+    assert [note for note in several if note.startswith("c has no bag of z")]
+    assert not [note for note in several if "class 'z'" in note]
+    clean = federation(tmp_path / "clean", {"a": labels, "b": labels})
+    assert plan_of(clean, "task.kind=multiclass").notes == ()
+
+
+def test_bags_with_times_alone_are_told_of_survival(tmp_path: Path) -> None:
+    root = federation(tmp_path / "b", {"a": ("",) * 6, "b": ("",) * 6}, times=True)
+    with pytest.raises(DataError, match=r"no labels; .* task\.kind=survival"):
+        plan_of(root)

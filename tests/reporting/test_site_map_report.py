@@ -118,6 +118,17 @@ def test_where_nothing_is_personal_there_is_no_map(
     assert "Map of the sites" not in found
 
 
+def test_one_site_has_no_map_and_isolated_ones_no_server(train_run: Path) -> None:
+    alone = {"distances": None, "map": None, "personal": [0.0]}
+    embedded = {"learned": False, "by_chance": False, "equally_far": True, "distances": [[0.0]]}
+    make_map(train_run, ["alone"], **alone, embeddings=embedded)
+    assert "one and the same network" in _words(train_run)
+    make_map(train_run)
+    summary = json.loads((train_run / "summary.json").read_text())
+    (train_run / "summary.json").write_text(json.dumps(summary | {"method": "local"}))
+    assert "What the server learned" not in _words(train_run)
+
+
 def test_many_sites_are_a_sample_without_a_square_in_a_small_page(tmp_path: Path) -> None:
     sites = [f"hospital {i}" for i in range(250)]
     folder = make_train_run(tmp_path / "train", sites, num_bags=2)

@@ -64,8 +64,11 @@ def test_events_as_people_and_pandas_write_them(tmp_path: Path, yes: str, no: st
         ("a,a.h5,p,n,x,3,2\n", ["column event", "'2'", "censored"]),
         ("a,a.h5,p,n,x,3,dead\n", ["column event", "'dead'"]),
         ("a,a.h5,p,n,,,\n", ["column label", "empty"]),
-        ("a,a.h5,p,n,x,3,1\nb,b.h5,p,n,x,4,1\n", ["line 3", "case p", "3.0", "same time"]),
-        ("a,a.h5,p,n,x,3,1\nb,b.h5,p,n,x,3,0\n", ["line 3", "case p", "True"]),
+        (
+            "a,a.h5,p,n,x,3,1\nb,b.h5,p,n,x,4,1\n",
+            ["line 3", "case p", "time 3 and event 1", "same time"],
+        ),
+        ("a,a.h5,p,n,x,3,1\nb,b.h5,p,n,x,3,0\n", ["line 3", "case p", "event 1"]),
         ("a,a.h5,p,n,x,3,1\nb,b.h5,p,n,x,,\n", ["line 3", "case p"]),
     ],
 )

@@ -13,7 +13,14 @@ from rayfed_hn.bags.bag import Bag
 from rayfed_hn.errors import DataError
 from rayfed_hn.slides.embedding import source_of
 from rayfed_hn.slides.manifest import SlideRecord
-from rayfed_hn.slides.worklist import Job, find_work, not_in_manifest, picture_path, put_aside
+from rayfed_hn.slides.worklist import (
+    RELABELLED,
+    Job,
+    find_work,
+    not_in_manifest,
+    picture_path,
+    put_aside,
+)
 
 
 @pytest.fixture
@@ -158,7 +165,9 @@ def test_bags_that_the_manifest_does_not_name(root: Path, record: SlideRecord) -
 def test_case_and_label_follow_the_manifest(root: Path, record: SlideRecord) -> None:
     _take(root, record)
     before = store.SiteBags(root, "north").load(0)
-    assert _jobs(root, replace(record, case_id="other", label="y")) == 0
+    other = replace(record, case_id="other", label="y")
+    notes = [find_work(root, [other], retry=False, pictures=False)[1][0].notes for _ in range(2)]
+    assert notes == [(RELABELLED,), ()]
     after = store.SiteBags(root, "north").load(0)
     assert (after.case_id, after.label) == ("other", "y")
     assert np.array_equal(after.features_ND, before.features_ND)
