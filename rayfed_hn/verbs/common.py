@@ -21,9 +21,7 @@ def configuration(words: Sequence[str]) -> Config:
         raise ConfigError(f"'{files[1]}' is not of the form section.key=value")
     config = load(files[0] if files else None, [word for word in words if "=" in word])
     # Actors of a joined cluster work in other folders.
-    data = replace(
-        config.data, bags=_absolute(config.data.bags), splits=_absolute(config.data.splits)
-    )
+    data = replace(config.data, splits=_absolute(config.data.splits))
     encoder = config.embed.encoder
     for prefix in ("module:", "timm:local-dir:"):
         if encoder.startswith(prefix):

@@ -115,7 +115,7 @@ def test_a_whole_run_on_actors_is_the_run_in_process(
         ("degraded", 3) if task == "binary" else ("complete", 0)
     )
     reasons = {why["site"]: why["reason"] for why in summary["set_aside"]}
-    left_out = dict.fromkeys("abc", "3 of its bags have no label of 0, 1")
+    left_out = dict.fromkeys("abc", "3 of its bags have none of the labels 0, 1, but '2' (3)")
     assert reasons == (left_out if task == "binary" else {})
     assert summary["classes"] == list(plan.task.names)
     quantiles = [words for words in summary["released_without_noise"] if "quantiles" in words]
