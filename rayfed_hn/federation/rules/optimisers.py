@@ -84,7 +84,8 @@ class RowState:
 
     def begin_whole(self) -> None:
         """Count a step that moves a table of one row in parts, by ``move_part``."""
-        self._steps += 1
+        if self._optimiser.kind != "sgd":
+            self._steps += 1
 
     def move_part(self, part: Callable[[Tensor], Tensor], gradient: Tensor) -> None:
         """Move a part of a table of one row in place, with nothing else made of its size.
