@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from torch import Tensor
 
-from rayfed_hn.federation.rules.base import Contribution, Rule, factors, same_shape, stack
+from rayfed_hn.federation.rules.base import Contribution, Rule, blocks, factors, same_shape, stack
 
 
 class FedAvg(Rule):
@@ -32,16 +32,16 @@ class FedAvg(Rule):
         return self.theta.numpy().copy()
 
     def apply(self, contributions: Sequence[Contribution], *, complete: bool, among: int) -> None:
-        _, updates_BP = stack(contributions)
-        factor_B1 = factors(contributions).clamp(max=len(contributions))
-        step_P = (factor_B1 * updates_BP).mean(dim=0)
-        self.theta = (self.theta.double() - step_P).float()
+        share_B = factors(contributions).clamp(max=len(contributions))[:, 0] / len(contributions)
+        for place, updates_Bp in blocks(contributions):
+            theta_p = self.theta[place]
+            theta_p.copy_(theta_p.double() - share_B @ updates_Bp.double())
 
     def state(self) -> dict[str, Tensor]:
         return {"theta": self.theta}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        self.theta = same_shape(state, "theta", self.theta)
+        self.theta = same_shape(state, "theta", self.theta).clone()
 
 
 class Local(Rule):

@@ -15,8 +15,8 @@ from rayfed_hn.federation.rules.base import (
     Generator,
     Rule,
     SiteEmbeddings,
+    blocks,
     same_shape,
-    stack,
 )
 from rayfed_hn.federation.rules.optimisers import Optimiser, RowState
 from rayfed_hn.models.site_features import MLP, normal_embeddings, unit_embeddings
@@ -199,38 +199,47 @@ class Hypernetwork(Rule):
         return Generator(start_V, lambda v_V: theta_0 + features(v_V) @ head_EP)
 
     def apply(self, contributions: Sequence[Contribution], *, complete: bool, among: int) -> None:
-        sites, updates_BP = stack(contributions)
-        base_B = torch.tensor([c.discount * c.weight for c in contributions], dtype=torch.float64)
-        if complete:
-            mean_P = (base_B[:, None] * updates_BP).mean(dim=0)
-            base_step_P, own_BP = mean_P, updates_BP - updates_BP.mean(dim=0)
-        else:
-            base_step_P = (1 - self.rho) / among * (base_B @ updates_BP)
-            own_BP = updates_BP
-            if self._discount_all:
-                own_BP = updates_BP * torch.tensor([[c.discount] for c in contributions])
-        self.theta_0 = (self.theta_0.double() - base_step_P).float()
-        if self.rho > 0:
-            self._personal_step(sites, own_BP)
-
-    def _personal_step(self, sites: list[int], own_BP: Tensor) -> None:
+        sites = [c.site for c in contributions]
+        base_B, own_BB = self._shares(contributions, complete, among)
+        # W <- W - step H^T (own U): the small product first, so that nothing of P rows is made.
         rows_BE = self.features(sites)
-        # Both products have the same largest eigenvalue; the smaller one is cheap for many sites.
-        gram = rows_BE @ rows_BE.T if len(rows_BE) < rows_BE.shape[1] else rows_BE.T @ rows_BE
-        largest = float(torch.linalg.eigvalsh(gram)[-1])
-        step = min(self.rho, 1 / largest)
-        old_EP = self.head_EP.clone() if self.features.learned else None
-        # In place and in float32: the head is E networks large. Rows are in site order.
-        self.head_EP.addmm_(rows_BE.T.float(), own_BP.float(), alpha=-step)
-        if old_EP is not None:  # pulled back through the old head, as in one step
+        mix_EB = -(self._step(rows_BE) * rows_BE.T @ own_BB).float()
+        pulled_BE = torch.zeros(rows_BE.shape)
+        for place, updates_Bp in blocks(contributions):
+            base_p, head_Ep = self.theta_0[place], self.head_EP[:, place]
+            base_p.copy_(base_p.double() - base_B @ updates_Bp.double())
+            if self.rho == 0:
+                continue
+            if self.features.learned:  # pulled back through the old head, as in one step
+                pulled_BE += updates_Bp @ head_Ep.T
+            head_Ep.addmm_(mix_EB, updates_Bp)
+        if self.features.learned and self.rho > 0:
             unique = sorted(set(sites))
             of_site = torch.tensor([[float(s == u) for s in sites] for u in unique])
-            self.features.learn(unique, of_site @ (own_BP.float() @ old_EP.T))
+            self.features.learn(unique, of_site @ (own_BB.float() @ pulled_BE))
+
+    def _shares(
+        self, contributions: Sequence[Contribution], complete: bool, among: int
+    ) -> tuple[Tensor, Tensor]:
+        """What of each update moves theta_0, float64 (B,), and what of all is each one's own."""
+        count = len(contributions)
+        base_B = torch.tensor([c.discount * c.weight for c in contributions], dtype=torch.float64)
+        if complete:
+            own_BB = torch.eye(count, dtype=torch.float64) - 1 / count
+            return base_B / count, own_BB
+        late = [c.discount if self._discount_all else 1.0 for c in contributions]
+        own_BB = torch.diag(torch.tensor(late, dtype=torch.float64))
+        return (1 - self.rho) / among * base_B, own_BB
+
+    def _step(self, rows_BE: Tensor) -> float:
+        # Both products have the same largest eigenvalue; the smaller one is cheap for many sites.
+        gram = rows_BE @ rows_BE.T if len(rows_BE) < rows_BE.shape[1] else rows_BE.T @ rows_BE
+        return min(self.rho, 1 / float(torch.linalg.eigvalsh(gram)[-1]))
 
     def state(self) -> dict[str, Tensor]:
         return {"theta_0": self.theta_0, "head": self.head_EP, **self.features.state()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        self.theta_0 = same_shape(state, "theta_0", self.theta_0)
+        self.theta_0 = same_shape(state, "theta_0", self.theta_0).clone()
         self.head_EP = same_shape(state, "head", self.head_EP).clone()
         self.features.load_state(state)

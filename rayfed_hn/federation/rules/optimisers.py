@@ -7,7 +7,7 @@ push the rows of sites that did not take part. Here a row's state is its own, an
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -81,6 +81,36 @@ class RowState:
         self.table[rows] = values - rule.rate * scale * first / (
             second.sqrt() + EPSILON * torch.sqrt(1 - BETA_2**count)
         )
+
+    def begin_whole(self) -> None:
+        """Count a step that moves a table of one row in parts, by ``move_part``."""
+        if self._optimiser.kind != "sgd":
+            self._steps += 1
+
+    def move_part(self, part: Callable[[Tensor], Tensor], gradient: Tensor) -> None:
+        """Move a part of a table of one row in place, with nothing else made of its size.
+
+        Args:
+            part: From the table, or a moment of its shape (1, C), to a view of what moves.
+            gradient: Of that part; changed in place.
+        """
+        rule, values = self._optimiser, part(self.table)
+        if rule.weight_decay:
+            gradient.add_(values, alpha=rule.weight_decay)
+        if rule.kind == "sgd":
+            values.sub_(gradient, alpha=rule.rate)
+            return
+        first = part(self._moments[0])
+        if rule.kind == "momentum":
+            first.mul_(rule.momentum).add_(gradient)
+            values.sub_(first, alpha=rule.rate)
+            return
+        second, count = part(self._moments[1]), int(self._steps[0])
+        first.lerp_(gradient, 1 - BETA_1)
+        second.lerp_(gradient.square_(), 1 - BETA_2)
+        unbiased = math.sqrt(1 - BETA_2**count)
+        rate = rule.rate * unbiased / (1 - BETA_1**count)
+        values.sub_(first / second.sqrt().add_(EPSILON * unbiased), alpha=rate)
 
     def state(self, name: str) -> dict[str, Tensor]:
         """Values and moments under names that begin with ``name``."""

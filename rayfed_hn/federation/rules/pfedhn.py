@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -10,14 +11,14 @@ from torch import Tensor
 from torch.func import vjp
 
 from rayfed_hn.federation.rules.base import (
+    BLOCK,
     Contribution,
     Generator,
     Rule,
     SiteEmbeddings,
     same_shape,
-    stack,
 )
-from rayfed_hn.federation.rules.optimisers import Optimiser, RowState, clip_norm
+from rayfed_hn.federation.rules.optimisers import Optimiser, RowState
 from rayfed_hn.models.site_features import MLP, normal_embeddings, uniform
 from rayfed_hn.seeds import derive
 
@@ -103,29 +104,64 @@ class PFedHN(Rule):
         )
 
     def apply(self, contributions: Sequence[Contribution], *, complete: bool, among: int) -> None:
-        sites, updates_BP = stack(contributions)
-        count = len(contributions)
-        tensors = self._tensors()
+        sites, count = [c.site for c in contributions], len(contributions)
         late_B = torch.tensor([c.discount for c in contributions])
         share_B = late_B * torch.tensor([c.weight for c in contributions]) / count
-        pieces_BCW = self._pieces(updates_BP.float())
-        rows_BV = self._rows.table[sites]
-        small = {n: t for n, t in tensors.items() if n not in ("head", "bias")}
-        features, pull = vjp(self._features, rows_BV, small)[:2]
-        cotangent = pieces_BCW @ tensors["head"].T
+        small = {n: t for n, t in self._tensors().items() if n not in ("head", "bias")}
+        features_BCH, pull = vjp(self._features, self._rows.table[sites], small)[:2]
+        cotangent_BCH, gram_NN = self._read(contributions)
         # Pulled back in two: what all share carries the weights and 1/B, the rows do not.
-        _, phi = pull(share_B[:, None, None] * cotangent)
-        rows, _ = pull(late_B[:, None, None] * cotangent)
-        shared_BCW = share_B[:, None, None] * pieces_BCW
-        phi["head"] = torch.einsum("bch,bcw->hw", features, shared_BCW)
-        phi["bias"] = shared_BCW.sum(dim=(0, 1))
-        names = list(self._phi)
-        clipped = clip_norm([phi[name] for name in names] + [rows / count], CLIP)
-        for name, gradient in zip(names, clipped, strict=False):
-            self._phi[name].step([0], gradient.reshape(1, -1))
+        _, phi = pull(share_B[:, None, None] * cotangent_BCH)
+        rows, _ = pull(late_B[:, None, None] * cotangent_BCH)
+        # What the head is moved by is shared_NH^T U; its norm follows from the products of U.
+        shared_NH = (share_B[:, None, None] * features_BCH).flatten(0, 1)
+        bias_N = share_B.repeat_interleave(self._chunks)
+        weights_NN = shared_NH.double() @ shared_NH.double().T + torch.outer(bias_N, bias_N)
+        squares = [float((weights_NN * gram_NN).sum())]
+        squares += [float(g.double().square().sum()) for g in (*phi.values(), rows / count)]
+        scale = min(1.0, CLIP / max(math.sqrt(max(sum(squares), 0.0)), 1e-30))
+        self._move_head(contributions, scale * shared_NH, scale * bias_N)
+        for name, gradient in phi.items():
+            self._phi[name].step([0], scale * gradient.reshape(1, -1))
         unique = sorted(set(sites))
         of_site = torch.tensor([[float(s == u) for s in sites] for u in unique])
-        self._rows.step(unique, of_site @ clipped[-1] * count)
+        self._rows.step(unique, of_site @ (scale * rows))
+
+    def _read(self, contributions: Sequence[Contribution]) -> tuple[Tensor, Tensor]:
+        """The updates through the head, (B, C, H), and the products of their pieces, (N, N).
+
+        N = B C pieces of all updates.
+        """
+        head_HW = self._tensors()["head"]
+        count = len(contributions) * self._chunks
+        cotangent_NH, gram_NN = torch.zeros(count, HIDDEN), torch.zeros(count, count).double()
+        for place, pieces_Nw in self._blocks(contributions):
+            cotangent_NH += pieces_Nw @ head_HW[:, place].T
+            gram_NN += pieces_Nw @ pieces_Nw.T
+        return cotangent_NH.view(len(contributions), self._chunks, HIDDEN), gram_NN
+
+    def _move_head(
+        self, contributions: Sequence[Contribution], shared_NH: Tensor, bias_N: Tensor
+    ) -> None:
+        head, bias = self._phi["head"], self._phi["bias"]
+        head.begin_whole()
+        bias.begin_whole()
+        for place, pieces_Nw in self._blocks(contributions):
+            head.move_part(lambda t, p=place: t.view(HIDDEN, -1)[:, p], shared_NH.T @ pieces_Nw)
+            bias.move_part(lambda t, p=place: t[0, p], bias_N @ pieces_Nw)
+
+    def _blocks(self, contributions: Sequence[Contribution]) -> Iterator[tuple[slice, Tensor]]:
+        """Pieces of all updates, some columns of the head at a time: (N, block), in site order."""
+        width = self._shapes["bias"][0]
+        for start in range(0, width, BLOCK):
+            place = slice(start, min(start + BLOCK, width))
+            pieces_BCw = np.zeros((len(contributions), self._chunks, place.stop - start), "f4")
+            for row, contribution in enumerate(contributions):
+                for chunk in range(self._chunks):
+                    first = chunk * width
+                    part = contribution.update[first + start : first + place.stop]
+                    pieces_BCw[row, chunk, : len(part)] = part
+            yield place, torch.from_numpy(pieces_BCw).flatten(0, 1)
 
     def _features(self, rows_SV: Tensor, tensors: dict[str, Tensor]) -> Tensor:
         """M of every site and piece, (S, C, H)."""
@@ -134,12 +170,6 @@ class PFedHN(Rule):
         sites_SCV = rows_SV[:, None, :].expand(-1, self._chunks, -1)
         chunks_SCV = tensors["chunks"][None].expand(len(rows_SV), -1, -1)
         return self._mlp(tensors, torch.cat([sites_SCV, chunks_SCV], dim=2))
-
-    def _pieces(self, vectors_BP: Tensor) -> Tensor:
-        """Cut vectors (B, P) into pieces (B, C, W), the last one filled up with zeros."""
-        missing = self._chunks * self._shapes["bias"][0] - self._size
-        padded = torch.nn.functional.pad(vectors_BP, (0, missing))
-        return padded.reshape(len(vectors_BP), self._chunks, -1)
 
     def _tensors(self) -> dict[str, Tensor]:
         return {name: state.table.view(self._shapes[name]) for name, state in self._phi.items()}
