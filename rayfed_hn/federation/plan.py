@@ -7,8 +7,8 @@ metadata; it builds the server and every site, wherever they will live.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rayfed_hn.bags.store import SiteBags
 from rayfed_hn.config import Config
-from rayfed_hn.errors import ConfigError, SetAside
+from rayfed_hn.errors import ConfigError
 from rayfed_hn.federation.data import Folds, load_site, open_sites, pool
 from rayfed_hn.federation.event_trace import Recorded, Replay, begin_line, read_trace
 from rayfed_hn.federation.labels import knows
@@ -27,12 +27,12 @@ from rayfed_hn.federation.schedule import Schedule
 from rayfed_hn.federation.server import Server
 from rayfed_hn.federation.site import LocalTraining, Site
 from rayfed_hn.federation.site_clock import SiteClock
-from rayfed_hn.federation.survey import survey
+from rayfed_hn.federation.survey import Survey, survey
 from rayfed_hn.federation.virtual_time import VirtualTime
 from rayfed_hn.models.parameters import ParameterLayout
 from rayfed_hn.models.registry import initial_parameters, learning_rate, make_model, widths
 from rayfed_hn.models.site_model import SiteModel
-from rayfed_hn.models.tasks import Survival, Task
+from rayfed_hn.models.tasks import Survival
 from rayfed_hn.privacy.mechanisms import PaperNoise
 from rayfed_hn.seeds import derive
 
@@ -45,32 +45,16 @@ class _Nobody:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a run will do.
+class Plan(Survey):
+    """What a run will do with what was found.
 
     Attributes:
         config: The run's configuration.
         root: The bag store.
-        hospitals: Sites with bags to train on, sorted.
-        set_aside: Sites of which something, or everything, cannot be used, with the reason.
-        task: What is predicted, with the names of classes that all sites share.
-        feature_dim: D.
-        num_bags: Training, validation and test bags of every hospital.
-        num_unnamed: Bags that the tables of ``data.splits`` put into no part of this fold.
-        notes: What a user should know of the labels.
-        digest: Of what decides the division of the cases: recipe, slides, cases, labels, tables.
     """
 
     config: Config
     root: Path
-    hospitals: tuple[str, ...]
-    set_aside: tuple[tuple[str, SetAside], ...]
-    task: Task
-    feature_dim: int
-    num_bags: Mapping[str, tuple[int, int, int]]
-    num_unnamed: int
-    digest: str
-    notes: tuple[str, ...] = ()
 
     @property
     def pooled(self) -> bool:
@@ -257,6 +241,6 @@ def make_plan(config: Config, root: Path) -> Plan:
             of ``rounds`` or ``simulation`` cannot be used.
     """
     found = survey(config, root)
-    plan = Plan(config, root, **{f.name: getattr(found, f.name) for f in fields(found)})
+    plan = Plan(**vars(found), config=config, root=root)
     plan.check()
     return plan

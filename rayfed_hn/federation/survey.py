@@ -21,7 +21,18 @@ from rayfed_hn.models.tasks import Survival, Task
 
 @dataclass(frozen=True)
 class Survey:
-    """What was found, in the words of ``Plan``."""
+    """What was found.
+
+    Attributes:
+        hospitals: Sites with bags to train on, sorted.
+        set_aside: Sites of which something, or everything, cannot be used, with the reason.
+        task: What is predicted, with the names of classes that all sites share.
+        feature_dim: D.
+        num_bags: Training, validation and test bags of every hospital.
+        num_unnamed: Bags that the tables of ``data.splits`` put into no part of this fold.
+        digest: Of what decides the division of the cases: recipe, slides, cases, labels, tables.
+        notes: What a user should know of the labels.
+    """
 
     hospitals: tuple[str, ...]
     set_aside: tuple[tuple[str, SetAside], ...]

@@ -8,11 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-
-from rayfed_hn.models.parameters import bind
 
 
 @dataclass(frozen=True)
@@ -95,17 +92,3 @@ class SiteModel(nn.Module):
         keep = 1 - self.dropout
         mask = torch.empty_like(x).bernoulli_(keep, generator=generator)
         return x * mask.div_(keep)
-
-
-def attention_of(model: SiteModel, parameters: Tensor, features_ND: Tensor) -> np.ndarray:
-    """How much each tile of a bag counts, float32 (N,), without dropout: for heatmaps.
-
-    Args:
-        model: Gives shapes.
-        parameters: The network, float32 (P,).
-        features_ND: Tile features (N, D) on the device of the parameters.
-    """
-    network = bind(model, parameters.detach())
-    with torch.inference_mode():
-        _, attention_N = network(features_ND)
-    return attention_N.cpu().numpy()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from joining import run_directory, trained
 from safetensors.torch import load_file
@@ -69,8 +70,10 @@ def test_a_site_joins_and_a_report_is_made(
     runs: Path,
 ) -> None:
     before, out = _state(runs), tmp_path / "joined"
+    torch.set_num_threads(2)  # whatever the machine has: networks must not depend on it
     words = ["onboard", runs / "main", "--site", "c", "--fedavg", runs / "fedavg", *QUICK]
     assert _main(monkeypatch, *words, "--bags", tasks_root, f"run.dir={out}") == 0
+    assert torch.get_num_threads() == 1
     assert _state(runs) == before
     told = capsys.readouterr().out
     assert "Recommended for c: " in told

@@ -26,7 +26,6 @@ from rayfed_hn.config import ModelConfig
 from rayfed_hn.models.attention import GatedAttentionMIL
 from rayfed_hn.models.parameters import ParameterLayout, bind
 from rayfed_hn.models.registry import MODELS, initial_parameters, make_model
-from rayfed_hn.models.site_model import attention_of
 from rayfed_hn.models.standardise import Standardisation
 
 every_model = pytest.mark.parametrize("name", NAMES)
@@ -220,15 +219,6 @@ def test_the_scale_of_features_folds_into_the_first_layer(name: str) -> None:
     scale = Standardisation(np.full(DIM, 0.5, np.float32), np.full(DIM, 3, np.float32))
     expected = call(model, theta, scale.apply(tiles))
     torch.testing.assert_close(call(model, scale.fold(theta, layout), tiles), expected)
-
-
-@every_model
-def test_attention_of_a_bag_is_that_of_the_forward_pass(name: str) -> None:
-    model, tiles = small(name), some_tiles(9).float()
-    theta = some_parameters(model).float().requires_grad_(True)
-    found = attention_of(model, theta, tiles)
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, call(model, theta, tiles)[1].detach().numpy())
 
 
 # -- memory --------------------------------------------------------------------------------------

@@ -155,6 +155,9 @@ def test_a_consumer_that_fails_does_not_spoil_the_next_slide(
 def test_a_consumer_may_leave_tiles(reader: IsolatedReader, record: SlideRecord) -> None:
     with reader.open_reading(record, source_of(record)) as reading:
         next(iter(reading))
+    with reader.open_reading(record, source_of(record)) as reading:  # and another comes whole
+        num_tiles = sum(len(batch.tiles_NHW3) for batch in reading)
+        assert num_tiles == len(reading.found.coords_N2) > 0
 
 
 def test_a_slide_that_changes_while_it_is_read_is_set_aside(

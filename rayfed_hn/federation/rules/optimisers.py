@@ -124,9 +124,3 @@ class RowState:
         self._moments = [
             same_shape(state, f"{name}.moment{i}", m).clone() for i, m in enumerate(self._moments)
         ]
-
-
-def clip_norm(gradients: list[Tensor], limit: float) -> list[Tensor]:
-    """Scale gradients together so that their joint norm is at most ``limit``."""
-    norm = math.sqrt(sum(float(g.double().square().sum()) for g in gradients))
-    return [g * (limit / norm) for g in gradients] if norm > limit else gradients
