@@ -79,3 +79,20 @@ def test_a_table_that_moves_in_parts_moves_as_a_whole(kind: str) -> None:
 
 def _part(place: slice) -> Callable[[Tensor], Tensor]:
     return lambda table: table[:, place]
+
+
+@pytest.mark.parametrize("chunks", [1, 3])
+def test_the_step_of_pfedhn_is_that_of_automatic_differentiation(chunks: int) -> None:
+    rule = PFedHN(SIZE, SITES, 3, Optimiser("sgd", 0.1), chunks, 0)
+    updates = np.random.default_rng(0).normal(size=(SITES, SIZE)).astype(np.float32)
+    tensors = {name: t.clone().requires_grad_(True) for name, t in rule._tensors().items()}
+    rows = rule._rows.table.clone().requires_grad_(True)
+    networks = rule._make(rows, tensors)
+    (networks * torch.from_numpy(updates)).sum().div(SITES).backward()
+    before = {name: tensor.clone() for name, tensor in rule._tensors().items()}
+    rule.apply([Contribution(i, u) for i, u in enumerate(updates)], complete=True, among=SITES)
+    for name, tensor in rule._tensors().items():
+        gradient = tensors[name].grad
+        assert gradient is not None
+        assert gradient.abs().max() > 0
+        torch.testing.assert_close(tensor, before[name] - 0.1 * gradient, rtol=1e-4, atol=1e-6)
