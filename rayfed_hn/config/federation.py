@@ -192,6 +192,10 @@ class HypernetworkConfig:
     )
     learning_rate: float = knob(0.01, "its learning rate", above=0)
     weight_decay: float = knob(0.001, "its weight decay", at_least=0)
+    moments: Literal["float32", "bfloat16"] = knob(
+        "float32",
+        "how pfedhn's optimiser keeps its first moment; bfloat16 takes half the memory",
+    )
     chunks: int = knob(
         1, "pieces that pfedhn makes a network in: more take less memory", at_least=1
     )

@@ -26,7 +26,7 @@ from rayfed_hn.federation.statistics_messages import (
     PrepareRequest,
     StatisticsRequest,
 )
-from rayfed_hn.federation.wire import MAX_BAGS, expect, open_message, serialise
+from rayfed_hn.federation.wire import Message, all_finite, expect, open_message, serialise
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Update:
         return serialise({"update": self.update, "scalars": np.array(scalars)})
 
     @classmethod
-    def from_bytes(cls, message: bytes, site: str, num_parameters: int) -> Update:
+    def from_bytes(cls, message: Message, site: str, num_parameters: int) -> Update:
         """Read a message from a site.
 
         Raises:
@@ -96,14 +96,14 @@ class Update:
         tensors = open_message(message, 4 * num_parameters)
         update = expect(tensors, "update", np.float32, (num_parameters,))
         scalars = expect(tensors, "scalars", np.float64, (len(cls.SCALARS),))
-        if not np.isfinite(update).all():
+        if not all_finite(update):
             raise MessageError("update holds a value that is not finite")
         values = dict(zip(cls.SCALARS, scalars.tolist(), strict=True))
         whole = ("version", "turn", "num_steps")
         if not all(values[v] >= 0 and float(values[v]).is_integer() for v in whole):
             raise MessageError("version, turn and num_steps must be whole numbers")
         metric = values["validation_metric"]
-        if not (math.isnan(metric) or 0 <= metric <= 1) or not math.isfinite(values["seconds"]):
+        if not (math.isnan(metric) or 0 <= metric <= 1) or not 0 <= values["seconds"] < math.inf:
             raise MessageError("validation_metric must lie in 0 to 1 and seconds be finite")
         return cls(
             site=site,
@@ -161,6 +161,7 @@ def failure_message(error: Exception) -> bytes:
     return serialise({"failure": np.array([codes[0]])})
 
 
+FAILURE_BYTES = 1024  # more than one takes
 _FAILURES: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     ((MemoryError,), "the site ran out of memory"),
     ((DataError, SetAside, OSError), "the site could not read its bags"),
@@ -169,18 +170,14 @@ _FAILURES: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
 )
 
 
-def read_answer(request: Request, message: bytes) -> Event:
+def read_answer(request: Request, message: Message) -> Event:
     """Turn a site's bytes into an event; whatever is wrong with them means that it is lost."""
     site, version = request.site, request.version
     turn = request.turn if isinstance(request, TrainRequest) else 0
     try:
-        failure = open_message(message, _limit(request)).get("failure")
+        failure = _failure(message)
         if failure is not None:
-            code = int(expect({"failure": failure}, "failure", np.int64, (1,))[0])
-            if not 0 <= code < len(_FAILURES):
-                raise MessageError("unknown failure code")
-            reason = f"{_FAILURES[code][1]}; site.log beside its bags says why"
-            return SiteLost(site, version, reason, turn)
+            return SiteLost(site, version, failure, turn)
         answer = _parse(request, message)
         if answer.version != version:
             raise MessageError(f"answers version {answer.version}, asked was {version}")
@@ -191,14 +188,20 @@ def read_answer(request: Request, message: bytes) -> Event:
     return answer
 
 
-def _limit(request: Request) -> int:
-    """More bytes than any answer to a request may have; each kind has a limit of its own."""
-    size = request.parameters.size if isinstance(request, TrainRequest) else 0
-    dim = request.feature_dim if isinstance(request, StatisticsRequest) else 0
-    return 4 * size + 16 * dim + 64 * MAX_BAGS
+def _failure(message: Message) -> str | None:
+    """What a failure message says; None if it is another one."""
+    if len(message) > FAILURE_BYTES:  # an update is not opened twice
+        return None
+    failure = open_message(message, FAILURE_BYTES).get("failure")
+    if failure is None:
+        return None
+    code = int(expect({"failure": failure}, "failure", np.int64, (1,))[0])
+    if not 0 <= code < len(_FAILURES):
+        raise MessageError("unknown failure code")
+    return f"{_FAILURES[code][1]}; site.log beside its bags says why"
 
 
-def _parse(request: Request, message: bytes) -> Answer:
+def _parse(request: Request, message: Message) -> Answer:
     match request:
         case TrainRequest():
             return Update.from_bytes(message, request.site, request.parameters.size)

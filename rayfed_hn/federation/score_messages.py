@@ -17,6 +17,7 @@ from rayfed_hn.errors import MessageError
 from rayfed_hn.evaluation.judging import Truth
 from rayfed_hn.federation.wire import (
     MAX_BAGS,
+    Message,
     expect,
     length,
     open_message,
@@ -91,7 +92,7 @@ class CandidateMetrics:
         return serialise({"version": np.array([self.version]), "candidate_metrics": self.metric_OC})
 
     @classmethod
-    def from_bytes(cls, message: bytes, site: str) -> CandidateMetrics:
+    def from_bytes(cls, message: Message, site: str) -> CandidateMetrics:
         """Read a message from a site. Raises ``MessageError`` if it is not one of these."""
         tensors = open_message(message, 8 * MAX_CANDIDATES * MAX_CANDIDATES)
         version = int(expect(tensors, "version", np.int64, (1,))[0])
@@ -162,7 +163,7 @@ class Scores:
         return serialise({"versions": versions, "validation_metric": metric, **columns})
 
     @classmethod
-    def from_bytes(cls, message: bytes, site: str) -> Scores:
+    def from_bytes(cls, message: Message, site: str) -> Scores:
         """Read a message from a site. Raises ``MessageError`` if it is not one of scores."""
         tensors = open_message(message, 64 * MAX_BAGS)
         versions = expect(tensors, "versions", np.int64, length(tensors, "versions"))

@@ -11,7 +11,6 @@ import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from rayfed_hn.config import Config
 from rayfed_hn.errors import MessageError
-from rayfed_hn.federation.data import SiteBag, SiteData, halves
+from rayfed_hn.federation.data import SiteData
 from rayfed_hn.federation.messages import (
     Answer,
     CandidateMetrics,
@@ -37,32 +36,33 @@ from rayfed_hn.federation.messages import (
 from rayfed_hn.federation.mixture import MARKS, MovingAverage
 from rayfed_hn.federation.site_memory import SiteMemory
 from rayfed_hn.federation.site_scorer import SiteScorer
+from rayfed_hn.federation.site_trainer import LocalTraining, SiteTrainer
+from rayfed_hn.federation.wire import all_finite
+from rayfed_hn.models.cohort import Job
 from rayfed_hn.models.parameters import ParameterLayout
 from rayfed_hn.models.site_model import SiteModel
 from rayfed_hn.models.standardise import Standardisation, agree, measure
 from rayfed_hn.models.tasks import Task
-from rayfed_hn.models.training import Trained, rate_factor, train_locally
+from rayfed_hn.models.training import Trained
 from rayfed_hn.privacy.mechanisms import PaperNoise
-from rayfed_hn.seeds import derive
-
-PRIVATE_METHODS = ("fedper", "pfedhn_pc")
-PRIVATE_TENSORS = "classifier."  # what never leaves a site under these methods
-TUNING_VERSIONS = 5
 
 
 @dataclass(frozen=True)
-class LocalTraining:
-    """What a site needs to know to train.
+class Begun:
+    """A request for training that a site has looked at.
 
     Attributes:
-        learning_rate: Of the local optimiser.
-        num_steps: Gradient steps per version.
-        standardise: ``model.standardise``, as it applies to the method.
+        request: As it came.
+        job: What is to be trained.
+        known: What the site knew before.
+        validation_loss, validation_metric: Of the network received.
     """
 
-    learning_rate: float
-    num_steps: int
-    standardise: Literal["shared", "site", "none"] = "none"
+    request: TrainRequest
+    job: Job
+    known: dict[str, Tensor]
+    validation_loss: float
+    validation_metric: float | None
 
 
 class Site:
@@ -97,13 +97,19 @@ class Site:
         self._model, self._task = model, task
         self._layout = ParameterLayout.of(model)
         self._config = config
-        self._training = training
-        self._mechanism = mechanism
         self._log = log
-        self._device = device
-        self._memory = SiteMemory(folder, kept_turns=(config.rounds.buffer_size or 1) + 2)
+        memory = SiteMemory(folder, kept_turns=(config.rounds.buffer_size or 1) + 2)
+        self._trainer = SiteTrainer(
+            data,
+            model,
+            task,
+            config,
+            training=training,
+            mechanism=mechanism,
+            memory=memory,
+            device=device,
+        )
         self._scorer = SiteScorer(data, model, task, folder, device)
-        self._private = self._private_places()
         self._prepared = training.standardise != "shared"
         if training.standardise == "site":
             self._use(agree([self._measure()]))
@@ -117,9 +123,12 @@ class Site:
         try:
             return self._answer(request).to_bytes()
         except Exception as error:
-            # The text may name a slide, so only a code crosses; the text stays at the site.
-            note_failure(self._log)
-            return failure_message(error)
+            return self.failed(error)
+
+    def failed(self, error: Exception) -> bytes:
+        """Keep the text of the error being handled, which may name a slide; a code crosses."""
+        note_failure(self._log)
+        return failure_message(error)
 
     def _answer(self, request: Request) -> Answer:
         if isinstance(request, StatisticsRequest | PrepareRequest) and self._prepared:
@@ -131,10 +140,10 @@ class Site:
             return Prepared(self.data.name, request.version)
         if isinstance(request, EvaluateRequest):
             return self._scorer.score(request)
-        received = self._check(request)
         if isinstance(request, TrainRequest):
-            return self._train(request, received)
-        return self._judge(request, received)
+            return self._train(request)
+        self._check(request)
+        return self._judge(request)
 
     def _measure(self) -> tuple[np.ndarray, np.ndarray]:
         return measure(np.concatenate(bag.parts()) for bag in self.data.train)
@@ -148,142 +157,72 @@ class Site:
         if not fine or not (scale.deviation_D > 0).all():
             raise MessageError("a scale received does not fit the features")
         self.data = self.data.standardised(scale)
+        self._trainer.use(self.data)
         self._scorer.use(self.data, scale)
         self._prepared = True
 
-    def _check(self, request: TrainRequest | CandidatesRequest) -> Tensor:
+    def _check(self, request: TrainRequest | CandidatesRequest) -> None:
         if not self._prepared:
             raise MessageError("asked to work before the scale of the features was agreed on")
         vectors = [request.parameters]
         if isinstance(request, CandidatesRequest):
             vectors += list(request.shared_SP)
         for vector in vectors:
-            if vector.shape != (self._layout.size,) or not np.isfinite(vector).all():
+            if vector.shape != (self._layout.size,) or not all_finite(vector):
                 raise MessageError("a network received is not of this kind or not finite")
-        return torch.tensor(request.parameters)  # a copy: shared memory is read-only
 
-    def _train(self, request: TrainRequest, sent: Tensor) -> Update:
+    def _train(self, request: TrainRequest) -> Update:
         start = time.monotonic()
-        known = self._memory.before(request.turn)
-        received = self._with_private(sent, known.get("private"))
-        validation, validation_metric = self._scorer.validate(request.version, received)
-        trained = self._train_locally(request, received, dict(known))
-        places = self._layout.places()
-        seed = self._seed("paper noise", request.turn)
-        update = received - self._mechanism.privatise(trained.parameters, places, seed)
-        update[self._private] = 0.0
-        self._remember(request, trained, MovingAverage.of(known))
+        begun = self.begin(request)
+        trained = self._trainer.train(begun.job)
+        return self.end(begun, trained, time.monotonic() - start)
+
+    def begin(self, request: TrainRequest) -> Begun:
+        """Validate the network received, and say what is to be trained.
+
+        Raises:
+            MessageError: The request cannot be used.
+        """
+        self._check(request)
+        known = self._trainer.known(request.turn)
+        # Read where it lies, which may be shared memory that cannot be written to.
+        received = self._trainer.with_private(torch.from_dlpack(request.parameters), known)
+        validation, metric = self._scorer.validate(request.version, received)
+        job = self._trainer.job(request, received, known)
+        return Begun(request, job, known, validation.loss, metric)
+
+    def end(self, begun: Begun, trained: Trained, seconds: float) -> Update:
+        """Remember what was trained in so many seconds, and say what leaves the site."""
+        request = begun.request
+        update = self._trainer.release(request, begun.job, trained, begun.known)
         return Update(
             site=self.data.name,
             version=request.version,
             turn=request.turn,
             update=update.numpy(),
             train_loss=trained.loss,
-            validation_loss=validation.loss,
-            validation_metric=validation_metric,
+            validation_loss=begun.validation_loss,
+            validation_metric=begun.validation_metric,
             num_steps=trained.num_steps,
-            seconds=time.monotonic() - start,
+            seconds=seconds,
         )
 
-    def _train_locally(
-        self, request: TrainRequest, received: Tensor, known: dict[str, Tensor]
-    ) -> Trained:
-        turn = request.turn
-        progress = request.version / self._config.rounds.num_versions
-        bags: tuple[SiteBag, ...] = self.data.train
-        if self._config.hypernetwork.estimate != "none" and self._config.method.name.startswith(
-            "hypernetwork"
-        ):
-            strata = [self._task.stratum(bag) for bag in bags]
-            bags = halves(bags, strata, self._seed("halves", turn // 2))[turn % 2]
-        moments = {
-            name.removeprefix("moment."): tensor
-            for name, tensor in known.items()
-            if name.startswith("moment.")
-        }
-        prox = self._config.training.proximal_mu if self._config.method.name == "fedprox" else 0.0
-        return train_locally(
-            self._model,
-            received,
-            bags,
-            self._config.training,
-            task=self._task,
-            learning_rate=self._training.learning_rate
-            * rate_factor(self._config.training, progress),
-            num_steps=self._training.num_steps,
-            seed=self._seed("local training", turn),
-            validation=self.data.validation,
-            moments=moments,
-            proximal_mu=prox,
-            device=self._device,
-        )
-
-    def _remember(self, request: TrainRequest, trained: Trained, average: MovingAverage) -> None:
-        kept: dict[str, Tensor] = {}
-        if self._private.any():
-            kept["private"] = trained.parameters[self._private].clone()
-        if self._config.training.keep_optimiser:
-            kept |= {f"moment.{name}": tensor for name, tensor in trained.moments.items()}
-        if self._config.evaluation.readout == "mixture":
-            progress = (request.version + 1) / self._config.rounds.num_versions
-            kept |= average.add(trained.parameters, 1.0, progress).state()
-        self._memory.after(request.turn, kept)
-
-    def _judge(self, request: CandidatesRequest, sent: Tensor) -> CandidateMetrics:
+    def _judge(self, request: CandidatesRequest) -> CandidateMetrics:
         if len(request.shared_SP) not in (0, len(MARKS) + 1):
             raise MessageError(f"{len(request.shared_SP)} shared candidates")
-        known = self._memory.before(request.turns_done)
-        private = known.get("private")
-        last = self._with_private(sent, private)
-        tuned = self._fine_tune(last)
-        shared = [self._with_private(torch.tensor(row), private) for row in request.shared_SP]
-        if self._config.evaluation.readout != "mixture":
-            shared = []
+        known = self._trainer.known(request.turns_done)
+        last = self._trainer.with_private(torch.tensor(request.parameters), known)
+        tuned = self._trainer.fine_tune(last)
+        mixing = self._config.evaluation.readout == "mixture"
+        received = [torch.tensor(row) for row in request.shared_SP] if mixing else []
+        shared = [self._trainer.with_private(network, known) for network in received]
         average = MovingAverage.of(known)
-        if average.total is None and self._config.evaluation.readout == "mixture":
+        if average.total is None and mixing:
             average = average.add(last, 1.0, 1.0)  # it was never asked: all must have as many
         own = list(average.candidates()) if average.total is not None else []
         if tuned is not None and own:
             own[-1] = tuned
         return self._scorer.judge(request.version, last, tuned, [*shared, *own])
-
-    def _fine_tune(self, last: Tensor) -> Tensor | None:
-        """Train once more at the end, for the methods whose names say so."""
-        if not self._config.method.name.endswith("_ft"):
-            return None
-        steps = self._config.training.fine_tuning_steps
-        if steps is None:
-            steps = TUNING_VERSIONS * self._training.num_steps
-        return train_locally(
-            self._model,
-            last,
-            self.data.train,
-            self._config.training,
-            task=self._task,
-            learning_rate=self._training.learning_rate,
-            num_steps=steps,
-            seed=self._seed("fine-tuning", 0),
-            validation=self.data.validation,
-            device=self._device,
-        ).parameters
-
-    def _private_places(self) -> Tensor:
-        """Which parameters never leave the site, bool (P,)."""
-        mask = torch.zeros(self._layout.size, dtype=torch.bool)
-        if self._config.method.name in PRIVATE_METHODS:
-            for name, place in self._layout.places():
-                mask[place] = name.startswith(PRIVATE_TENSORS)
-        return mask
-
-    def _with_private(self, network: Tensor, private: Tensor | None) -> Tensor:
-        if private is None:
-            return network
-        own = network.clone()
-        own[self._private] = private
-        return own
-
-    def _seed(self, purpose: str, turn: int) -> int:
-        return derive(self._config.run.seed, purpose, self.data.name, turn)
 
 
 def note_failure(log: Path | None) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rayfed_hn.federation.wire import expect, open_message, serialise, within
+from rayfed_hn.federation.wire import Message, expect, open_message, serialise, within
 from rayfed_hn.models.standardise import Standardisation
 
 LARGEST = 1e15  # of a mean or a deviation
@@ -67,7 +67,7 @@ class FeatureStatistics:
         return serialise({"version": np.array([self.version]), **tensors})
 
     @classmethod
-    def from_bytes(cls, message: bytes, site: str, feature_dim: int) -> FeatureStatistics:
+    def from_bytes(cls, message: Message, site: str, feature_dim: int) -> FeatureStatistics:
         """Read a message from a site. Raises ``MessageError`` if it is not one of these."""
         tensors = open_message(message, 16 * feature_dim)
         version = int(expect(tensors, "version", np.int64, (1,))[0])
@@ -97,7 +97,7 @@ class Prepared:
         return serialise({"version": np.array([self.version])})
 
     @classmethod
-    def from_bytes(cls, message: bytes, site: str) -> Prepared:
+    def from_bytes(cls, message: Message, site: str) -> Prepared:
         """Read a message from a site. Raises ``MessageError`` if it is not one of these."""
         version = expect(open_message(message, 8), "version", np.int64, (1,))
         return cls(site, int(version[0]))

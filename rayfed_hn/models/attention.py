@@ -1,13 +1,18 @@
 """Attention pooling: the classifier sees one weighted mean of the tiles.
 
-Shapes: N tiles of a bag, D features, H hidden, A attention width, O outputs, R attention branches.
+Shapes: N tiles of a bag, D features, H hidden, A attention width, O outputs, R attention branches;
+all with S sites in front where a cohort trains.
 """
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
+from rayfed_hn.models.masks import Masks
+from rayfed_hn.models.padding import PaddedMasks, softmax_of_tiles, weighted_sum
 from rayfed_hn.models.site_model import SiteModel
 
 
@@ -22,18 +27,23 @@ class AttentionMIL(SiteModel):
     CLAM's w has a bias too, which the softmax cancels and ours leaves out.
     """
 
+    in_cohorts: ClassVar[bool] = True
+
     def _add_layers(self, num_outputs: int, hidden_dim: int, attention_dim: int) -> None:
         self.attention_v = nn.Linear(hidden_dim, attention_dim)
         self.attention_w = nn.Linear(attention_dim, 1, bias=False)
         self.classifier = nn.Linear(hidden_dim, num_outputs)
 
     def forward(
-        self, features_ND: Tensor, generator: torch.Generator | None = None
+        self,
+        features_ND: Tensor,
+        generator: Masks | PaddedMasks | None = None,
+        present_N: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         hidden_NH = self._hidden(features_ND, generator)
         v_NA = self._drop(torch.tanh(self.attention_v(hidden_NH)), generator)
-        attention_N = torch.softmax(self.attention_w(v_NA).squeeze(-1), dim=0)
-        return self.classifier(attention_N @ hidden_NH), attention_N
+        attention_N = softmax_of_tiles(self.attention_w(v_NA).squeeze(-1), present_N)
+        return self.classifier(weighted_sum(attention_N, hidden_NH)), attention_N
 
 
 class GatedPooling(SiteModel):
@@ -44,7 +54,7 @@ class GatedPooling(SiteModel):
         self.attention_u = nn.Linear(hidden_dim, attention_dim)
         self.attention_w = nn.Linear(attention_dim, branches)
 
-    def _scores(self, hidden_NH: Tensor, generator: torch.Generator | None) -> Tensor:
+    def _scores(self, hidden_NH: Tensor, generator: Masks | PaddedMasks | None) -> Tensor:
         """Scores (N, R): every tile's in every branch."""
         v_NA = self._drop(torch.tanh(self.attention_v(hidden_NH)), generator)
         u_NA = self._drop(torch.sigmoid(self.attention_u(hidden_NH)), generator)
@@ -62,13 +72,19 @@ class GatedAttentionMIL(GatedPooling):
     Lu et al. 2022 (HistoFL).
     """
 
+    in_cohorts: ClassVar[bool] = True
+
     def _add_layers(self, num_outputs: int, hidden_dim: int, attention_dim: int) -> None:
         self._add_attention(hidden_dim, attention_dim, branches=1)
         self.classifier = nn.Linear(hidden_dim, num_outputs)
 
     def forward(
-        self, features_ND: Tensor, generator: torch.Generator | None = None
+        self,
+        features_ND: Tensor,
+        generator: Masks | PaddedMasks | None = None,
+        present_N: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         hidden_NH = self._hidden(features_ND, generator)
-        attention_N = torch.softmax(self._scores(hidden_NH, generator).squeeze(-1), dim=0)
-        return self.classifier(attention_N @ hidden_NH), attention_N
+        scores_N = self._scores(hidden_NH, generator).squeeze(-1)
+        attention_N = softmax_of_tiles(scores_N, present_N)
+        return self.classifier(weighted_sum(attention_N, hidden_NH)), attention_N

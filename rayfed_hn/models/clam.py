@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rayfed_hn.models.attention import GatedPooling
+from rayfed_hn.models.masks import Masks
 from rayfed_hn.models.site_model import BagTarget
 
 BAG_WEIGHT = 0.7  # of the bag's loss; the rest is the tiles'
@@ -34,14 +35,12 @@ class _CLAM(GatedPooling):
     def _classify(self, hidden_NH: Tensor, scores_NR: Tensor) -> tuple[Tensor, Tensor]:
         raise NotImplementedError
 
-    def forward(
-        self, features_ND: Tensor, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, features_ND: Tensor, generator: Masks | None = None) -> tuple[Tensor, Tensor]:
         hidden_NH = self._hidden(features_ND, generator)
         return self._classify(hidden_NH, self._scores(hidden_NH, generator))
 
     def objective(
-        self, features_ND: Tensor, target: BagTarget, generator: torch.Generator | None = None
+        self, features_ND: Tensor, target: BagTarget, generator: Masks | None = None
     ) -> Tensor:
         """.7 bag loss + .3 instance loss, a scalar; without classes the bag loss alone."""
         hidden_NH = self._hidden(features_ND, generator)

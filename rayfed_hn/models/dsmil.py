@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from rayfed_hn.models.masks import Masks
 from rayfed_hn.models.site_model import BagTarget, SiteModel
 
 
@@ -39,21 +40,19 @@ class DSMIL(SiteModel):
             }
         )
 
-    def forward(
-        self, features_ND: Tensor, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, features_ND: Tensor, generator: Masks | None = None) -> tuple[Tensor, Tensor]:
         critical_O, pooled_O, attention_N = self._streams(features_ND, generator)
         return (critical_O + pooled_O) / 2, attention_N
 
     def objective(
-        self, features_ND: Tensor, target: BagTarget, generator: torch.Generator | None = None
+        self, features_ND: Tensor, target: BagTarget, generator: Masks | None = None
     ) -> Tensor:
         """Mean of the two streams' losses, a scalar."""
         critical_O, pooled_O, _ = self._streams(features_ND, generator)
         return (target.loss(critical_O) + target.loss(pooled_O)) / 2
 
     def _streams(
-        self, features_ND: Tensor, generator: torch.Generator | None
+        self, features_ND: Tensor, generator: Masks | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Logits of the first and of the second stream, both (O,), and attention (N,)."""
         hidden_NH = self._hidden(features_ND, generator)

@@ -34,9 +34,21 @@ class LabelledBag:
     def __len__(self) -> int:
         return len(self.features_ND) + sum(len(part) for part in self.more)
 
-    def parts(self) -> tuple[np.ndarray, ...]:
-        """Features of every slide, as they are stored."""
-        return (self.features_ND, *self.more)
+    def parts(self, rows: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
+        """Features of every slide, as they are stored.
+
+        Args:
+            rows: Of these rows of the bag only, int64 in ascending order.
+        """
+        parts = (self.features_ND, *self.more)
+        if rows is None:
+            return parts
+        edges = np.cumsum([0, *(len(part) for part in parts)])
+        bounds = np.searchsorted(rows, edges)
+        return tuple(
+            part[rows[a:b] - start]
+            for part, start, a, b in zip(parts, edges, bounds, bounds[1:], strict=False)
+        )
 
     def tensor(self, device: torch.device | str = "cpu", rows: np.ndarray | None = None) -> Tensor:
         """The features on a device; on the CPU a copy, since memory maps are read-only.
@@ -45,14 +57,7 @@ class LabelledBag:
             device: Where.
             rows: Take these rows only, int64 in ascending order.
         """
-        parts = self.parts()
-        if rows is not None:
-            edges = np.cumsum([0, *(len(part) for part in parts)])
-            bounds = np.searchsorted(rows, edges)
-            parts = tuple(
-                part[rows[a:b] - start]
-                for part, start, a, b in zip(parts, edges, bounds, bounds[1:], strict=False)
-            )
+        parts = self.parts(rows)
         tensors = [torch.tensor(part, dtype=torch.float32, device=device) for part in parts]
         tensor_ND = tensors[0] if len(tensors) == 1 else torch.cat(tensors)
         scale = self.standardisation

@@ -6,7 +6,6 @@ where each tensor lies.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -78,7 +77,7 @@ class ParameterLayout:
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def bind(module: Module, vector: Tensor, gradient: Tensor | None = None) -> Module:
+def bind(module: Module, vector: Tensor, *, trains: bool = False) -> Module:
     """A copy of a module whose parameters are views into one flat vector.
 
     It computes what ``torch.func.functional_call`` does with the unflattened vector, without
@@ -87,14 +86,27 @@ def bind(module: Module, vector: Tensor, gradient: Tensor | None = None) -> Modu
     Args:
         module: Gives shapes; its own tensors are not used.
         vector: float32 (P,), without gradient of its own; later changes to it are seen.
-        gradient: float32 (P,) that backward passes add to; None for evaluation.
+        trains: Whether the parameters get gradients.
     """
-    layout, bound = ParameterLayout.of(module), copy.deepcopy(module)
-    views = layout.unflatten(vector)
-    bound.load_state_dict({name: nn.Parameter(view) for name, view in views.items()}, assign=True)
-    bound.requires_grad_(gradient is not None)
-    if gradient is not None:
-        parts = layout.unflatten(gradient)
-        for name, parameter in bound.named_parameters():
-            parameter.grad = parts[name]
+    bound = _shell(module)
+    for name, view in ParameterLayout.of(module).unflatten(vector).items():
+        owner, _, leaf = name.rpartition(".")
+        parameter = nn.Parameter(view, requires_grad=trains)
+        bound.get_submodule(owner).register_parameter(leaf, parameter)
     return bound
+
+
+def _shell(module: Module) -> Module:
+    """A copy whose parameters can be replaced; what else it holds is the module's own.
+
+    ``copy.deepcopy`` takes as long as a training step, and sites bind a network at every request.
+    """
+    shell = module.__class__.__new__(module.__class__)
+    shell.__dict__ = module.__dict__ | {
+        "_parameters": dict(module._parameters),
+        "_modules": {
+            name: None if child is None else _shell(child)
+            for name, child in module._modules.items()
+        },
+    }
+    return shell

@@ -1,13 +1,17 @@
 """Pooling without attention of its own: the baselines that others have to beat.
 
-Shapes: N tiles of a bag, D features, H hidden, O outputs.
+Shapes: N tiles of a bag, D features, H hidden, O outputs; all with S sites in front where a cohort
+trains.
 """
 
 from __future__ import annotations
 
-import torch
+from typing import ClassVar
+
 from torch import Tensor, nn
 
+from rayfed_hn.models.masks import Masks
+from rayfed_hn.models.padding import PaddedMasks, weighted_sum
 from rayfed_hn.models.site_model import SiteModel
 
 
@@ -21,13 +25,21 @@ class MeanMIL(SiteModel):
     dropout of CLAM's lineage.
     """
 
+    in_cohorts: ClassVar[bool] = True
+
     def _add_layers(self, num_outputs: int, hidden_dim: int, attention_dim: int) -> None:
         self.classifier = nn.Linear(hidden_dim, num_outputs)
 
     def forward(
-        self, features_ND: Tensor, generator: torch.Generator | None = None
+        self,
+        features_ND: Tensor,
+        generator: Masks | PaddedMasks | None = None,
+        present_N: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         hidden_NH = self._hidden(features_ND, generator)
+        if present_N is not None:
+            attention_N = present_N / present_N.sum(dim=-1, keepdim=True)
+            return self.classifier(weighted_sum(attention_N, hidden_NH)), attention_N
         num_tiles = len(features_ND)
         attention_N = hidden_NH.new_full((num_tiles,), 1 / num_tiles)
         return self.classifier(hidden_NH.mean(dim=0)), attention_N
@@ -45,13 +57,20 @@ class MaxMIL(SiteModel):
     own, so that it also serves outputs that exclude nothing.
     """
 
+    in_cohorts: ClassVar[bool] = True
+
     def _add_layers(self, num_outputs: int, hidden_dim: int, attention_dim: int) -> None:
         self.classifier = nn.Linear(hidden_dim, num_outputs)
 
     def forward(
-        self, features_ND: Tensor, generator: torch.Generator | None = None
+        self,
+        features_ND: Tensor,
+        generator: Masks | PaddedMasks | None = None,
+        present_N: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         logits_NO = self.classifier(self._hidden(features_ND, generator))
-        logits_O = logits_NO.amax(dim=0)
-        decides_NO = (logits_NO == logits_O).to(logits_NO.dtype)
-        return logits_O, (decides_NO / decides_NO.sum(dim=0)).mean(dim=1)
+        if present_N is not None:
+            logits_NO = logits_NO.masked_fill(~present_N.unsqueeze(-1), float("-inf"))
+        logits_O = logits_NO.amax(dim=-2)
+        decides_NO = (logits_NO == logits_O.unsqueeze(-2)).to(logits_NO.dtype)
+        return logits_O, (decides_NO / decides_NO.sum(dim=-2, keepdim=True)).mean(dim=-1)

@@ -36,12 +36,14 @@ def score_bags(
     device: torch.device | str = "cpu",
 ) -> BagScores:
     """Score bags with a network, without dropout."""
-    network = bind(model, parameters.detach().to(device))
     evidence_BE = np.empty((len(bags), task.num_evidence), np.float32)
+    if not bags:
+        return BagScores(evidence_BE, float("nan"))
+    network = bind(model, parameters.detach().to(device))
     losses = []
     with torch.inference_mode():
         for i, bag in enumerate(bags):
             logits_O, _ = network(bag.tensor(device))
             evidence_BE[i] = task.evidence(logits_O[None])[0].cpu().numpy()
             losses.append(task.target(bag).loss(logits_O).item())
-    return BagScores(evidence_BE, float(np.mean(losses)) if losses else float("nan"))
+    return BagScores(evidence_BE, float(np.mean(losses)))

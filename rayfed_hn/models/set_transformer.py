@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rayfed_hn.models.masks import Masks
 from rayfed_hn.models.site_model import SiteModel
 
 INDUCING_POINTS = 16
@@ -104,9 +105,7 @@ class SetTransformer(SiteModel):
         self.pooling = AttentionBlock(attention_dim, attention_dim, attention_dim)
         self.classifier = nn.Linear(attention_dim, num_outputs)
 
-    def forward(
-        self, features_ND: Tensor, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, features_ND: Tensor, generator: Masks | None = None) -> tuple[Tensor, Tensor]:
         tiles_NA = self.induced2(self.induced1(self._hidden(features_ND, generator)))
         pooled_1A, attention_h1N = self.pooling(self.pooling_query, self._drop(tiles_NA, generator))
         logits_O = self.classifier(self._drop(pooled_1A, generator).squeeze(0))

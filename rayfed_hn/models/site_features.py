@@ -11,8 +11,11 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from rayfed_hn.seeds import derive
+
+FEWEST_ROWS = 8  # of a product; for fewer, BLAS adds in another order
 
 
 def unit_embeddings(num_sites: int, embedding_dim: int, seed: int) -> Tensor:
@@ -48,12 +51,16 @@ class MLP:
         self._depth = len(sizes) - 1
 
     def __call__(self, tensors: dict[str, Tensor], embeddings_SV: Tensor) -> Tensor:
-        """Features (S, E) of embeddings (S, V), by the given tensors."""
-        values = embeddings_SV
+        """Features (S, E) of embeddings (S, V), by the given tensors.
+
+        Those of a row do not depend on which others are there.
+        """
+        num_rows = len(embeddings_SV)
+        values = pad(embeddings_SV, (0, 0, 0, max(0, FEWEST_ROWS - num_rows)))
         for i in range(self._depth):
             values = values if i == 0 else torch.relu(values)
             values = values @ tensors[f"{i}.weight"].T + tensors[f"{i}.bias"]
-        return values
+        return values[:num_rows]
 
 
 def uniform(shape: tuple[int, ...], inputs: int, generator: torch.Generator) -> Tensor:

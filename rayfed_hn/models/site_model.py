@@ -1,15 +1,20 @@
 """What every site model is: a bag of tile features in, logits and attention out, and a loss.
 
-Shapes: N tiles of a bag, D features, H hidden, A attention width, O outputs, P parameters.
+Shapes: N tiles of a bag, D features, H hidden, A attention width, O outputs, P parameters, S sites
+that train together, W values of a tile in any layer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+
+from rayfed_hn.models.masks import Masks, draw_mask
+from rayfed_hn.models.padding import PaddedMasks
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,11 @@ class SiteModel(nn.Module):
     Models that attend for every output apart return the mean of these attentions, whatever the
     outputs stand for.
 
+    Attributes:
+        in_cohorts: Whether ``forward`` also takes padded bags of S sites with the tiles that are
+            ``present_N``, every layer with parameters is ``nn.Linear``, and the objective is the
+            loss of the logits: what ``train_cohort`` needs.
+
     Args:
         feature_dim: D.
         num_outputs: O.
@@ -44,6 +54,8 @@ class SiteModel(nn.Module):
         attention_dim: A.
         dropout: Share of values that training sets to 0.
     """
+
+    in_cohorts: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -62,9 +74,7 @@ class SiteModel(nn.Module):
         """Add what comes after the projection."""
         raise NotImplementedError
 
-    def forward(
-        self, features_ND: Tensor, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, features_ND: Tensor, generator: Masks | None = None) -> tuple[Tensor, Tensor]:
         """Classify one bag.
 
         Args:
@@ -77,18 +87,19 @@ class SiteModel(nn.Module):
         raise NotImplementedError
 
     def objective(
-        self, features_ND: Tensor, target: BagTarget, generator: torch.Generator | None = None
+        self, features_ND: Tensor, target: BagTarget, generator: Masks | None = None
     ) -> Tensor:
         """What training minimises on one bag, a scalar: the loss of the bag's logits."""
         return target.loss(self(features_ND, generator)[0])
 
-    def _hidden(self, features_ND: Tensor, generator: torch.Generator | None) -> Tensor:
+    def _hidden(self, features_ND: Tensor, generator: Masks | PaddedMasks | None) -> Tensor:
         return self._drop(torch.relu(self.projection(features_ND)), generator)
 
-    def _drop(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        # An explicit generator, not torch's global one: masks are keyed by site and version.
+    def _drop(self, x: Tensor, generator: Masks | PaddedMasks | None) -> Tensor:
+        # An explicit source, not torch's global generator: masks are keyed by site and version.
         if generator is None or self.dropout == 0:
             return x
         keep = 1 - self.dropout
-        mask = torch.empty_like(x).bernoulli_(keep, generator=generator)
+        padded = isinstance(generator, PaddedMasks)
+        mask = generator.draw(x, keep) if padded else draw_mask(generator, x, keep)
         return x * mask.div_(keep)

@@ -9,6 +9,7 @@ Shapes: B bags, O outputs, E evidence, S predictions, K classes or grades, T int
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -19,6 +20,7 @@ from scipy.special import expit, softmax
 from torch import Tensor
 
 from rayfed_hn.evaluation.judging import Judge, Kind
+from rayfed_hn.models.padding import send
 from rayfed_hn.models.site_model import BagTarget
 
 if TYPE_CHECKING:
@@ -68,6 +70,12 @@ class Task(ABC):
         """
 
     @abstractmethod
+    def losses(
+        self, logits_BO: Tensor, bags: Sequence[LabelledBag], smoothing: float = 0.0
+    ) -> Tensor:
+        """What the targets of B bags say of their logits, (B,), at one go."""
+
+    @abstractmethod
     def evidence(self, logits_BO: Tensor) -> Tensor:
         """float32 (B, E)."""
 
@@ -97,6 +105,11 @@ class Binary(Task):
     def target(self, bag: LabelledBag, smoothing: float = 0.0) -> BagTarget:
         return _classes(bag.label, 2, smoothing)
 
+    def losses(
+        self, logits_BO: Tensor, bags: Sequence[LabelledBag], smoothing: float = 0.0
+    ) -> Tensor:
+        return _class_losses(logits_BO, bags, smoothing)
+
     def evidence(self, logits_BO: Tensor) -> Tensor:
         return logits_BO[:, 1:] - logits_BO[:, :1]
 
@@ -122,6 +135,11 @@ class Multiclass(Task):
 
     def target(self, bag: LabelledBag, smoothing: float = 0.0) -> BagTarget:
         return _classes(bag.label, len(self.names), smoothing, absent_counts=True)
+
+    def losses(
+        self, logits_BO: Tensor, bags: Sequence[LabelledBag], smoothing: float = 0.0
+    ) -> Tensor:
+        return _class_losses(logits_BO, bags, smoothing)
 
     def evidence(self, logits_BO: Tensor) -> Tensor:
         return logits_BO - logits_BO.mean(dim=1, keepdim=True)
@@ -160,6 +178,11 @@ class Ordinal(Task):
             bag.label > k if bag.label >= k else None for k in range(self.num_outputs)
         )
         return BagTarget(loss, present_O, absent_counts=True)
+
+    def losses(
+        self, logits_BO: Tensor, bags: Sequence[LabelledBag], smoothing: float = 0.0
+    ) -> Tensor:
+        return _class_losses(_log_grades(logits_BO), bags, smoothing)
 
     def evidence(self, logits_BO: Tensor) -> Tensor:
         return logits_BO
@@ -217,6 +240,20 @@ class Survival(Task):
 
         return BagTarget(loss)
 
+    def losses(
+        self, logits_BO: Tensor, bags: Sequence[LabelledBag], smoothing: float = 0.0
+    ) -> Tensor:
+        device = logits_BO.device
+        labels_B = _labels(bags, device)
+        events_B = send(torch.tensor([bool(bag.event) for bag in bags]), device)
+        # Intervals that were lived through: an event's own is not, a censored one's is.
+        ends_B = labels_B + (~events_B).long()
+        lived_BT = torch.arange(logits_BO.shape[1], device=device) < ends_B[:, None]
+        log_lived_B = F.logsigmoid(-logits_BO).masked_fill(~lived_BT, 0.0).sum(dim=1)
+        log_event_B = F.logsigmoid(logits_BO.gather(1, labels_B[:, None]).squeeze(1))
+        censored_B = (1 - self.uncensored_weight) * log_lived_B
+        return -torch.where(events_B, log_lived_B + log_event_B, censored_B)
+
     def evidence(self, logits_BO: Tensor) -> Tensor:
         survival_BT = torch.exp(torch.cumsum(F.logsigmoid(-logits_BO), dim=1))
         return -survival_BT.sum(dim=1, keepdim=True)
@@ -236,8 +273,17 @@ def _classes(
     return BagTarget(loss, present_O, absent_counts)
 
 
+def _class_losses(logits_BK: Tensor, bags: Sequence[LabelledBag], smoothing: float) -> Tensor:
+    labels_B = _labels(bags, logits_BK.device)
+    return F.cross_entropy(logits_BK, labels_B, reduction="none", label_smoothing=smoothing)
+
+
+def _labels(bags: Sequence[LabelledBag], device: torch.device) -> Tensor:
+    return send(torch.tensor([int(bag.label) for bag in bags]), device)
+
+
 def _log_grades(logits_O: Tensor) -> Tensor:
-    """Log-probabilities of K grades, (K,)."""
-    zero = logits_O.new_zeros(1)
-    reached_K = torch.cat([zero, torch.cumsum(F.logsigmoid(logits_O), dim=0)])
-    return reached_K + torch.cat([F.logsigmoid(-logits_O), zero])
+    """Log-probabilities of K grades, (K,) or (B, K)."""
+    zero = logits_O.new_zeros((*logits_O.shape[:-1], 1))
+    reached_K = torch.cat([zero, torch.cumsum(F.logsigmoid(logits_O), dim=-1)], dim=-1)
+    return reached_K + torch.cat([F.logsigmoid(-logits_O), zero], dim=-1)

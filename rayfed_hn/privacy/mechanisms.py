@@ -44,16 +44,16 @@ class PaperNoise:
     def privatise(
         self, parameters: Tensor, places: Iterable[tuple[str, slice]], seed: int
     ) -> Tensor:
-        """Return a noisy copy of a parameter vector (P,).
+        """Return a noisy copy of a parameter vector (P,); without noise the vector itself.
 
         Args:
             parameters: float32 (P,).
             places: Name and place of each tensor; names ending in ``bias`` are skipped.
             seed: Of the noise, when ``noise_source`` is "seeded".
         """
-        noisy = parameters.clone()
         if self.noise_scale == 0:
-            return noisy
+            return parameters
+        noisy = parameters.clone()
         seed = seed if self.noise_source == "seeded" else secrets.randbits(63)
         generator = torch.Generator().manual_seed(seed)
         for name, place in places:

@@ -11,6 +11,7 @@ from torch.func import functional_call
 
 from rayfed_hn.config import ModelConfig, TrainingConfig
 from rayfed_hn.models.labelled_bag import LabelledBag
+from rayfed_hn.models.masks import CpuMasks
 from rayfed_hn.models.parameters import ParameterLayout, bind
 from rayfed_hn.models.registry import (
     initial_parameters,
@@ -90,16 +91,16 @@ def test_forward_is_its_equation() -> None:
 @pytest.mark.parametrize("seed", [None, 7])
 def test_a_bound_network_is_the_functional_call_to_the_last_bit(seed: int | None) -> None:
     model, layout, theta = small()
-    own, gradient = theta.clone(), torch.zeros_like(theta)
-    bound = bind(model, own, gradient)
+    own = theta.clone()
+    bound = bind(model, own, trains=True)
 
     def masks() -> torch.Generator | None:
         return None if seed is None else torch.Generator().manual_seed(seed)
 
     for step in range(3):  # later changes to the vector are seen
         theirs = own.clone().requires_grad_(True)
-        total = torch.zeros_like(theta)
-        gradient.zero_()
+        total, gradient = torch.zeros_like(theta), torch.zeros_like(theta)
+        bound.zero_grad()
         for bag in bags():  # and gradients add up
             expected = functional_call(model, layout.unflatten(theirs), (bag.tensor(), masks()))
             found = bound(bag.tensor(), masks())
@@ -109,6 +110,8 @@ def test_a_bound_network_is_the_functional_call_to_the_last_bit(seed: int | None
             torch.nn.functional.cross_entropy(found[0], label).backward()
             loss = torch.nn.functional.cross_entropy(expected[0], label)
             total += torch.autograd.grad(loss, theirs)[0]
+            parts = [p.grad.flatten() for p in bound.parameters() if p.grad is not None]
+            gradient = torch.cat(parts)
             assert torch.equal(gradient, total)
         assert (gradient != 0).any(), step
         own -= 0.1 * gradient
@@ -136,15 +139,16 @@ def test_the_order_of_tiles_does_not_matter(order: list[int]) -> None:
     torch.testing.assert_close(permuted[1], attention[order])
 
 
-def test_one_flat_adam_is_adam_over_the_named_tensors() -> None:
+def test_training_is_adam_over_the_named_tensors() -> None:
     model, layout, theta = small()
     config = TrainingConfig(steps=5)
     trained = train_locally(
         model, theta, bags(), config, task=BINARY, learning_rate=0.01, num_steps=5, seed=3
     )
     named = {k: v.clone().requires_grad_(True) for k, v in layout.unflatten(theta).items()}
-    adam = torch.optim.Adam(named.values(), lr=0.01, weight_decay=config.weight_decay)
-    generator = torch.Generator().manual_seed(3)
+    decay = config.weight_decay
+    adam = torch.optim.Adam(named.values(), lr=0.01, weight_decay=decay, fused=True)
+    generator = CpuMasks(3)
     labels = [bag.label for bag in bags()]
     for index in draw_bags(labels, 5, class_balanced=True, seed=3):
         logits, _ = functional_call(model, named, (bags()[index].tensor(), generator))

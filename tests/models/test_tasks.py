@@ -47,6 +47,23 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-x))
 
 
+# -- many bags at one go -----------------------------------------------------------------------
+
+
+@EVERY_TASK
+@given(seed=st.integers(0, 2**32), smoothing=st.sampled_from([0.0, 0.2]))
+def test_losses_of_many_bags_are_those_of_each(task: Task, seed: int, smoothing: float) -> None:
+    rng = np.random.default_rng(seed)
+    bags = [bag(int(rng.integers(len(task.names))), event=rng.random() < 0.5) for _ in range(6)]
+    logits_BO = torch.tensor(rng.normal(scale=5, size=(6, task.num_outputs)), requires_grad=True)
+    together_B = task.losses(logits_BO, bags, smoothing)
+    pairs = zip(bags, logits_BO, strict=True)
+    each_B = torch.stack([task.target(own, smoothing).loss(row_O) for own, row_O in pairs])
+    torch.testing.assert_close(together_B, each_B)
+    slopes = [torch.autograd.grad(losses.sum(), logits_BO)[0] for losses in (together_B, each_B)]
+    torch.testing.assert_close(*slopes)
+
+
 # -- survival ----------------------------------------------------------------------------------
 
 

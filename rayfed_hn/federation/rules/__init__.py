@@ -24,7 +24,7 @@ def make_rule(config: Config, initial: Tensor, layout: ParameterLayout, num_site
 
     Args:
         config: ``method``, ``hypernetwork``, ``rounds`` and ``run.seed``.
-        initial: The network that everybody starts from, float32 (P,).
+        initial: The network that everybody starts from, float32 (P,), where the rule computes.
         layout: Where its tensors lie.
         num_sites: K.
     """
@@ -35,11 +35,12 @@ def make_rule(config: Config, initial: Tensor, layout: ParameterLayout, num_site
         return rule
     if name == "pfedhn":
         knobs = config.hypernetwork
-        optimiser = Optimiser(knobs.optimiser, knobs.learning_rate, 0.9, knobs.weight_decay)
+        half = knobs.moments == "bfloat16"
+        optimiser = Optimiser(knobs.optimiser, knobs.learning_rate, 0.9, knobs.weight_decay, half)
         dim, seed = knobs.embedding_dim, config.run.seed
-        return PFedHN(layout.size, num_sites, dim, optimiser, knobs.chunks, seed)
+        return PFedHN(layout.size, num_sites, dim, optimiser, knobs.chunks, seed, initial.device)
     if name == "local":
-        return Local(initial, num_sites)
+        return Local(initial.cpu(), num_sites)  # keeps networks, and computes next to nothing
     # fedprox and fedper differ at the sites; pooled is the same with a single site
     return FedAvg(initial)
 
@@ -56,11 +57,13 @@ def check_memory(config: Config, size: int, num_sites: int) -> None:
         ConfigError: Says what takes it and what to do.
     """
     knobs, name = config.hypernetwork, config.method.name
-    moments = {"sgd": 0, "momentum": 1, "adam": 2}[knobs.optimiser]
+    moments = {"sgd": 0.0, "momentum": 1.0, "adam": 2.0}[knobs.optimiser]
+    if knobs.moments == "bfloat16" and moments:
+        moments -= 0.5  # of the first one
     if name == "local":
         networks, what, remedy = num_sites, "method.name=local", "train fewer sites at a time"
     elif name.startswith("pfedhn"):
-        networks = (HIDDEN + 1) * (1 + moments) // knobs.chunks
+        networks = int((HIDDEN + 1) * (1 + moments) / knobs.chunks)
         what, remedy = f"hypernetwork.chunks={knobs.chunks}", "raise it"
     elif not name.startswith("hypernetwork"):
         return
@@ -83,7 +86,7 @@ def _hypernetwork(config: Config, initial: Tensor, layout: ParameterLayout, num_
     knobs = config.hypernetwork
     if knobs.estimate != "none":
         edges = [0, *(place.stop for _, place in layout.places())]
-        return EstimatedHypernetwork(initial, num_sites, edges, knobs.estimate == "kernel")
+        return EstimatedHypernetwork(initial.cpu(), num_sites, edges, knobs.estimate == "kernel")
     dim = knobs.embedding_dim or max(16, num_sites)
     features = SiteFeatures(knobs.features, num_sites, dim, knobs.feature_rate, config.run.seed)
     discount_all = config.rounds.discount == "all"

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from torch import Tensor
 
-from rayfed_hn.federation.rules.base import Contribution, Rule, blocks, factors, same_shape, stack
+from rayfed_hn.federation.rules.base import Contribution, Rule, factors, same_shape, stack
+from rayfed_hn.federation.rules.blocks import total
 
 
 class FedAvg(Rule):
@@ -25,23 +26,25 @@ class FedAvg(Rule):
     def __init__(self, initial: Tensor) -> None:
         self.theta = initial.clone()
 
-    def parameters_for(self, site: int) -> np.ndarray:
-        return self.theta.numpy().copy()
+    @property
+    def size(self) -> int:
+        return self.theta.numel()
 
-    def shared(self) -> np.ndarray | None:
-        return self.theta.numpy().copy()
+    def networks(self, sites: Sequence[int]) -> list[np.ndarray]:
+        return [self.shared()] * len(sites)
+
+    def shared(self) -> np.ndarray:
+        return self.theta.to("cpu", copy=True).numpy()
 
     def apply(self, contributions: Sequence[Contribution], *, complete: bool, among: int) -> None:
         share_B = factors(contributions).clamp(max=len(contributions))[:, 0] / len(contributions)
-        for place, updates_Bp in blocks(contributions):
-            theta_p = self.theta[place]
-            theta_p.copy_(theta_p.double() - share_B @ updates_Bp.double())
+        self.theta.sub_(total(share_B, [c.update for c in contributions], self.theta.device))
 
     def state(self) -> dict[str, Tensor]:
         return {"theta": self.theta}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        self.theta = same_shape(state, "theta", self.theta).clone()
+        self.theta = same_shape(state, "theta", self.theta).to(self.theta.device, copy=True)
 
 
 class Local(Rule):
@@ -54,8 +57,12 @@ class Local(Rule):
     def __init__(self, initial: Tensor, num_sites: int) -> None:
         self.thetas_KP = initial.repeat(num_sites, 1)
 
-    def parameters_for(self, site: int) -> np.ndarray:
-        return self.thetas_KP[site].numpy().copy()
+    @property
+    def size(self) -> int:
+        return self.thetas_KP.shape[1]
+
+    def networks(self, sites: Sequence[int]) -> list[np.ndarray]:
+        return [self.thetas_KP[site].numpy().copy() for site in sites]
 
     def shared(self) -> np.ndarray | None:
         return None

@@ -1,14 +1,14 @@
 """What every rule offers, and what it is given.
 
 A rule is explicit state and a few functions over it. It knows nothing of versions, clocks, lost
-sites or transport. Updates are u_i = theta_i - theta'_i; sums run in float64 in site order, so that
-arrival order cannot change a bit of the result.
+sites or transport. Updates are u_i = theta_i - theta'_i; sums run in site order, so that arrival
+order cannot change a bit of the result.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,17 +75,31 @@ class Rule(ABC):
 
     gate = 1.0
 
+    @property
     @abstractmethod
+    def size(self) -> int:
+        """P."""
+
+    @abstractmethod
+    def networks(self, sites: Sequence[int]) -> list[np.ndarray]:
+        """The networks that sites receive now, each float32 (P,), not to be written to.
+
+        What is the same for all is the same array.
+        """
+
     def parameters_for(self, site: int) -> np.ndarray:
         """The network that a site receives now, float32 (P,)."""
+        return self.networks([site])[0]
 
-    def evaluated_for(self, site: int) -> np.ndarray:
-        """The network that a site is evaluated with, float32 (P,).
+    def evaluated(self, sites: Sequence[int]) -> list[np.ndarray]:
+        """The networks that sites are evaluated with, each float32 (P,).
 
-        With a gate below 1 it lies between what all share and what is the site's own.
+        With a gate below 1 they lie between what all share and what is the site's own.
         """
-        own, shared = self.parameters_for(site), None if self.gate == 1 else self.shared()
-        return own if shared is None else shared + np.float32(self.gate) * (own - shared)
+        networks, shared = self.networks(sites), None if self.gate == 1 else self.shared()
+        if shared is None:
+            return networks
+        return [shared + np.float32(self.gate) * (own - shared) for own in networks]
 
     @abstractmethod
     def shared(self) -> np.ndarray | None:
@@ -117,20 +131,6 @@ class Rule(ABC):
     @abstractmethod
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on from a ``state()``. Raises ``DataError`` if it is another federation's."""
-
-
-BLOCK = 16_384  # parameters at a time: what a cohort of fifty says of them fits a core's cache
-
-
-def blocks(contributions: Sequence[Contribution]) -> Iterator[tuple[slice, Tensor]]:
-    """All updates, some parameters at a time: their place and a copy, float32 (B, block).
-
-    A server step reads every update once and keeps what it computes from it in cache.
-    """
-    size = len(contributions[0].update)
-    for start in range(0, size, BLOCK):
-        place = slice(start, min(start + BLOCK, size))
-        yield place, torch.from_numpy(np.stack([c.update[place] for c in contributions]))
 
 
 def stack(contributions: Sequence[Contribution]) -> tuple[list[int], Tensor]:

@@ -62,8 +62,13 @@ class EstimatedHypernetwork(Rule):
         self._layers = [slice(a, b) for a, b in pairwise(edges)]
         self._kernel = kernel
 
-    def parameters_for(self, site: int) -> np.ndarray:
-        return (self.theta_0.double() + self.offsets_KP[site].double()).float().numpy()
+    @property
+    def size(self) -> int:
+        return self.theta_0.numel()
+
+    def networks(self, sites: Sequence[int]) -> list[np.ndarray]:
+        base_P = self.theta_0.double()
+        return [(base_P + self.offsets_KP[site].double()).float().numpy() for site in sites]
 
     def shared(self) -> np.ndarray | None:
         return self.theta_0.numpy().copy()

@@ -15,9 +15,9 @@ from rayfed_hn.federation.rules.base import (
     Generator,
     Rule,
     SiteEmbeddings,
-    blocks,
     same_shape,
 )
+from rayfed_hn.federation.rules.blocks import blocks, generate, total, weighted_sum
 from rayfed_hn.federation.rules.optimisers import Optimiser, RowState
 from rayfed_hn.models.site_features import MLP, normal_embeddings, unit_embeddings
 
@@ -170,19 +170,26 @@ class Hypernetwork(Rule):
         discount_all: bool = False,
     ) -> None:
         self.theta_0 = initial.detach().clone().to(torch.float32)
-        self.head_EP = torch.zeros(dim, self.theta_0.numel())
+        self.head_EP = torch.zeros(dim, self.theta_0.numel(), device=initial.device)
         self.features = features
         self.rho = rho
         self._num_sites = num_sites
         self._discount_all = discount_all
 
-    def parameters_for(self, site: int) -> np.ndarray:
-        return (self.theta_0 + self.features([site])[0].float() @ self.head_EP).numpy()
+    @property
+    def size(self) -> int:
+        return self.theta_0.numel()
+
+    def networks(self, sites: Sequence[int]) -> list[np.ndarray]:
+        return generate(self.theta_0, self._on_device(self.features(list(sites))), self.head_EP)
 
     def shared(self) -> np.ndarray | None:
         """The mean of the sites' networks; theta_0 as long as rounds are complete."""
         mean_E = self.features(list(range(self._num_sites))).mean(dim=0)
-        return (self.theta_0 + mean_E.float() @ self.head_EP).numpy()
+        return generate(self.theta_0, self._on_device(mean_E[None]), self.head_EP)[0]
+
+    def _on_device(self, rows: Tensor) -> Tensor:
+        return rows.to(self.head_EP.device, torch.float32)
 
     def site_embeddings(self) -> SiteEmbeddings | None:
         """The rows h_i."""
@@ -193,43 +200,41 @@ class Hypernetwork(Rule):
 
     def generator(self) -> Generator:
         """theta_0 + h W; h of a new site is not held to length 1, so that 0 is the base."""
-        head_EP, theta_0 = self.head_EP.clone(), self.theta_0.clone()
+        head_EP, theta_0 = (t.to("cpu", copy=True) for t in (self.head_EP, self.theta_0))
         features = self.features.frozen()
         start_V = self.features.embeddings().mean(dim=0)
         return Generator(start_V, lambda v_V: theta_0 + features(v_V) @ head_EP)
 
     def apply(self, contributions: Sequence[Contribution], *, complete: bool, among: int) -> None:
         sites = [c.site for c in contributions]
-        base_B, own_BB = self._shares(contributions, complete, among)
-        # W <- W - step H^T (own U): the small product first, so that nothing of P rows is made.
         rows_BE = self.features(sites)
-        mix_EB = -(self._step(rows_BE) * rows_BE.T @ own_BB).float()
-        pulled_BE = torch.zeros(rows_BE.shape)
-        for place, updates_Bp in blocks(contributions):
-            base_p, head_Ep = self.theta_0[place], self.head_EP[:, place]
-            base_p.copy_(base_p.double() - base_B @ updates_Bp.double())
-            if self.rho == 0:
-                continue
+        base_B, late_B = self._shares(contributions, complete, among)
+        vectors, device = [c.update for c in contributions], self.head_EP.device
+        if self.rho == 0:
+            self.theta_0.sub_(total(base_B, vectors, device))
+            return
+        # W <- W - step H^T (own U): the small product first, so that nothing of P rows is made.
+        mix_EB = self._on_device(-self._step(rows_BE) * _own(rows_BE, late_B, complete).T)
+        pulled_BE = torch.zeros(rows_BE.shape, device=device)
+        for place, updates_BW in blocks(vectors, device):
+            head_EW = self.head_EP[:, place]
+            self.theta_0[place].sub_(weighted_sum(base_B, updates_BW))
             if self.features.learned:  # pulled back through the old head, as in one step
-                pulled_BE += updates_Bp @ head_Ep.T
-            head_Ep.addmm_(mix_EB, updates_Bp)
-        if self.features.learned and self.rho > 0:
+                pulled_BE += updates_BW @ head_EW.T
+            head_EW.addmm_(mix_EB, updates_BW)
+        if self.features.learned:
             unique = sorted(set(sites))
             of_site = torch.tensor([[float(s == u) for s in sites] for u in unique])
-            self.features.learn(unique, of_site @ (own_BB.float() @ pulled_BE))
+            self.features.learn(unique, of_site @ _own(pulled_BE.cpu(), late_B, complete).float())
 
     def _shares(
         self, contributions: Sequence[Contribution], complete: bool, among: int
     ) -> tuple[Tensor, Tensor]:
-        """What of each update moves theta_0, float64 (B,), and what of all is each one's own."""
-        count = len(contributions)
+        """What of each update moves theta_0, and what lateness leaves of its own, float64 (B,)."""
         base_B = torch.tensor([c.discount * c.weight for c in contributions], dtype=torch.float64)
-        if complete:
-            own_BB = torch.eye(count, dtype=torch.float64) - 1 / count
-            return base_B / count, own_BB
         late = [c.discount if self._discount_all else 1.0 for c in contributions]
-        own_BB = torch.diag(torch.tensor(late, dtype=torch.float64))
-        return (1 - self.rho) / among * base_B, own_BB
+        share = 1 / len(contributions) if complete else (1 - self.rho) / among
+        return share * base_B, torch.tensor(late, dtype=torch.float64)
 
     def _step(self, rows_BE: Tensor) -> float:
         # Both products have the same largest eigenvalue; the smaller one is cheap for many sites.
@@ -240,6 +245,16 @@ class Hypernetwork(Rule):
         return {"theta_0": self.theta_0, "head": self.head_EP, **self.features.state()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        self.theta_0 = same_shape(state, "theta_0", self.theta_0).clone()
-        self.head_EP = same_shape(state, "head", self.head_EP).clone()
+        device = self.head_EP.device
+        self.theta_0 = same_shape(state, "theta_0", self.theta_0).to(device, copy=True)
+        self.head_EP = same_shape(state, "head", self.head_EP).to(device, copy=True)
         self.features.load_state(state)
+
+
+def _own(rows_BE: Tensor, late_B: Tensor, complete: bool) -> Tensor:
+    """The rows of what is each site's own, float64: centred in a complete round, else discounted.
+
+    Centring is symmetric: applied to the rows of H it is applied to the updates.
+    """
+    rows_BE = rows_BE.double()
+    return rows_BE - rows_BE.mean(dim=0) if complete else late_B[:, None] * rows_BE

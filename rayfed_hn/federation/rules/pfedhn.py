@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.func import vjp
 
 from rayfed_hn.federation.rules.base import (
-    BLOCK,
     Contribution,
     Generator,
     Rule,
     SiteEmbeddings,
     same_shape,
 )
+from rayfed_hn.federation.rules.blocks import blocks, generate
 from rayfed_hn.federation.rules.optimisers import Optimiser, RowState
 from rayfed_hn.models.site_features import MLP, normal_embeddings, uniform
 from rayfed_hn.seeds import derive
@@ -51,6 +51,7 @@ class PFedHN(Rule):
         optimiser: Moves phi and the rows of v.
         chunks: Pieces.
         seed: The run's.
+        device: Where the head is kept and moved.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class PFedHN(Rule):
         optimiser: Optimiser,
         chunks: int,
         seed: int,
+        device: torch.device | str = "cpu",
     ) -> None:
         dim = dim or int(1 + num_sites / 4)
         self._size, self._chunks = size, chunks
@@ -75,33 +77,48 @@ class PFedHN(Rule):
         if chunks > 1:
             tensors["chunks"] = torch.randn(chunks, dim, generator=generator)
         self._shapes = {name: tensor.shape for name, tensor in tensors.items()}
-        self._phi = {n: RowState(t.reshape(1, -1), optimiser) for n, t in tensors.items()}
+        # Only what is as long as a network belongs on a GPU.
+        self._phi = {
+            name: RowState(
+                tensor.reshape(1, -1).to(device if name in ("head", "bias") else "cpu"), optimiser
+            )
+            for name, tensor in tensors.items()
+        }
 
-    def parameters_for(self, site: int) -> np.ndarray:
-        return self.generate([site])[0].numpy().copy()
+    @property
+    def size(self) -> int:
+        return self._size
+
+    def networks(self, sites: Sequence[int]) -> list[np.ndarray]:
+        return self._made_of(self._features(self._rows.table[list(sites)], self._tensors()))
 
     def shared(self) -> np.ndarray | None:
-        """The mean of the sites' networks."""
-        return self.generate(list(range(len(self._rows.table)))).mean(dim=0).numpy()
+        """The mean of the sites' networks, made of their mean features: the head is linear."""
+        features_KCH = self._features(self._rows.table, self._tensors())
+        return self._made_of(features_KCH.mean(dim=0, keepdim=True))[0]
+
+    def _made_of(self, features_SCH: Tensor) -> list[np.ndarray]:
+        """Networks of features, each float32 (P,)."""
+        tensors = self._tensors()
+        rows_NH = features_SCH.flatten(0, 1).to(tensors["head"].device)
+        pieces, count = generate(tensors["bias"], rows_NH, tensors["head"]), self._chunks
+        if count == 1:
+            return pieces
+        starts = range(0, len(pieces), count)
+        return [np.concatenate(pieces[i : i + count])[: self._size] for i in starts]
 
     def site_embeddings(self) -> SiteEmbeddings | None:
         """The rows v_i."""
         return SiteEmbeddings(self._rows.table.double().numpy(), learned=True, by_chance=True)
 
-    def generate(self, sites: list[int]) -> Tensor:
-        """Networks of some sites, float32 (S, P)."""
-        return self._make(self._rows.table[sites], self._tensors())
-
-    def _make(self, rows_SV: Tensor, tensors: dict[str, Tensor]) -> Tensor:
-        features = self._features(rows_SV, tensors)
-        flat = (features @ tensors["head"] + tensors["bias"]).reshape(len(rows_SV), -1)
-        return flat[:, : self._size]
-
     def generator(self) -> Generator:
-        tensors = {name: tensor.clone() for name, tensor in self._tensors().items()}
-        return Generator(
-            self._rows.table.mean(dim=0), lambda v_V: self._make(v_V[None], tensors)[0]
-        )
+        tensors = {name: tensor.to("cpu", copy=True) for name, tensor in self._tensors().items()}
+
+        def make(row_V: Tensor) -> Tensor:
+            features_1CH = self._features(row_V[None], tensors)
+            return (features_1CH @ tensors["head"] + tensors["bias"]).flatten()[: self._size]
+
+        return Generator(self._rows.table.mean(dim=0), make)
 
     def apply(self, contributions: Sequence[Contribution], *, complete: bool, among: int) -> None:
         sites, count = [c.site for c in contributions], len(contributions)
@@ -133,12 +150,13 @@ class PFedHN(Rule):
         N = B C pieces of all updates.
         """
         head_HW = self._tensors()["head"]
-        count = len(contributions) * self._chunks
-        cotangent_NH, gram_NN = torch.zeros(count, HIDDEN), torch.zeros(count, count).double()
-        for place, pieces_Nw in self._blocks(contributions):
-            cotangent_NH += pieces_Nw @ head_HW[:, place].T
-            gram_NN += pieces_Nw @ pieces_Nw.T
-        return cotangent_NH.view(len(contributions), self._chunks, HIDDEN), gram_NN
+        count, device = len(contributions) * self._chunks, head_HW.device
+        cotangent_NH = torch.zeros(count, HIDDEN, device=device)
+        gram_NN = torch.zeros(count, count, dtype=torch.float64, device=device)
+        for place, pieces_NW in blocks(self._pieces(contributions), device):
+            cotangent_NH.addmm_(pieces_NW, head_HW[:, place].T)
+            gram_NN += pieces_NW @ pieces_NW.T
+        return cotangent_NH.view(len(contributions), self._chunks, HIDDEN).cpu(), gram_NN.cpu()
 
     def _move_head(
         self, contributions: Sequence[Contribution], shared_NH: Tensor, bias_N: Tensor
@@ -146,22 +164,19 @@ class PFedHN(Rule):
         head, bias = self._phi["head"], self._phi["bias"]
         head.begin_whole()
         bias.begin_whole()
-        for place, pieces_Nw in self._blocks(contributions):
-            head.move_part(lambda t, p=place: t.view(HIDDEN, -1)[:, p], shared_NH.T @ pieces_Nw)
-            bias.move_part(lambda t, p=place: t[0, p], bias_N @ pieces_Nw)
+        shared_HN, bias_1N = shared_NH.T.to(head.table.device), bias_N[None].to(head.table.device)
+        for place, pieces_NW in blocks(self._pieces(contributions), head.table.device):
+            head.move_part(lambda t, p=place: t.view(HIDDEN, -1)[:, p], shared_HN, pieces_NW)
+            bias.move_part(lambda t, p=place: t[:, p], bias_1N, pieces_NW)
 
-    def _blocks(self, contributions: Sequence[Contribution]) -> Iterator[tuple[slice, Tensor]]:
-        """Pieces of all updates, some columns of the head at a time: (N, block), in site order."""
+    def _pieces(self, contributions: Sequence[Contribution]) -> list[np.ndarray]:
+        """All updates in pieces of one length, in site order; the last of each ends in zeros."""
+        if self._chunks == 1:
+            return [c.update for c in contributions]
         width = self._shapes["bias"][0]
-        for start in range(0, width, BLOCK):
-            place = slice(start, min(start + BLOCK, width))
-            pieces_BCw = np.zeros((len(contributions), self._chunks, place.stop - start), "f4")
-            for row, contribution in enumerate(contributions):
-                for chunk in range(self._chunks):
-                    first = chunk * width
-                    part = contribution.update[first + start : first + place.stop]
-                    pieces_BCw[row, chunk, : len(part)] = part
-            yield place, torch.from_numpy(pieces_BCw).flatten(0, 1)
+        starts = [width * chunk for chunk in range(self._chunks)]
+        pieces = [c.update[start : start + width] for c in contributions for start in starts]
+        return [p if len(p) == width else np.pad(p, (0, width - len(p))) for p in pieces]
 
     def _features(self, rows_SV: Tensor, tensors: dict[str, Tensor]) -> Tensor:
         """M of every site and piece, (S, C, H)."""
@@ -169,7 +184,8 @@ class PFedHN(Rule):
             return self._mlp(tensors, rows_SV)[:, None, :]
         sites_SCV = rows_SV[:, None, :].expand(-1, self._chunks, -1)
         chunks_SCV = tensors["chunks"][None].expand(len(rows_SV), -1, -1)
-        return self._mlp(tensors, torch.cat([sites_SCV, chunks_SCV], dim=2))
+        rows_NV = torch.cat([sites_SCV, chunks_SCV], dim=2).flatten(0, 1)
+        return self._mlp(tensors, rows_NV).unflatten(0, (len(rows_SV), self._chunks))
 
     def _tensors(self) -> dict[str, Tensor]:
         return {name: state.table.view(self._shapes[name]) for name, state in self._phi.items()}

@@ -1,0 +1,177 @@
+"""What a site does with a network that it received: train it, and release what it learned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from rayfed_hn.config import Config
+from rayfed_hn.federation.data import SiteBag, SiteData, halves
+from rayfed_hn.federation.messages import TrainRequest
+from rayfed_hn.federation.mixture import MovingAverage
+from rayfed_hn.federation.site_memory import SiteMemory
+from rayfed_hn.models.cohort import Job, train_cohort
+from rayfed_hn.models.parameters import ParameterLayout
+from rayfed_hn.models.site_model import SiteModel
+from rayfed_hn.models.tasks import Task
+from rayfed_hn.models.training import Trained, rate_factor
+from rayfed_hn.privacy.mechanisms import PaperNoise
+from rayfed_hn.seeds import derive
+
+PRIVATE_METHODS = ("fedper", "pfedhn_pc")
+PRIVATE_TENSORS = "classifier."  # what never leaves a site under these methods
+TUNING_VERSIONS = 5
+
+
+@dataclass(frozen=True)
+class LocalTraining:
+    """What a site needs to know to train.
+
+    Attributes:
+        learning_rate: Of the local optimiser.
+        num_steps: Gradient steps per version.
+        standardise: ``model.standardise``, as it applies to the method.
+    """
+
+    learning_rate: float
+    num_steps: int
+    standardise: Literal["shared", "site", "none"] = "none"
+
+
+class SiteTrainer:
+    """Trains on a site's bags, and keeps what never leaves it.
+
+    Args:
+        data: The site's bags.
+        model: The network whose shapes a parameter vector fills.
+        task: What is predicted.
+        config: The run's configuration.
+        training: The site's learning rate and number of steps.
+        mechanism: What is done to parameters before they leave the site.
+        memory: What the site keeps from one turn to the next.
+        device: Where it trains.
+    """
+
+    def __init__(
+        self,
+        data: SiteData,
+        model: SiteModel,
+        task: Task,
+        config: Config,
+        *,
+        training: LocalTraining,
+        mechanism: PaperNoise,
+        memory: SiteMemory,
+        device: str,
+    ) -> None:
+        self._data, self._model, self._task, self._config = data, model, task, config
+        self._training, self._mechanism, self._memory = training, mechanism, memory
+        self._device = device
+        self._layout = ParameterLayout.of(model)
+        self._private = self._private_places()
+
+    def use(self, data: SiteData) -> None:
+        """Train on these bags, which are the same on another scale of their features."""
+        self._data = data
+
+    def known(self, turn: int) -> dict[str, Tensor]:
+        """What the site knew before a turn."""
+        return dict(self._memory.before(turn))
+
+    def with_private(self, network: Tensor, known: dict[str, Tensor]) -> Tensor:
+        """A network with the site's own tensors where they never leave it."""
+        private = known.get("private")
+        if private is None or self._private is None:
+            return network
+        own = network.clone()
+        own[self._private] = private
+        return own
+
+    def job(self, request: TrainRequest, received: Tensor, known: dict[str, Tensor]) -> Job:
+        """What a request asks to train."""
+        training, method = self._config.training, self._config.method.name
+        progress = request.version / self._config.rounds.num_versions
+        return Job(
+            received,
+            self._bags(request.turn),
+            self._training.learning_rate * rate_factor(training, progress),
+            self._training.num_steps,
+            self._seed("local training", request.turn),
+            validation=self._data.validation,
+            moments={
+                name.removeprefix("moment."): tensor
+                for name, tensor in known.items()
+                if name.startswith("moment.")
+            },
+            proximal_mu=training.proximal_mu if method == "fedprox" else 0.0,
+        )
+
+    def train(self, job: Job) -> Trained:
+        """Train on this site alone."""
+        training = self._config.training
+        return train_cohort(self._model, [job], training, task=self._task, device=self._device)[0]
+
+    def release(
+        self, request: TrainRequest, job: Job, trained: Trained, known: dict[str, Tensor]
+    ) -> Tensor:
+        """Remember what was trained, and say what of it leaves the site: u, float32 (P,)."""
+        places = self._layout.places()
+        seed = self._seed("paper noise", request.turn)
+        released = self._mechanism.privatise(trained.parameters, places, seed)
+        update = job.parameters - released
+        if self._private is not None:
+            update[self._private] = 0.0
+        self._remember(request, trained, MovingAverage.of(known))
+        return update
+
+    def _bags(self, turn: int) -> tuple[SiteBag, ...]:
+        bags: tuple[SiteBag, ...] = self._data.train
+        if self._config.hypernetwork.estimate == "none" or not self._config.method.name.startswith(
+            "hypernetwork"
+        ):
+            return bags
+        strata = [self._task.stratum(bag) for bag in bags]
+        return halves(bags, strata, self._seed("halves", turn // 2))[turn % 2]
+
+    def _remember(self, request: TrainRequest, trained: Trained, average: MovingAverage) -> None:
+        kept: dict[str, Tensor] = {}
+        if self._private is not None:
+            kept["private"] = trained.parameters[self._private].clone()
+        if self._config.training.keep_optimiser:
+            kept |= {f"moment.{name}": tensor for name, tensor in trained.moments.items()}
+        if self._config.evaluation.readout == "mixture":
+            progress = (request.version + 1) / self._config.rounds.num_versions
+            kept |= average.add(trained.parameters, 1.0, progress).state()
+        self._memory.after(request.turn, kept)
+
+    def fine_tune(self, last: Tensor) -> Tensor | None:
+        """Train once more at the end, for the methods whose names say so."""
+        if not self._config.method.name.endswith("_ft"):
+            return None
+        steps = self._config.training.fine_tuning_steps
+        if steps is None:
+            steps = TUNING_VERSIONS * self._training.num_steps
+        job = Job(
+            last,
+            self._data.train,
+            self._training.learning_rate,
+            steps,
+            self._seed("fine-tuning", 0),
+            validation=self._data.validation,
+        )
+        return self.train(job).parameters
+
+    def _private_places(self) -> Tensor | None:
+        """Which parameters never leave the site, bool (P,); None if all do."""
+        if self._config.method.name not in PRIVATE_METHODS:
+            return None
+        mask = torch.zeros(self._layout.size, dtype=torch.bool)
+        for name, place in self._layout.places():
+            mask[place] = name.startswith(PRIVATE_TENSORS)
+        return mask
+
+    def _seed(self, purpose: str, turn: int) -> int:
+        return derive(self._config.run.seed, purpose, self._data.name, turn)
