@@ -145,6 +145,30 @@ def compare(words: tuple[str, ...]) -> int:
     return federation.compare(words)
 
 
+@_verb(
+    *("scale.", "data.bags", "data.leave_out", "data.positive_label", "run.", "task.", "model."),
+    *("hypernetwork.", "privacy.", "resources.", "rounds.sampling", "rounds.buffer_size"),
+    *("training.opt", "training.learn", "training.weight", "training.keep", "training.class"),
+    *("training.clip", "training.max", "training.instance"),
+    example="rayfed-hn scale scale.sites=10,100,1000,10000\n"
+    "  rayfed-hn scale data.bags=bags scale.partition=natural scale.methods=hypernetwork",
+)
+def scale(words: tuple[str, ...]) -> int:
+    """Measure rounds with more and more sites, ten thousand on one machine.
+
+    Sites are virtual: each draws its bags from one pool, synthetic or from data.bags, and trains as
+    in a real run. Networks are not kept and not tested; time, memory and bytes are.
+
+    Sites keep nothing between versions: readout last, fresh optimisers, fixed rho. The length of an
+    embedding is 16 unless hypernetwork.embedding_dim says otherwise; model.standardise is none.
+
+    Writes scale.jsonl, summary.json and table.md into run.dir; report draws the pictures.
+    """
+    from rayfed_hn.verbs.scale import scale as measure
+
+    return measure(words)
+
+
 @app.command(epilog="Nothing of the new site's bags is sent to the federation.")
 @click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
 @click.argument("words", nargs=-1, metavar="[onboard.key=value ...]")

@@ -49,7 +49,13 @@ def ray_session() -> Iterator[None]:
     """One Ray cluster for all tests that need one."""
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        labels={"hospital": "north"},
+        resources={"site:north": 1},
+    )
     yield
     ray.shutdown()
 

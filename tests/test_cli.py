@@ -19,7 +19,7 @@ from rayfed_hn.bags.entry import read_bag
 from rayfed_hn.federation.results import READOUTS
 
 pytestmark = pytest.mark.ray
-SHORT = ["rounds.num_versions=2", "training.steps=2", "resources.num_hosts=1"]
+SHORT = ["rounds.num_versions=2", "training.steps=2", "resources.sites_per_actor=9"]
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:

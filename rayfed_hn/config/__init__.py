@@ -19,6 +19,7 @@ from rayfed_hn.config.federation import (
 from rayfed_hn.config.onboard import OnboardConfig
 from rayfed_hn.config.rounds import RoundsConfig, SimulationConfig
 from rayfed_hn.config.runs import CompareConfig, DemoConfig, ResourcesConfig, RunConfig
+from rayfed_hn.config.scale import ScaleConfig
 from rayfed_hn.config.slides import (
     ArtefactsConfig,
     DataConfig,
@@ -46,6 +47,7 @@ __all__ = [
     "ResourcesConfig",
     "RoundsConfig",
     "RunConfig",
+    "ScaleConfig",
     "SimulationConfig",
     "TaskConfig",
     "TissueConfig",
@@ -70,6 +72,7 @@ class Config:
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     compare: CompareConfig = field(default_factory=CompareConfig)
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
     onboard: OnboardConfig = field(default_factory=OnboardConfig)
     resources: ResourcesConfig = field(default_factory=ResourcesConfig)
     demo: DemoConfig = field(default_factory=DemoConfig)

@@ -41,8 +41,29 @@ class ResourcesConfig:
     gpus_per_encoder: float = knob(
         0.0, "GPU fraction of every embedding worker (0: CPU only)", at_least=0, at_most=1
     )
-    num_hosts: int | None = knob(
-        None, "actors that the sites are spread over (default: one actor per site)", at_least=1
+    gpus_for_server: float = knob(
+        0.0, "GPU fraction of the actor that holds the hypernetwork", at_least=0, at_most=1
+    )
+    train_together: bool = knob(
+        False,
+        "on a GPU, the sites of an actor train as one stacked network; the last bits of a site "
+        "then depend on who is with it (not yet tried on a GPU)",
+    )
+    sites_per_actor: int | None = knob(
+        None,
+        "sites that share an actor (default: one site each up to 16 sites, or as many as there are "
+        "cores, if memory allows; beyond, one actor a core for all sites)",
+        at_least=1,
+    )
+    pin_label: str | None = knob(
+        None,
+        "node label whose value is the name of the site that lives there: a site's actor is "
+        "started on its own node",
+    )
+    pin_resource: str | None = knob(
+        None,
+        "prefix of a custom resource: with 'site:', the actor of north asks for the resource "
+        "site:north",
     )
 
 

@@ -99,13 +99,11 @@ class Replay:
         self.now = 0.0
 
     def submit(self, requests: Sequence[Request]) -> None:
-        for request in requests:
-            if not isinstance(request, TrainRequest):
-                self._answers.submit_aside(request)
-                continue
-            self._asked[request.site, request.turn] = request.version
-            if (request.site, request.turn) not in self._lost:
-                self._inner.submit([request])
+        training = [request for request in requests if isinstance(request, TrainRequest)]
+        self._asked |= {(request.site, request.turn): request.version for request in training}
+        answered = [r for r in training if (r.site, r.turn) not in self._lost]
+        self._inner.submit(answered)
+        self._answers.submit_aside([r for r in requests if not isinstance(r, TrainRequest)])
 
     def begin_at(self, seconds: float) -> None:
         raise NotImplementedError("a replayed run is not resumed")

@@ -50,7 +50,8 @@ class Outcome:
         """SHA-256 of the final state: equal runs have equal ones."""
         hasher = hashlib.sha256()
         for name, tensor in sorted(self.server.state().items()):
-            hasher.update(name.encode() + tensor.contiguous().numpy().tobytes())
+            raw = tensor.contiguous().flatten().view(torch.uint8)  # NumPy has no bfloat16
+            hasher.update(name.encode() + raw.numpy().tobytes())
         return hasher.hexdigest()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,13 @@ class JsonLines:
 
     def keep_until(self, version: int) -> None:
         """Drop records of versions that were never committed; they will be made again."""
-        kept = [record for record in self._read() if record["made"] <= version]
+        self.keep(lambda record: record["made"] <= version)
+
+    def keep(self, wanted: Callable[[Mapping[str, Any]], bool]) -> list[dict[str, Any]]:
+        """Drop records that are not wanted, and a torn last line; returns what is left."""
+        kept = [record for record in self._read() if wanted(record)]
         write_text(self._path, "".join(json.dumps(record) + "\n" for record in kept))
+        return kept
 
     def _read(self) -> list[dict[str, Any]]:
         if not self._path.exists():

@@ -7,7 +7,7 @@ on a cluster, the loop, the messages and the results are the same.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -33,13 +33,19 @@ from rayfed_hn.federation.messages import (
 from rayfed_hn.federation.mixture import mean_metrics
 from rayfed_hn.federation.server import Server
 from rayfed_hn.federation.versions import VersionReport
+from rayfed_hn.federation.wire import Message
 from rayfed_hn.models.standardise import agree
+
+WAVE_BYTES = 2**29  # of networks that are under way to be scored
 
 
 class Host(Protocol):
     """Whatever holds sites and hands a request to the one that it is for."""
 
     def answer(self, request: Request) -> bytes: ...
+
+
+Read = Callable[[Request, Message], Event]  # from what a site was asked and what it said
 
 
 class Executor(Protocol):
@@ -123,13 +129,15 @@ def evaluate_sites(server: Server, executor: Executor) -> tuple[list[Scores], li
     """
     gone = {site for site, loss in server.away.items() if not loss.returns}
     sites = [site for site in server.sites if site not in gone]
-    shared_SP = server.shared_candidates()
-    judged = _ask_all(executor, [
-        CandidatesRequest(
-            site, server.version, server.parameters_for(site), shared_SP, server.turns_done[site]
-        )
-        for site in sites
-    ])  # fmt: skip
+    shared_SP, turns = server.shared_candidates(), server.turns_done
+    judged: list[Event] = []
+    wave = max(1, WAVE_BYTES // (4 * server.rule.size))
+    for start in range(0, len(sites), wave):  # all networks at once could fill the memory
+        some = sites[start : start + wave]
+        judged += _ask_all(executor, [
+            CandidatesRequest(site, server.version, network, shared_SP, turns[site])
+            for site, network in zip(some, server.networks(some), strict=True)
+        ])  # fmt: skip
     opinions = sorted((e for e in judged if isinstance(e, CandidateMetrics)), key=lambda e: e.site)
     # Where nothing is shared, the word of other sites is not either.
     alone = server.rule.shared() is None
@@ -187,10 +195,10 @@ class Gathered:
         self._early: dict[tuple[str, int], Event] = {}
         self._aside: set[tuple[str, int]] = set()
 
-    def submit_aside(self, request: Request) -> None:
-        """Send a request that is not for training."""
-        self._aside.add((request.site, request.version))
-        self._inner.submit([request])
+    def submit_aside(self, requests: Sequence[Request]) -> None:
+        """Send requests that are not for training."""
+        self._aside |= {(request.site, request.version) for request in requests}
+        self._inner.submit(requests)
 
     @property
     def aside(self) -> bool:
@@ -219,9 +227,9 @@ class InProcessExecutor:
 
     more_now = False
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, read: Read = read_answer) -> None:
         self.now = 0.0
-        self._host = host
+        self._host, self._read = host, read
         self._waiting: deque[Request] = deque()
 
     def submit(self, requests: Sequence[Request]) -> None:
@@ -237,4 +245,4 @@ class InProcessExecutor:
         if not self._waiting:
             raise FederationError("nothing is in flight; waiting would never end")
         request = self._waiting.popleft()
-        return read_answer(request, self._host.answer(request))
+        return self._read(request, self._host.answer(request))

@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from rayfed_hn.bags.store import SiteBags
 from rayfed_hn.config import Config
 from rayfed_hn.errors import ConfigError
-from rayfed_hn.federation.data import Folds, load_site, open_sites, pool
+from rayfed_hn.federation.data import Folds, SiteData, load_site, open_sites, pool
 from rayfed_hn.federation.event_trace import Recorded, Replay, begin_line, read_trace
 from rayfed_hn.federation.labels import knows
 from rayfed_hn.federation.loop import Executor, InProcessExecutor
@@ -25,8 +26,9 @@ from rayfed_hn.federation.messages import Request
 from rayfed_hn.federation.rules import check_memory, make_rule
 from rayfed_hn.federation.schedule import Schedule
 from rayfed_hn.federation.server import Server
-from rayfed_hn.federation.site import LocalTraining, Site
+from rayfed_hn.federation.site import Site
 from rayfed_hn.federation.site_clock import SiteClock
+from rayfed_hn.federation.site_trainer import LocalTraining
 from rayfed_hn.federation.survey import Survey, survey
 from rayfed_hn.federation.virtual_time import VirtualTime
 from rayfed_hn.models.parameters import ParameterLayout
@@ -67,8 +69,9 @@ class Plan(Survey):
         return (POOLED,) if self.pooled else self.hospitals
 
     def model(self) -> SiteModel:
-        """The site network (shapes only)."""
-        return make_model(self.feature_dim, self.task.num_outputs, self.config.model)
+        """The site network: shapes only, since its parameters are those that are received."""
+        with torch.device("meta"):
+            return make_model(self.feature_dim, self.task.num_outputs, self.config.model)
 
     @property
     def learning_rate(self) -> float:
@@ -92,11 +95,13 @@ class Plan(Survey):
         seed = derive(self.config.run.seed, "initial parameters")
         return initial_parameters(ParameterLayout.of(self.model()), seed)
 
-    def server(self) -> Server:
-        """The server at version 0."""
-        layout = ParameterLayout.of(self.model())
-        rule = make_rule(self.config, self.initial(), layout, len(self.participants))
-        return Server(rule, self.schedule(), self.config.rounds.num_versions)
+    def server(self, device: str = "cpu") -> Server:
+        """The server at version 0, which computes on a device."""
+        layout, initial = ParameterLayout.of(self.model()), self.initial().to(device)
+        rule = make_rule(self.config, initial, layout, len(self.participants))
+        averaging = self.config.evaluation.readout == "mixture"
+        versions = self.config.rounds.num_versions
+        return Server(rule, self.schedule(), versions, averaging=averaging)
 
     def schedule(self) -> Schedule:
         """Who is asked when. Pooled training waits for its only site in every case."""
@@ -159,14 +164,8 @@ class Plan(Survey):
         A pooled site takes as many steps as the hospitals together: every method visits bags
         equally often.
         """
-        hospitals = self.hospitals if self.pooled else (name,)
-        folds = Folds.of(self.config)
-        opened = self._open(hospitals)
-        for bags in opened.values():
-            bags.keep(lambda entry: knows(self.task, entry))
-        data = [load_site(bags, self.task, folds) for bags in opened.values()]
         return Site(
-            pool(data, POOLED) if self.pooled else data[0],
+            self.site_data(name),
             self.model(),
             self.task,
             self.config,
@@ -177,6 +176,16 @@ class Plan(Survey):
             device=device,
         )
 
+    def site_data(self, name: str) -> SiteData:
+        """A participant's bags."""
+        hospitals = self.hospitals if self.pooled else (name,)
+        folds = Folds.of(self.config)
+        opened = self._open(hospitals)
+        for bags in opened.values():
+            bags.keep(lambda entry: knows(self.task, entry))
+        data = [load_site(bags, self.task, folds) for bags in opened.values()]
+        return pool(data, POOLED) if self.pooled else data[0]
+
     def _local_training(self, name: str) -> LocalTraining:
         training, times = self.config.training, 1.0
         if self.pooled:  # what the sites that make a version take together
@@ -186,7 +195,9 @@ class Plan(Survey):
             steps = training.steps * len(hospitals) * times
         else:
             steps = training.epochs * sum(self.num_bags[h][0] for h in hospitals) * times
-        return LocalTraining(self.learning_rate, max(1, round(steps)), self.standardise)
+        return LocalTraining(
+            self.learning_rate, max(min(1, training.steps), round(steps)), self.standardise
+        )
 
     def _updates_per_version(self) -> int:
         """Of a federation with these settings."""
@@ -219,7 +230,7 @@ class Plan(Survey):
             "at the end, prediction and truth of every test bag under salted hashes",
         ]
 
-    def log(self, participant: str) -> Path:
+    def log(self, participant: str) -> Path | None:
         """A participant's own log, on its own ground and not in the run directory."""
         return self.root / ("" if self.pooled else f"site={participant}") / "site.log"
 

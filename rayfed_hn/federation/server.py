@@ -29,6 +29,7 @@ class Server:
         rule: The method.
         schedule: Who is asked when, and what makes a version; it names the sites.
         num_versions: Versions to make.
+        averaging: Keep averages of the shared network, for the mixture readout.
 
     Attributes:
         version: Versions made so far.
@@ -39,7 +40,9 @@ class Server:
             has missed them.
     """
 
-    def __init__(self, rule: Rule, schedule: Schedule, num_versions: int) -> None:
+    def __init__(
+        self, rule: Rule, schedule: Schedule, num_versions: int, *, averaging: bool = True
+    ) -> None:
         self.rule = rule
         self.schedule = schedule
         self.sites = tuple(sorted(schedule.sizes))
@@ -58,6 +61,7 @@ class Server:
         self._overdue = False
         self._refused = dict.fromkeys(self.sites, 0)
         self._reported_refused = 0
+        self._averaging = averaging
         self._average = MovingAverage()
 
     @property
@@ -85,9 +89,13 @@ class Server:
         """Whether all versions were made."""
         return self.version >= self.num_versions
 
+    def networks(self, sites: Sequence[str]) -> list[np.ndarray]:
+        """The networks of sites at this version, as they are evaluated, each float32 (P,)."""
+        return self.rule.evaluated([self._number[site] for site in sites])
+
     def parameters_for(self, site: str) -> np.ndarray:
-        """The network of a site at this version, as it is evaluated, float32 (P,)."""
-        return self.rule.evaluated_for(self._number[site])
+        """The network of one site."""
+        return self.networks([site])[0]
 
     def dispatch(self) -> list[TrainRequest]:
         """Requests for sites that should train now; they count as in flight from here on."""
@@ -96,13 +104,14 @@ class Server:
         idle = [site for site in self.alive if site not in self._in_flight]
         draw = sum(self._turns.values())
         chosen = self.schedule.choose(idle, len(self._in_flight), draw)
-        return [self._request(site) for site in chosen]
+        networks = self.rule.networks([self._number[site] for site in chosen]) if chosen else []
+        so_far = sum(self._accepted.values())
+        return [self._request(*each, so_far) for each in zip(chosen, networks, strict=True)]
 
-    def _request(self, site: str) -> TrainRequest:
-        asked = Asked(self.version, self._turns[site], sum(self._accepted.values()))
+    def _request(self, site: str, network: np.ndarray, num_updates: int) -> TrainRequest:
+        asked = Asked(self.version, self._turns[site], num_updates)
         self._in_flight[site] = asked
         self._turns[site] += 1
-        network = self.rule.parameters_for(self._number[site])
         return TrainRequest(site, asked.version, network, asked.turn)
 
     def receive(self, event: Update | SiteLost | SiteBack | Deadline) -> VersionReport | None:
@@ -218,7 +227,7 @@ class Server:
         }
 
     def _take_average(self, num_updates: int) -> None:
-        shared = self.rule.shared()
+        shared = self.rule.shared() if self._averaging else None
         if shared is not None:
             rounds, progress = num_updates / len(self.sites), self.version / self.num_versions
             self._average = self._average.add(torch.from_numpy(shared), rounds, progress)
@@ -226,7 +235,7 @@ class Server:
     def shared_candidates(self) -> np.ndarray:
         """Averages of the shared network for the mixture readout, float32 (S, P)."""
         if self._average.total is None:
-            return np.zeros((0, self.rule.parameters_for(0).size), np.float32)
+            return np.zeros((0, self.rule.size), np.float32)
         return np.stack([vector.numpy() for vector in self._average.candidates()])
 
     def state(self) -> dict[str, Tensor]:
@@ -242,7 +251,8 @@ class Server:
             )
         }
         scale = {} if self.standardisation is None else self.standardisation.state()
-        return self.rule.state() | average | counts | scale
+        rule = {name: tensor.cpu() for name, tensor in self.rule.state().items()}
+        return rule | average | counts | scale
 
     def resume(self, state: Mapping[str, Tensor], version: int, lost: Sequence[SiteLost]) -> None:
         """Go on from a committed version. Sites that were lost are asked again."""

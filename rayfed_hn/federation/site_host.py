@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from rayfed_hn.federation.messages import Request, failure_message
+from rayfed_hn.federation.messages import Request, TrainRequest, failure_message
 from rayfed_hn.federation.plan import Plan
-from rayfed_hn.federation.site import Site, note_failure
+from rayfed_hn.federation.site import Begun, Site, note_failure
+from rayfed_hn.kept_memory import keep_memory
+from rayfed_hn.models.cohort import Job, train_cohort
+from rayfed_hn.models.training import Trained
+
+TOGETHER = 64  # sites that train together at most, so that the first need not wait for the last
+BATCH_SECONDS, BATCH_BYTES = 0.1, 2**25  # answers wait for each other no longer
 
 
 class SiteHost:
     """Holds some participants of a plan: all of them in this process, or an actor's share.
 
-    A participant whose bags cannot be read is not an error of the others: it answers every request
-    with a failure message.
+    Their bags are opened when they are first asked for something, and stay open. A participant
+    whose bags cannot be read is not an error of the others: it answers every request with a failure
+    message.
 
     Args:
         plan: The run.
@@ -36,19 +45,91 @@ class SiteHost:
     ) -> None:
         # One thread here and in every actor: results must not depend on the number of threads.
         torch.set_num_threads(1)
+        keep_memory()
+        self._plan, self._names, self._folder = plan, frozenset(names), folder
+        self._device, self._resume = device, resume
+        self._alone = device == "cpu" or not plan.config.resources.train_together
         self._sites: dict[str, Site] = {}
         self._failed: dict[str, bytes] = {}
-        for name in names:
-            try:
-                own = None if folder is None else folder / "sites" / name
-                self._sites[name] = plan.site(name, own, device)
-                if resume:
-                    self._sites[name].resume()
-            except Exception as error:
-                note_failure(plan.log(name))
-                self._failed[name] = failure_message(error)
 
     def answer(self, request: Request) -> bytes:
         """A participant's answer."""
-        failed = self._failed.get(request.site)
-        return failed if failed is not None else self._sites[request.site].answer(request)
+        site = self._site(request.site)
+        return self._failed[request.site] if site is None else site.answer(request)
+
+    def answers(self, requests: Sequence[Request]) -> Iterator[list[np.ndarray]]:
+        """Answers in the order of the requests, some at a time, each as bytes, uint8.
+
+        Nobody waits long for answers of others, and many short ones travel together. On a GPU the
+        sites that are asked to train do so together; on a CPU that is slower than one by one.
+        """
+        batch: list[np.ndarray] = []
+        size, begun = 0, time.monotonic()
+        for message in map(self.answer, requests) if self._alone else self._together(requests):
+            batch.append(np.frombuffer(message, np.uint8))
+            size += batch[-1].size
+            if size >= BATCH_BYTES or time.monotonic() - begun >= BATCH_SECONDS:
+                yield batch
+                batch, size, begun = [], 0, time.monotonic()
+        if batch:
+            yield batch
+
+    def _together(self, requests: Sequence[Request]) -> Iterator[bytes]:
+        for start in range(0, len(requests), TOGETHER):
+            yield from self._group(requests[start : start + TOGETHER])
+
+    def _group(self, requests: Sequence[Request]) -> list[bytes]:
+        found: dict[int, bytes] = {}
+        begun: dict[int, tuple[Site, Begun]] = {}
+        for place, request in enumerate(requests):
+            site = self._site(request.site)
+            if site is None or not isinstance(request, TrainRequest):
+                found[place] = self.answer(request)
+                continue
+            try:
+                begun[place] = site, site.begin(request)
+            except Exception as error:
+                found[place] = site.failed(error)
+        start, trained = time.monotonic(), self._train([one.job for _, one in begun.values()])
+        each = (time.monotonic() - start) / max(1, len(begun))
+        for (place, (site, one)), ended in zip(begun.items(), trained, strict=True):
+            try:
+                if isinstance(ended, Exception):
+                    raise ended
+                found[place] = site.end(one, ended, each).to_bytes()
+            except Exception as error:
+                found[place] = site.failed(error)
+        return [found[place] for place in range(len(requests))]
+
+    def _train(self, jobs: Sequence[Job]) -> list[Trained | Exception]:
+        """Train together; half as many at a time where that fails, so that others do not.
+
+        A site may have unreadable bags, or all of them take too much memory.
+        """
+        plan = self._plan
+        try:
+            return [*train_cohort(
+                plan.model(), jobs, plan.config.training, task=plan.task, device=self._device
+            )]  # fmt: skip
+        except Exception as error:
+            failed = error.with_traceback(None)  # which would keep what has failed in memory
+        if len(jobs) < 2:
+            return [failed] * len(jobs)
+        half = len(jobs) // 2
+        return self._train(jobs[:half]) + self._train(jobs[half:])
+
+    def _site(self, name: str) -> Site | None:
+        """A participant with its bags open; None if they cannot be."""
+        if name not in self._names:
+            raise KeyError(f"{name} does not live here")
+        if name not in self._sites and name not in self._failed:
+            try:
+                own = None if self._folder is None else self._folder / "sites" / name
+                site = self._plan.site(name, own, self._device)
+                if self._resume:
+                    site.resume()
+                self._sites[name] = site
+            except Exception as error:
+                note_failure(self._plan.log(name))
+                self._failed[name] = failure_message(error)
+        return self._sites.get(name)

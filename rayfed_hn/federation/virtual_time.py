@@ -65,24 +65,24 @@ class VirtualTime:
         self.now = self._begun = seconds
 
     def submit(self, requests: Sequence[Request]) -> None:
-        for request in requests:
-            if isinstance(request, TrainRequest):
-                self._train(request)
-            else:  # the clock stands still while sites prepare and are scored
-                self._answers.submit_aside(request)
+        training = [request for request in requests if isinstance(request, TrainRequest)]
+        self._inner.submit([request for request in training if self._reaches(request)])
+        # The clock stands still while sites prepare and are scored.
+        self._answers.submit_aside([r for r in requests if not isinstance(r, TrainRequest)])
 
-    def _train(self, request: TrainRequest) -> None:
+    def _reaches(self, request: TrainRequest) -> bool:
+        """Whether a site can be asked; what comes of it is put in the queue."""
         work = self._clock.work(request.site, request.turn, self.now)
         end = self.now + work.seconds
         self._worked[request.site] = self._worked.get(request.site, 0.0) + work.seconds
         self._until[request.site] = end
         if work.back_at is None:
-            self._inner.submit([request])
             self._at(end, request)
-            return
+            return True
         why = "it dropped out (simulated)"
         self._at(end, SiteLost(request.site, request.version, why, request.turn, returns=True))
         self._at(work.back_at, SiteBack(request.site))
+        return False
 
     def set_alarm(self, version: int, seconds: float) -> None:
         self._queue = [entry for entry in self._queue if not isinstance(entry[3], Deadline)]

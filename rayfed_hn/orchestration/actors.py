@@ -10,38 +10,48 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 import torch
 
 from rayfed_hn.federation.experiment import Outcome, finish, prepare
 from rayfed_hn.federation.loop import run_federation
 from rayfed_hn.federation.messages import Request, SiteLost
+from rayfed_hn.federation.meter import VersionCost, metered_versions
 from rayfed_hn.federation.plan import Plan
 from rayfed_hn.federation.record import RunRecord
 from rayfed_hn.federation.results import score_records, site_rows
 from rayfed_hn.federation.site_host import SiteHost
 from rayfed_hn.federation.site_map import write_site_map
+from rayfed_hn.kept_memory import keep_memory
 from rayfed_hn.orchestration.executor import RayExecutor
+
+
+def claim_device(gpus: float) -> str:
+    """The device of an actor with this GPU fraction, within which it is held."""
+    # Ray sets CUDA_VISIBLE_DEVICES for faked GPUs too: torch knows what is really there.
+    if gpus == 0 or not torch.cuda.is_available():
+        return "cpu"
+    if gpus < 1:
+        # Ray's fraction is bookkeeping; this is what keeps an actor within its share.
+        torch.cuda.set_per_process_memory_fraction(gpus)
+    return "cuda"
 
 
 class _Sites:
     """One site, or several of them, with their bags; the only actor that opens bags."""
 
     def __init__(
-        self, plan: Plan, names: Sequence[str], folder: Path, gpus: float, resume: bool
+        self, plan: Plan, names: Sequence[str], folder: Path | None, gpus: float, resume: bool
     ) -> None:
-        # Ray sets CUDA_VISIBLE_DEVICES for faked GPUs too: torch knows what is really there.
-        device = "cuda" if gpus > 0 and torch.cuda.is_available() else "cpu"
-        if device == "cuda" and gpus < 1:
-            # Ray's fraction is bookkeeping; this is what keeps a site within its share.
-            torch.cuda.set_per_process_memory_fraction(gpus)
-        self._host = SiteHost(plan, names, folder, device, resume)
+        self._host = SiteHost(plan, names, folder, claim_device(gpus), resume)
 
     def ready(self) -> None:
-        """Answers once the actor has a place and its bags are open."""
+        """Answers once the actor has a place."""
 
-    def answer(self, request: Request) -> bytes:
-        return self._host.answer(request)
+    @ray.method(num_returns="streaming")
+    def answers(self, requests: Sequence[Request]) -> Iterator[list[np.ndarray]]:
+        yield from self._host.answers(requests)
 
 
 @dataclass(frozen=True)
@@ -72,11 +82,14 @@ class Result:
 class _Centre:
     """Holds the rule's state (the hypernetwork), runs the loop and commits every version."""
 
-    def __init__(self, plan: Plan, hosts: Mapping[str, Any], folder: Path, resume: bool) -> None:
+    def __init__(
+        self, plan: Plan, hosts: Mapping[str, Any], folder: Path, resume: bool, gpus: float
+    ) -> None:
         torch.set_num_threads(1)
+        keep_memory()
         self._plan = plan
         self._record = RunRecord(folder, plan.digest)
-        self._server = plan.server()
+        self._server = plan.server(claim_device(gpus))
         self._resume = resume
         self._executor = plan.executor(RayExecutor(hosts))
 
@@ -93,12 +106,38 @@ class _Centre:
         prepare(self._plan, self._server, self._executor)
         for report in run_federation(self._server, self._executor):
             self._record.commit(self._server, report, self._executor.take())
-            yield Progress(report.version, report.num_alive, report.mean_validation_metric)
+            news = Progress(report.version, report.num_alive, report.mean_validation_metric)
+            del report  # with its updates, before the next version has its own
+            yield news
         outcome = finish(self._plan, self._server, self._executor)
         self._record.scores(score_records(self._plan, outcome.scores))
         self._record.finish(outcome.scores)
         write_site_map(self._record.folder, self._server)
         yield _result(self._plan, outcome)
+
+
+class _MeteredCentre:
+    """Runs the loop on the clock; nothing is committed and nothing scored."""
+
+    def __init__(
+        self, plan: Plan, hosts: Mapping[str, Any], host_of: Mapping[str, int], gpus: float
+    ) -> None:
+        torch.set_num_threads(1)
+        keep_memory()
+        self._plan, self._hosts, self._host_of = plan, hosts, host_of
+        self._device = claim_device(gpus)
+
+    def start(self) -> None:
+        """Answers once the actor has a place."""
+
+    @ray.method(num_returns="streaming")
+    def run(self) -> Iterator[VersionCost]:
+        yield from metered_versions(
+            self._plan,
+            self._host_of,
+            lambda read: RayExecutor(self._hosts, read),
+            self._device,
+        )
 
 
 def _result(plan: Plan, outcome: Outcome) -> Result:
@@ -125,3 +164,4 @@ def _result(plan: Plan, outcome: Outcome) -> Result:
 # A retried call would run its body twice; what to ask again is the server's decision.
 SiteActor: Any = ray.remote(max_restarts=0, max_task_retries=0)(_Sites)
 CentralActor: Any = ray.remote(max_restarts=0, max_task_retries=0)(_Centre)
+MeteredActor: Any = ray.remote(max_restarts=0, max_task_retries=0)(_MeteredCentre)

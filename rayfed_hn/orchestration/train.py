@@ -21,7 +21,8 @@ from rayfed_hn.models.parameters import ParameterLayout
 from rayfed_hn.models.registry import widths
 from rayfed_hn.models.tasks import Survival, Task
 from rayfed_hn.orchestration.actors import CentralActor, Progress, Result, SiteActor
-from rayfed_hn.orchestration.resources import START_SECONDS, divide
+from rayfed_hn.orchestration.packing import Cluster, Packing, pack
+from rayfed_hn.orchestration.resources import START_SECONDS
 
 
 def train(
@@ -53,31 +54,48 @@ def train(
 
 
 def _start(plan: Plan, folder: Path) -> tuple[Any, list[Any]]:
-    config, sites = plan.config, plan.participants
-    num_hosts, host_share, centre_share = divide(config, len(sites))
-    resume = config.run.resume
-    shares = [sites[i::num_hosts] for i in range(num_hosts)]
-    actors = [
-        SiteActor.options(**asdict(host_share)).remote(
-            plan, names, folder, host_share.num_gpus, resume
-        )
-        for names in shares
-    ]
-    hosts = {name: actor for names, actor in zip(shares, actors, strict=True) for name in names}
-    centre = CentralActor.options(**asdict(centre_share)).remote(plan, hosts, folder, resume)
-    starting = [centre.start.remote(), *(actor.ready.remote() for actor in actors)]
-    _, waiting = ray.wait(starting, num_returns=len(starting), timeout=START_SECONDS)
-    if waiting:
-        raise FederationError(
-            f"{len(waiting)} of {len(starting)} actors did not start within {START_SECONDS:.0f} s: "
-            f"the cluster has no room for {num_hosts} site actors with {host_share.num_cpus:g} CPU "
-            f"and {host_share.num_gpus:g} GPU each; lower resources.num_hosts, or wait for others"
-        )
-    _get(starting[0])  # a site actor that failed is lost at its first request, and said to be
+    packing = pack(plan.config, plan.participants, Cluster.joined(plan.config))
+    resume = plan.config.run.resume
+    actors = start_hosts(plan, packing, folder, resume)
+    handles = {site: actors[number] for site, number in packing.host_of.items()}
+    gpus = packing.centre.gpus
+    centre = CentralActor.options(**packing.centre.options).remote(
+        plan, handles, folder, resume, gpus
+    )
+    begun = centre.start.remote()
+    wait_for_start(packing, [begun, *(actor.ready.remote() for actor in actors)])
+    get(begun)  # a site actor that failed is lost at its first request, and said to be
     return centre, actors
 
 
-def _get(reference: Any) -> Any:
+def start_hosts(
+    plan: Plan, packing: Packing, folder: Path | None, resume: bool = False
+) -> list[Any]:
+    """Start the actors of all sites, without waiting for them."""
+    return [
+        SiteActor.options(**place.options).remote(plan, place.sites, folder, place.gpus, resume)
+        for place in packing.hosts
+    ]
+
+
+def wait_for_start(packing: Packing, starting: list[Any]) -> None:
+    """Wait for what actors answer once they are there.
+
+    Raises:
+        FederationError: They have no room.
+    """
+    _, waiting = ray.wait(starting, num_returns=len(starting), timeout=START_SECONDS)
+    if waiting:
+        options = packing.hosts[0].options
+        raise FederationError(
+            f"{len(waiting)} of {len(starting)} actors did not start within {START_SECONDS:.0f} s: "
+            f"the cluster has no room for {len(packing.hosts)} site actors with "
+            f"{options['num_cpus']:g} CPU and {options['num_gpus']:g} GPU each; raise "
+            "resources.sites_per_actor, or wait for others"
+        )
+
+
+def get(reference: Any) -> Any:
     """The central actor's answer, or its error as it was raised there, without Ray's traceback."""
     try:
         return ray.get(reference)
@@ -94,7 +112,7 @@ def _get(reference: Any) -> Any:
 
 def _run(centre: Any, on_version: Callable[[Progress], object]) -> Result:
     for reference in centre.run.remote():
-        news: Progress | Result = _get(reference)
+        news: Progress | Result = get(reference)
         if isinstance(news, Result):
             return news
         on_version(news)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rayfed_hn.evaluation.subject import HYPERNETWORK, Record, seen_from, subject
 from rayfed_hn.reporting.run_files import READOUTS, Run
@@ -55,10 +55,14 @@ def prominent(run: Run) -> dict[str, Look]:
 
     They are the hypernetwork, what everybody compares with, and the best of the others.
     """
-    methods = [row["method"] for row in ranked(run)]
+    return {m: look_of(run, m) for m in foremost([row["method"] for row in ranked(run)])}
+
+
+def foremost(methods: Sequence[str]) -> list[str]:
+    """Return as many methods as a picture holds, references and then the first, in their order."""
     by_importance = sorted(methods, key=lambda method: method not in _REFERENCES)
     kept = set(by_importance[:MAX_METHODS])
-    return {method: look_of(run, method) for method in methods if method in kept}
+    return [method for method in methods if method in kept]
 
 
 def look_of(run: Run, method: str) -> Look:

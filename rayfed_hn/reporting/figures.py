@@ -135,7 +135,7 @@ def line_chart(
         axes.set_ylabel(ylabel)
         axes.grid(visible=False, axis="x")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        _name_ends(axes, named)
+        name_ends(axes, named)
         return to_svg(figure, name, alt)
 
 
@@ -231,7 +231,7 @@ def _end(line: Line) -> tuple[float, float] | None:
     return (float(line.x[defined[-1]]), float(line.y[defined[-1]])) if len(defined) else None
 
 
-def _name_ends(axes: Axes, lines: Sequence[Line]) -> None:
+def name_ends(axes: Axes, lines: Sequence[Line]) -> None:
     """Write the names of lines right of the axes, moved apart where their ends are close."""
     ends = [(line, end) for line in lines if (end := _end(line)) is not None]
     ends.sort(key=lambda pair: pair[1][1])

@@ -55,6 +55,21 @@ a{color:inherit}
 
 
 @dataclass(frozen=True)
+class Setting:
+    """What surrounds the results of a run that tests no networks.
+
+    Attributes:
+        about: What was run, under the title.
+        repeat: What running it again would make.
+        limits: What a reader must not take the numbers for.
+    """
+
+    about: str
+    repeat: str
+    limits: str
+
+
+@dataclass(frozen=True)
 class Parts:
     """What differs between the reports of different verbs.
 
@@ -64,6 +79,7 @@ class Parts:
         table: The main table, as markup.
         figures: The pictures of the first screen, as markup; empty ones are left out.
         more: The sections below it, as markup.
+        setting: Of a run that tests no networks; the others share theirs.
     """
 
     verdict: str
@@ -71,6 +87,7 @@ class Parts:
     table: str
     figures: tuple[str, ...]
     more: tuple[str, ...]
+    setting: Setting | None = None
 
 
 def escape(text: object) -> str:

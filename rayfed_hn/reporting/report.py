@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rayfed_hn.errors import DataError
 from rayfed_hn.files import write_text
-from rayfed_hn.reporting import compare_report, onboard_report, page, train_report
+from rayfed_hn.reporting import compare_report, onboard_report, page, scale_page, train_report
 from rayfed_hn.reporting.choices import MAX_METHODS
 from rayfed_hn.reporting.run_files import Run, read_run
 from rayfed_hn.reporting.task_words import limits, predicted
@@ -19,6 +19,7 @@ _PARTS: dict[str, Callable[[Run], page.Parts]] = {
     "train": train_report.parts,
     "compare": compare_report.parts,
     "onboard": onboard_report.parts,
+    "scale": scale_page.parts,
 }
 _MAX_TROUBLES = 12
 
@@ -27,8 +28,8 @@ def write_report(run_dir: Path) -> Path:
     """Write ``report.html`` into a run directory and return its path.
 
     Args:
-        run_dir: Of a finished ``train``, ``compare`` or ``onboard``, or one that failed (also
-            ``embed``).
+        run_dir: Of a finished ``train``, ``compare``, ``onboard`` or ``scale``, or one that failed
+            (also ``embed``).
 
     Raises:
         DataError: A file is missing or broken, or the run is of another verb; says what to do.
@@ -66,20 +67,26 @@ def render(run: Run) -> str:
     listed = _shortened(parts.troubles)
     if run.summary["status"] != "complete" and not listed:
         listed = [f"summary.json says '{run.summary['status']}' and gives no reason"]
-    text = _in_order(run) or (
-        "With the same bag store and the versions below, this makes the same numbers on the same "
-        "kind of machine. config.yaml lies beside this page and holds every setting:"
-    )
+    setting = parts.setting or _tested(run)
     body = [
         page.paragraph(parts.verdict, "verdict"),
         page.trouble("Not everything went through", listed),
         parts.table,
         page.figures(parts.figures),
         *parts.more,
-        _how_to_repeat(run, "How to repeat it", text),
-        page.section("Limits", page.paragraph(limits(run.judge))),
+        _how_to_repeat(run, "How to repeat it", setting.repeat),
+        page.section("Limits", page.paragraph(setting.limits)),
     ]
-    return _page(run, _what_was_run(run), body)
+    return _page(run, setting.about, body)
+
+
+def _tested(run: Run) -> page.Setting:
+    """Return what surrounds the results of a run whose networks are tested."""
+    repeat = _in_order(run) or (
+        "With the same bag store and the versions below, this makes the same numbers on the same "
+        "kind of machine. config.yaml lies beside this page and holds every setting:"
+    )
+    return page.Setting(_what_was_run(run), repeat, limits(run.judge))
 
 
 def _failure(run: Run) -> str:

@@ -23,7 +23,9 @@ _NEEDED = {
     "train": (*_COMMON, "method", "sites", "num_versions", "num_parameters"),
     "compare": (*_COMMON, "table", "per_site", "differences", "methods", "failed_cells"),
     "onboard": (*_COMMON, "site", "method", "curve", "recommended", "held_out", "values"),
+    "scale": ("status", "rows", "copy_bytes_per_second", "steps", "where", "seconds", "versions"),
 }
+_WITHOUT_METRICS = ("onboard", "scale")
 _MAY_FAIL = (*_NEEDED, "embed")  # verbs whose failure is reported; without results
 _Parsed = TypeVar("_Parsed")
 _SCORE_COLUMNS = ("case", "label", "readout", "score")
@@ -43,12 +45,12 @@ class Run:
 
     Attributes:
         folder: The run directory.
-        verb: ``train``, ``compare`` or ``onboard``; of a failed run also ``embed``.
+        verb: ``train``, ``compare``, ``onboard`` or ``scale``; of a failed run also ``embed``.
         summary: ``summary.json``.
         config: ``config.yaml``.
         config_text: The same as text.
         metrics: ``metrics.jsonl``; undefined values are NaN, staleness is always there. Empty of a
-            failed run.
+            failed run and of verbs that write none.
     """
 
     folder: Path
@@ -85,7 +87,7 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run directory of train, compare or onboard, or of any of them and embed that failed.
+    """Read the run directory of a verb that is reported, or of one of them or embed that failed.
 
     Raises:
         DataError: A file is missing or broken, or the run is of another verb; says what to do.
@@ -100,7 +102,7 @@ def read_run(folder: Path) -> Run:
     if not isinstance(config, Mapping):
         raise _broken(path, "it holds no sections")
     failed = summary["status"] == _FAILED
-    without = failed or summary["verb"] == "onboard"  # it makes no versions
+    without = failed or summary["verb"] in _WITHOUT_METRICS
     metrics = () if without else _read_metrics(folder / "metrics.jsonl")
     return Run(folder, summary["verb"], summary, config, text, metrics)
 
@@ -178,8 +180,8 @@ def _read_summary(path: Path) -> dict[str, Any]:
         return summary
     if verb not in _NEEDED:
         raise DataError(
-            f"{path} is of {verb!r}; a report is made of a run directory of train, compare or "
-            "onboard (of a demo: its folder compare)"
+            f"{path} is of {verb!r}; a report is made of a run directory of train, compare, "
+            "onboard or scale (of a demo: its folder compare)"
         )
     if missing := [name for name in _NEEDED[verb] if name not in summary]:
         raise _broken(path, f"it has no {missing[0]!r}")

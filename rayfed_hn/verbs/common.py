@@ -52,8 +52,13 @@ def existing(value: str | None, key: str, remedy: str) -> Path:
     return path
 
 
+def planned_dir(config: Config, verb: str) -> Path:
+    """The run directory to be, which nobody has claimed yet."""
+    return Path(config.run.dir or f"runs/{verb}-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
+
+
 def run_dir(config: Config, verb: str) -> Path:
-    folder = Path(config.run.dir or f"runs/{verb}-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
+    folder = planned_dir(config, verb)
     claim(folder, config, resume=config.run.resume)
     print(f"Run directory: {folder}")
     return folder

@@ -110,7 +110,7 @@ def report(run: Path) -> int:
     """See ``rayfed-hn report --help``."""
     if not run.is_dir():
         raise ConfigError(
-            f"RUN: {run} is not a folder; give a run.dir of train, compare or onboard"
+            f"RUN: {run} is not a folder; give a run.dir of train, compare, onboard or scale"
         )
     print(f"Report: {_report(run)}")
     return 0

@@ -52,7 +52,7 @@ def trained_by_hand(
         task=plan.task,
         learning_rate=plan.learning_rate,
         num_steps=options.pop("num_steps", plan.config.training.steps),
-        seed=site._seed(purpose, turn),
+        seed=site._trainer._seed(purpose, turn),
         **options,
     ).parameters
 

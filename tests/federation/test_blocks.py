@@ -7,9 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
-from rayfed_hn.federation.rules import base, pfedhn
+from rayfed_hn.federation.rules import blocks
 from rayfed_hn.federation.rules.averaging import FedAvg
 from rayfed_hn.federation.rules.base import Contribution, Rule
 from rayfed_hn.federation.rules.generator import Hypernetwork, SiteFeatures
@@ -41,8 +43,7 @@ RULES: dict[str, Callable[[], Rule]] = {
 
 
 def _after_steps(make: Callable[[], Rule], block: int, patch: pytest.MonkeyPatch) -> dict:
-    patch.setattr(base, "BLOCK", block)
-    patch.setattr(pfedhn, "BLOCK", block)
+    patch.setattr(blocks, "WIDTH", block)
     rule, rng = make(), np.random.default_rng(1)
     for complete in (True, False, True):
         updates = rng.normal(size=(SITES, SIZE)).astype(np.float32) * 3
@@ -68,11 +69,13 @@ def test_a_table_that_moves_in_parts_moves_as_a_whole(kind: str) -> None:
     start = torch.randn(1, 10, generator=torch.Generator().manual_seed(0))
     whole, parts = RowState(start.clone(), optimiser), RowState(start.clone(), optimiser)
     for step in range(4):
-        gradient = torch.randn(1, 10, generator=torch.Generator().manual_seed(step))
-        whole.step([0], gradient)
+        left, right = torch.randn(11, 3, generator=torch.Generator().manual_seed(step)).split(
+            [1, 10]
+        )
+        whole.step([0], left @ right.T)
         parts.begin_whole()
         for place in (slice(0, 3), slice(3, 10)):
-            parts.move_part(_part(place), gradient[:, place].clone())
+            parts.move_part(_part(place), left, right.T[:, place])
     for name, tensor in whole.state("t").items():
         torch.testing.assert_close(parts.state("t")[name], tensor)
 
@@ -87,8 +90,9 @@ def test_the_step_of_pfedhn_is_that_of_automatic_differentiation(chunks: int) ->
     updates = np.random.default_rng(0).normal(size=(SITES, SIZE)).astype(np.float32)
     tensors = {name: t.clone().requires_grad_(True) for name, t in rule._tensors().items()}
     rows = rule._rows.table.clone().requires_grad_(True)
-    networks = rule._make(rows, tensors)
-    (networks * torch.from_numpy(updates)).sum().div(SITES).backward()
+    features_SCH = rule._features(rows, tensors)
+    made = (features_SCH @ tensors["head"] + tensors["bias"]).flatten(1)[:, :SIZE]
+    (made * torch.from_numpy(updates)).sum().div(SITES).backward()
     before = {name: tensor.clone() for name, tensor in rule._tensors().items()}
     rule.apply([Contribution(i, u) for i, u in enumerate(updates)], complete=True, among=SITES)
     for name, tensor in rule._tensors().items():
@@ -96,3 +100,49 @@ def test_the_step_of_pfedhn_is_that_of_automatic_differentiation(chunks: int) ->
         assert gradient is not None
         assert gradient.abs().max() > 0
         torch.testing.assert_close(tensor, before[name] - 0.1 * gradient, rtol=1e-4, atol=1e-6)
+
+
+@given(st.integers(1, 200), st.integers(1, 50), st.integers(1, 60), st.integers(0, 2**31))
+def test_sums_are_those_of_float64(count: int, size: int, width: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    vectors = rng.normal(size=(count, size)).astype(np.float32)
+    vectors.flags.writeable = False  # as they lie in Ray's memory
+    share_B = torch.from_numpy(rng.normal(size=count))
+    expected = share_B.numpy() @ vectors.astype(np.float64)
+    room = 1e-6 * (np.abs(share_B.numpy()) @ np.abs(vectors)) + 1e-30
+    cpu = torch.device("cpu")
+    found = blocks.total(share_B, list(vectors), cpu)
+    assert found.dtype == torch.float64
+    assert (np.abs(found.numpy() - expected) <= room).all()
+    parts = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "WIDTH", width)
+        for place, block in blocks.blocks(list(vectors), cpu):
+            np.testing.assert_array_equal(block, vectors[:, place])
+            parts.append(blocks.weighted_sum(share_B, block))
+    joined = torch.cat(parts)
+    assert joined.dtype == torch.float64
+    assert joined.shape == (size,)
+    assert (np.abs(joined.numpy() - expected) <= room).all()
+
+
+def test_a_thousand_updates_add_up_as_in_float64() -> None:
+    """Sums of 64 terms in float32 stay below the rounding of a network; those of all would not."""
+    count, rng = 1000, np.random.default_rng(0)
+    vectors = (1 + 0.1 * rng.normal(size=(count, 500))).astype(np.float32)
+    share_B = torch.full((count,), 1 / count, dtype=torch.float64)
+    exact = vectors.astype(np.float64).mean(axis=0)
+    for found in (
+        blocks.total(share_B, list(vectors), torch.device("cpu")),
+        blocks.weighted_sum(share_B, torch.from_numpy(vectors)),
+    ):
+        assert np.abs(found.numpy() - exact).max() < 2 * np.finfo(np.float32).eps
+
+
+@given(st.integers(1, 100_000), st.integers(1, 3000))
+def test_places_cover_a_vector_once(size: int, count: int) -> None:
+    found = list(blocks.places(size, count, torch.device("cpu")))
+    assert [place.start for place in found] == [0, *(place.stop for place in found[:-1])]
+    assert found[-1].stop == size
+    assert all(0 < (p.stop - p.start) <= blocks.WIDTH for p in found)
+    assert all((p.stop - p.start) * count <= max(blocks.VALUES, count) for p in found)

@@ -56,7 +56,7 @@ def test_rho_1_with_orthonormal_embeddings_is_isolated_training(
     bag_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Plain SGD: Adam would amplify the different rounding of the sums.
-    monkeypatch.setattr("rayfed_hn.federation.site.train_locally", sgd)
+    monkeypatch.setattr("rayfed_hn.models.cohort.train_locally", sgd)
     hypernetwork = final_networks(plan(bag_root, "hypernetwork.rho=1"))
     isolated = final_networks(plan(bag_root, "method.name=local"))
     for site in isolated:
@@ -97,7 +97,7 @@ def test_pooled_training_is_fedavg_with_one_site_that_holds_everything(bag_root:
             task=pooled.task,
             learning_rate=pooled.learning_rate,
             num_steps=4 * 3,
-            seed=site._seed("local training", version),
+            seed=site._trainer._seed("local training", version),
         ).parameters
         theta = theta - (theta - trained)  # as it travels: Adam would amplify its rounding
     np.testing.assert_array_equal(final_networks(pooled)["pooled"], theta.numpy())
@@ -334,7 +334,7 @@ def test_pfedhn_one_site_a_round_is_its_published_loop(
             task=paper.task,
             learning_rate=0.5,
             num_steps=4,
-            seed=sites[number]._seed("local training", turn),
+            seed=sites[number]._trainer._seed("local training", turn),
         ).parameters
         norms.append(loop.step(number, theta, theta.detach() - trained, limit))
     assert limit == 50 or min(norms) < limit < max(norms)  # some steps are clipped, some are not

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rayfed_hn.errors import DataError
 from rayfed_hn.federation.rules.optimisers import Optimiser, RowState
 
 
@@ -52,3 +53,63 @@ def test_rows_are_independent(steps: list[set[int]]) -> None:
         torch.testing.assert_close(table.table[row], alone[row].table[0], rtol=1e-6, atol=1e-7)
         if not any(row in rows for rows in steps):
             assert torch.equal(table.table[row], start[row])
+
+
+def moving(optimiser: Optimiser, whole: bool, steps: int = 30) -> RowState:
+    """A table of one row that is moved by the same gradients as any other, in one of two ways."""
+    state = RowState(torch.from_numpy(draw(1, 1, 40)), optimiser)
+    for number in range(steps):
+        left = 1 + torch.from_numpy(draw(100 + number, 1, 3))
+        right = 1 + torch.from_numpy(draw(200 + number, 3, 40))
+        if whole:
+            state.step([0], left @ right)
+        else:
+            state.begin_whole()
+            state.move_part(lambda table: table, left, right)
+    return state
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("kind", ["momentum", "adam"])
+def test_half_a_first_moment_moves_nearly_the_same(kind: str, whole: bool) -> None:
+    full, half = (Optimiser(kind, 0.01, 0.9, 0.01, half) for half in (False, True))  # type: ignore[arg-type]
+    one, other = moving(full, whole), moving(half, whole)
+    kinds = [tensor.dtype for name, tensor in other.state("t").items() if "moment" in name]
+    assert kinds == [torch.bfloat16, torch.float32][: len(kinds)]
+    assert len(kinds) == {"momentum": 1, "adam": 2}[kind]
+    moved = (one.table - torch.from_numpy(draw(1, 1, 40))).abs()
+    apart = (one.table - other.table).abs()
+    assert 0 < apart.max() < 0.01 * moved.max()
+    if kind == "adam":  # whose second moment has seen the same gradients
+        torch.testing.assert_close(one.state("t")["t.moment1"], other.state("t")["t.moment1"])
+
+
+def test_half_a_moment_takes_half_the_memory_and_plain_sgd_none() -> None:
+    def taken(kind: str, half: bool) -> list[int]:
+        state = RowState(torch.zeros(1, 1000), Optimiser(kind, 0.1, half=half)).state("t")  # type: ignore[arg-type]
+        return [t.numel() * t.element_size() for name, t in state.items() if "moment" in name]
+
+    assert taken("momentum", True) == [2000]
+    assert taken("adam", True) == [2000, 4000]
+    assert taken("adam", False) == [4000, 4000]
+    assert taken("sgd", True) == []
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("kind", ["sgd", "momentum", "adam"])
+def test_half_moments_go_through_a_checkpoint(kind: str, whole: bool) -> None:
+    optimiser = Optimiser(kind, 0.05, 0.9, 0.01, half=True)  # type: ignore[arg-type]
+    before = moving(optimiser, whole, steps=5)
+    again = RowState(torch.zeros(1, 40), optimiser)
+    again.load_state({name: t.clone() for name, t in before.state("t").items()}, "t")
+    left, right = torch.from_numpy(draw(7, 1, 3)), torch.from_numpy(draw(8, 3, 40))
+    for state in (before, again):
+        state.begin_whole()
+        state.move_part(lambda table: table, left, right)
+        state.step([0], left @ right)
+    for name, tensor in before.state("t").items():
+        assert torch.equal(again.state("t")[name], tensor)
+    if kind != "sgd":
+        whole_moments = RowState(torch.zeros(1, 40), Optimiser(kind, 0.05))  # type: ignore[arg-type]
+        with pytest.raises(DataError, match=r"'t\.moment0' should be torch\.float32"):
+            whole_moments.load_state(before.state("t"), "t")

@@ -24,7 +24,7 @@ COHORT = pytest.mark.parametrize("cohort_size", [1, 2])
 @pytest.fixture(autouse=True)
 def plain_sgd(monkeypatch: pytest.MonkeyPatch) -> None:
     # Adam would amplify the different rounding of the sums.
-    monkeypatch.setattr("rayfed_hn.federation.site.train_locally", sgd)
+    monkeypatch.setattr("rayfed_hn.models.cohort.train_locally", sgd)
 
 
 def networks(bag_root: Path, cohort_size: int, *words: str) -> dict[str, np.ndarray]:

@@ -12,12 +12,12 @@ import torch
 from one_site import ask
 from tiny_federations import TASK_WORDS, assert_equal_outcomes, plan_of
 
-from rayfed_hn.federation import site as site_module
 from rayfed_hn.federation.experiment import finish, prepare, run_in_process
 from rayfed_hn.federation.loop import InProcessExecutor, run_federation
 from rayfed_hn.federation.messages import Request
 from rayfed_hn.federation.plan import Plan
 from rayfed_hn.federation.site_host import SiteHost
+from rayfed_hn.models import cohort
 from rayfed_hn.models.training import train_locally
 
 FACTORS = {
@@ -48,7 +48,7 @@ def test_a_version_is_trained_at_its_rate(tasks_root: Path, schedule: str) -> No
             task=plan.task,
             learning_rate=0.01 * FACTORS[schedule](version / 4),
             num_steps=2,
-            seed=site._seed("local training", 7),
+            seed=site._trainer._seed("local training", 7),
         ).parameters
         update = ask(site, 7, theta, version=version).update
         np.testing.assert_array_equal(update, (theta - by_hand).numpy())
@@ -61,7 +61,7 @@ def rates_of_a_run(monkeypatch: pytest.MonkeyPatch, plan: Plan) -> list[float]:
         rates.append(options["learning_rate"])
         return train_locally(*args, **options)
 
-    monkeypatch.setattr(site_module, "train_locally", spy)
+    monkeypatch.setattr(cohort, "train_locally", spy)
     run_in_process(plan)
     return rates
 

@@ -64,8 +64,8 @@ def test_a_trace_of_other_settings(bag_root: Path, tmp_path: Path, trace: Lines,
 def test_what_does_not_change_the_numbers_may_differ(
     bag_root: Path, tmp_path: Path, trace: Lines
 ) -> None:
-    plan = following(bag_root, tmp_path, trace, "resources.num_hosts=2", "run.dir=elsewhere")
-    assert plan.config.resources.num_hosts == 2
+    plan = following(bag_root, tmp_path, trace, "resources.sites_per_actor=2", "run.dir=elsewhere")
+    assert plan.config.resources.sites_per_actor == 2
 
 
 def test_a_trace_of_simulated_time(bag_root: Path, tmp_path: Path, trace: Lines) -> None:

@@ -221,7 +221,7 @@ def test_the_gate_is_closed_while_training_only_as_far_as_asked() -> None:
     assert shared is not None
     for site in range(K):
         offset = rule.parameters_for(site) - shared
-        np.testing.assert_allclose(rule.evaluated_for(site), shared + 0.25 * offset, atol=1e-6)
+        np.testing.assert_allclose(rule.evaluated([site])[0], shared + 0.25 * offset, atol=1e-6)
 
 
 @pytest.mark.parametrize("estimate", ["none", "rho", "kernel"])
@@ -237,7 +237,7 @@ def test_every_form_of_the_hypernetwork_has_its_gate(method: str, estimate: str)
     for site in range(K):
         own = rule.parameters_for(site)
         assert not np.allclose(own, shared, atol=1e-2)
-        np.testing.assert_allclose(rule.evaluated_for(site), (own + shared) / 2, atol=1e-5)
+        np.testing.assert_allclose(rule.evaluated([site])[0], (own + shared) / 2, atol=1e-5)
 
 
 def test_where_nothing_is_shared_or_the_gate_is_open_nothing_is_gated() -> None:
@@ -245,7 +245,7 @@ def test_where_nothing_is_shared_or_the_gate_is_open_nothing_is_gated() -> None:
         rule.apply(complete_round(draw(2, K, P), 0), complete=True, among=K)
         if isinstance(rule, Local):
             rule.gate = 0.5
-        np.testing.assert_array_equal(rule.evaluated_for(1), rule.parameters_for(1))
+        np.testing.assert_array_equal(rule.evaluated([1])[0], rule.parameters_for(1))
 
 
 # -- estimated ---------------------------------------------------------------------------------

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from one_site import ask, plan, trained_by_hand
 from torch import Tensor
 
-from rayfed_hn.federation import site as site_module
 from rayfed_hn.federation.data import SiteBag, halves
 from rayfed_hn.federation.experiment import run_in_process
 from rayfed_hn.federation.site import Site
+from rayfed_hn.models import cohort
 from rayfed_hn.models.scoring import score_bags
 from rayfed_hn.models.tasks import Binary
 from rayfed_hn.models.training import train_locally
@@ -40,7 +40,7 @@ def test_a_kept_optimiser_is_passed_from_turn_to_turn(bag_root: Path, optimiser:
             task=keeping.task,
             learning_rate=keeping.learning_rate,
             num_steps=3,
-            seed=site._seed("local training", turn),
+            seed=site._trainer._seed("local training", turn),
             moments=moments,
         )
         expected, moments = (theta - trained.parameters).numpy(), trained.moments
@@ -117,27 +117,27 @@ def test_a_single_bag_is_both_halves() -> None:
 def test_every_draw_has_a_seed_of_its_own(bag_root: Path) -> None:
     usual = plan(bag_root)
     seeds = {
-        site._seed(purpose, turn)
+        site._trainer._seed(purpose, turn)
         for site in map(usual.site, ("north", "south"))
         for purpose in ("local training", "halves", "paper noise", "fine-tuning")
         for turn in range(3)
     }
     assert len(seeds) == 2 * 4 * 3
-    assert plan(bag_root, "run.seed=1").site("north")._seed("halves", 0) not in seeds
+    assert plan(bag_root, "run.seed=1").site("north")._trainer._seed("halves", 0) not in seeds
 
 
 def seen_bags(
     monkeypatch: pytest.MonkeyPatch, site: Site, theta: Tensor, turns: range
 ) -> list[set[int]]:
     """The bags that a site trains on in every turn."""
-    inner: Callable[..., Any] = site_module.train_locally
+    inner: Callable[..., Any] = cohort.train_locally
     found: list[set[int]] = []
 
     def spy(model: Any, parameters: Tensor, bags: tuple[SiteBag, ...], *rest: Any, **options: Any):
         found.append({bag.slide for bag in bags})
         return inner(model, parameters, bags, *rest, **options)
 
-    monkeypatch.setattr(site_module, "train_locally", spy)
+    monkeypatch.setattr(cohort, "train_locally", spy)
     for turn in turns:
         ask(site, turn, theta, version=min(turn, 3))
     return found

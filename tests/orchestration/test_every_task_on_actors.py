@@ -6,11 +6,12 @@ The sites of all runs live on two actors, so that no time goes into starting the
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import ray
 from ray import cloudpickle
@@ -47,18 +48,19 @@ class Hosts:
     def open(self, run: int, plan: Plan, names: Sequence[str]) -> None:
         self.hosts[run] = SiteHost(plan, names)
 
-    def answer(self, run: int, request: Request) -> bytes:
-        return self.hosts[run].answer(request)
+    @ray.method(num_returns="streaming")
+    def answers(self, run: int, requests: Sequence[Request]) -> Iterator[list[np.ndarray]]:
+        yield from self.hosts[run].answers(requests)
 
 
 class OfOneRun:
-    """An actor as the executor knows it: with the method ``answer.remote(request)``."""
+    """An actor as the executor knows it: with the method ``answers.remote(requests)``."""
 
     def __init__(self, actor: Any, run: int) -> None:
-        self.answer, self.actor, self.run = self, actor, run
+        self.answers, self.actor, self.run = self, actor, run
 
-    def remote(self, request: Request) -> Any:
-        return self.actor.answer.remote(self.run, request)
+    def remote(self, requests: Sequence[Request]) -> Any:
+        return self.actor.answers.remote(self.run, requests)
 
 
 @pytest.fixture(scope="module")
@@ -72,11 +74,8 @@ def actors(ray_session: None) -> Any:
 
 
 def run_on(actors: Sequence[Any], plan: Plan, run: int) -> Outcome:
-    hosts: Mapping[str, Any] = {
-        name: OfOneRun(actor, run)
-        for actor, names in zip(actors, SHARES, strict=True)
-        for name in names
-    }
+    shares = [(OfOneRun(actor, run), names) for actor, names in zip(actors, SHARES, strict=True)]
+    hosts: Mapping[str, Any] = {name: host for host, names in shares for name in names}
     for actor, names in zip(actors, SHARES, strict=True):
         actor.open.remote(run, plan, names)  # calls of one caller keep their order
     server, executor = plan.server(), plan.executor(RayExecutor(hosts))
@@ -101,7 +100,7 @@ def test_actors_and_process_end_in_the_same_bits(
 def test_a_whole_run_on_actors_is_the_run_in_process(
     tasks_root: Path, tmp_path: Path, task: str
 ) -> None:
-    words = [*SHORT, *TASK_WORDS[task], "training.schedule=linear", "resources.num_hosts=1"]
+    words = [*SHORT, *TASK_WORDS[task], "training.schedule=linear", "resources.sites_per_actor=9"]
     words += ["training.instance_dropout=0.3", "training.max_instances=3"]
     config = load(None, words)
     plan = make_plan(config, tasks_root)

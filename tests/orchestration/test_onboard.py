@@ -13,7 +13,7 @@ from rayfed_hn import cli
 from rayfed_hn.bags import store
 
 pytestmark = pytest.mark.ray
-SHORT = ("rounds.num_versions=2", "training.steps=2", "resources.num_hosts=1")
+SHORT = ("rounds.num_versions=2", "training.steps=2", "resources.sites_per_actor=9")
 QUICK = (
     "onboard.labelled=0,1",
     "onboard.repeats=1",

@@ -25,7 +25,7 @@ from rayfed_hn.orchestration.actors import Progress
 from rayfed_hn.orchestration.train import train
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
-ONE_HOST = "resources.num_hosts=1"
+ONE_HOST = "resources.sites_per_actor=9"
 SHORT = ["rounds.num_versions=3", "training.steps=3", "privacy.noise_scale=0.05"]
 
 
@@ -56,7 +56,10 @@ def test_actors_and_process_end_in_the_same_bits(
     folder, summary = whole
     plan = make_plan(config(), bag_root)
     outcome = run_in_process(plan)
-    packed = [run(bag_root, tmp_path / str(n), f"resources.num_hosts={n}")[0] for n in (1, 2)]
+    packed = [
+        run(bag_root, tmp_path / str(n), f"resources.sites_per_actor={-(-3 // n)}")[0]
+        for n in (1, 2)
+    ]
     assert {summary["digest"], *(p["digest"] for p in packed)} == {outcome.digest}
     saved = load_file(folder / "checkpoints" / "last.safetensors")
     for name, tensor in outcome.server.rule.state().items():
@@ -136,13 +139,13 @@ def test_a_site_whose_actor_dies_is_lost_and_the_others_go_on(
         return centre, actors
 
     monkeypatch.setattr(train_module, "_start", start_and_kill)
-    summary, news = run(bag_root, tmp_path, "resources.num_hosts=2")
+    summary, news = run(bag_root, tmp_path, "resources.sites_per_actor=2")
     assert [n.num_alive for n in news] == [2, 2, 2]
     assert (summary["status"], summary["exit_code"]) == ("degraded", 3)
     assert [loss["site"] for loss in summary["lost_sites"]] == ["south"]
     assert "died" in summary["lost_sites"][0]["reason"]
     # Going on with a finished run does not make its losses undone.
-    words = ["resources.num_hosts=2", "run.resume=true", f"run.dir={tmp_path}"]
+    words = ["resources.sites_per_actor=2", "run.resume=true", f"run.dir={tmp_path}"]
     monkeypatch.setattr(train_module, "_start", original)
     again, news = run(bag_root, tmp_path, *words)
     assert not news

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from fake_runs import make_compare_run, make_train_run
+from fake_scale import METHODS, make_scale_run, scale_summary
 
 
 @pytest.fixture
@@ -32,3 +33,12 @@ def reported_compare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from rayfed_hn.reporting.report import write_report
 
     return write_report(make_compare_run(tmp_path_factory.mktemp("reported") / "compare"))
+
+
+@pytest.fixture(scope="session")
+def reported_scale(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report of more and more sites, with a method of hostile name, to be looked at only."""
+    from rayfed_hn.reporting.report import write_report
+
+    summary = scale_summary(methods=(*METHODS, "<b>x"))
+    return write_report(make_scale_run(tmp_path_factory.mktemp("reported") / "scale", summary))

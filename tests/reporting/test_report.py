@@ -41,7 +41,7 @@ def _change(folder: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-@pytest.fixture(params=["reported_train", "reported_compare"])
+@pytest.fixture(params=["reported_train", "reported_compare", "reported_scale"])
 def report(request: pytest.FixtureRequest) -> Path:
     return request.getfixturevalue(request.param)
 
@@ -242,7 +242,7 @@ def test_a_report_repeats_byte_for_byte(report: Path) -> None:
     [
         ("summary.json", None, "run.resume=true"),
         ("summary.json", "{", "summary.json cannot be used"),
-        ("summary.json", '{"verb": "embed"}', "train, compare or onboard"),
+        ("summary.json", '{"verb": "embed"}', "train, compare, onboard or scale"),
         ("summary.json", '{"verb": "train"}', "has no 'status'"),
         ("config.yaml", None, "config.yaml is missing"),
         ("config.yaml", "a: [", "config.yaml cannot be used"),

@@ -61,7 +61,7 @@ def test_a_summary_without_its_reasons_is_refused(compare_run: Path, name: str) 
         _report(compare_run, summary)
 
 
-@pytest.mark.parametrize("verb", ["train", "compare", "embed"])
+@pytest.mark.parametrize("verb", ["train", "compare", "scale", "embed"])
 def test_a_failed_run_is_said_to_have_failed(train_run: Path, verb: str) -> None:
     (train_run / "metrics.jsonl").unlink()
     summary: dict[str, Any] = {"verb": verb, "status": "failed"}

@@ -1,0 +1,161 @@
+"""Federations of as many sites as one likes, which draw their bags from one pool."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from rayfed_hn.config import Config, ScaleConfig
+from rayfed_hn.errors import ConfigError
+from rayfed_hn.federation.data import SiteBag, SiteData
+from rayfed_hn.federation.plan import Plan
+from rayfed_hn.federation.virtual_pool import Pool
+from rayfed_hn.models.parameters import ParameterLayout
+from rayfed_hn.seeds import derive
+
+EMBEDDING_DIM = 16  # unless it is given: one per site would keep a network per site
+MAX_SITE_BYTES = 8 * 2**30  # of what all sites remember between versions
+MOMENTS = {"sgd": 0, "momentum": 1, "adam": 2, "adamw": 2}
+
+
+@dataclass(frozen=True)
+class VirtualPlan(Plan):
+    """A plan whose sites exist in so far as they are asked.
+
+    Attributes:
+        pool: What their bags are drawn from.
+    """
+
+    pool: Pool
+
+    def site_data(self, name: str) -> SiteData:
+        """The bags of a site, all for training; the same whoever asks, and in whatever order."""
+        seed = derive(self.config.run.seed, "virtual site", name)
+        rng = np.random.Generator(np.random.Philox(seed))
+        number, count = int(name.removeprefix("site-")), self.num_bags[name][0]
+        drawn = self._draw(rng, number, count).tolist()
+        bags = tuple(
+            SiteBag(self._features[index], self.pool.labels[index], slide=place, case=place)
+            for place, index in enumerate(drawn)
+        )
+        return SiteData(name, (name,), bags, (), ())
+
+    def _draw(self, rng: np.random.Generator, number: int, count: int) -> np.ndarray:
+        scale, labels = self.config.scale, np.array(self.pool.labels)
+        if scale.partition == "natural":
+            of_site = np.array(self.pool.origins) == number % len(self.pool.hospitals)
+            return rng.choice(np.flatnonzero(of_site), count)
+        if scale.partition == "size":
+            return rng.integers(len(labels), size=count)
+        classes = np.unique(labels)
+        share = rng.dirichlet([scale.alpha] * len(classes))
+        wanted = rng.choice(classes, count, p=share)
+        return np.array([rng.choice(np.flatnonzero(labels == label)) for label in wanted])
+
+    @cached_property
+    def _features(self) -> Sequence[np.ndarray]:
+        return self.pool.open()
+
+    def log(self, participant: str) -> Path | None:
+        """Virtual sites have no ground of their own."""
+        return None
+
+    def check(self) -> None:
+        """As of a plan; and refuse what the sites could not remember.
+
+        Raises:
+            ConfigError: Names the key and the remedy.
+        """
+        super().check()
+        config, rounds = self.config, self.config.rounds
+        kept, why = 0, []
+        if config.evaluation.readout == "mixture":
+            kept, why = kept + 3, [*why, "scale.readout=mixture"]
+        if config.training.keep_optimiser:
+            kept += MOMENTS[config.training.optimiser]
+            why = [*why, "training.keep_optimiser=true"]
+        asked = min(len(self.hospitals), (rounds.cohort_size or 1) * rounds.num_versions)
+        needed = 2 * kept * asked * 4 * ParameterLayout.of(self.model()).size  # of two turns
+        if needed > MAX_SITE_BYTES:
+            raise ConfigError(
+                f"{' and '.join(why)}: {asked:,} of {len(self.hospitals):,} sites would remember "
+                f"{2 * kept} vectors each, {needed / 2**30:.0f} GiB; at most "
+                f"{MAX_SITE_BYTES / 2**30:.0f} GiB are allowed. Do without, or use fewer sites in "
+                "scale.sites, or a smaller scale.cohort_size or scale.num_versions"
+            )
+
+
+def virtual_plan(config: Config, pool: Pool, method: str, num_sites: int) -> VirtualPlan:
+    """One step of the ladder.
+
+    Raises:
+        ConfigError: It would take too much memory, or is no federation of virtual sites.
+    """
+    if method == "pooled":
+        raise ConfigError("scale.methods: got pooled, which has a single site; leave it out")
+    if config.hypernetwork.estimate != "none":
+        raise ConfigError(
+            f"hypernetwork.estimate: got {config.hypernetwork.estimate}, which compares all sites "
+            "at once; scale needs none, and hypernetwork.rho"
+        )
+    names = tuple(f"site-{number:05d}" for number in range(num_sites))
+    config = _settings(config, method, num_sites)
+    plan = VirtualPlan(
+        hospitals=names,
+        set_aside=(),
+        task=pool.task,
+        feature_dim=pool.feature_dim,
+        num_bags={
+            name: (count, 0, 0)
+            for name, count in zip(names, _sizes(config, pool, num_sites), strict=True)
+        },
+        num_unnamed=0,
+        digest="virtual",
+        notes=(),
+        config=config,
+        root=Path(),
+        pool=pool,
+    )
+    plan.check()
+    return plan
+
+
+def _settings(config: Config, method: str, num_sites: int) -> Config:
+    """The configuration of a run of so many sites."""
+    scale, knobs = config.scale, config.hypernetwork
+    rounds = replace(
+        config.rounds,
+        num_versions=scale.num_versions,
+        cohort_size=min(scale.cohort_size, num_sites),
+    )
+    return replace(
+        config,
+        method=replace(config.method, name=method),
+        rounds=rounds,
+        hypernetwork=replace(knobs, embedding_dim=knobs.embedding_dim or EMBEDDING_DIM),
+        training=replace(config.training, steps=scale.steps, epochs=None),
+        # Agreeing on a scale would ask every site for all of its bags before the first version.
+        model=replace(config.model, standardise="none"),
+        evaluation=replace(config.evaluation, readout=scale.readout),
+    )
+
+
+def _sizes(config: Config, pool: Pool, num_sites: int) -> list[int]:
+    scale = config.scale
+    if scale.partition == "natural":
+        counts = np.bincount(pool.origins, minlength=len(pool.hospitals))
+        return [int(counts[number % len(counts)]) for number in range(num_sites)]
+    if scale.partition == "dirichlet":
+        return [scale.bags_per_site] * num_sites
+    return _log_normal(scale, num_sites, config.run.seed)
+
+
+def _log_normal(scale: ScaleConfig, num_sites: int, seed: int) -> list[int]:
+    """Log-normal numbers with the mean ``scale.bags_per_site``, at least 1."""
+    rng = np.random.Generator(np.random.Philox(derive(seed, "sizes of sites")))
+    factors = rng.lognormal(-(scale.spread**2) / 2, scale.spread, num_sites)
+    return np.maximum(1, np.rint(scale.bags_per_site * factors)).astype(int).tolist()

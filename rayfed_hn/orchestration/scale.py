@@ -1,0 +1,150 @@
+"""``scale``: a ladder of federations with more and more sites."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from rayfed_hn.config import Config
+from rayfed_hn.errors import ConfigError
+from rayfed_hn.federation.json_lines import JsonLines
+from rayfed_hn.federation.ladder import step_record
+from rayfed_hn.federation.loop import InProcessExecutor
+from rayfed_hn.federation.meter import VersionCost, metered_versions
+from rayfed_hn.federation.record import package_versions, write_summary
+from rayfed_hn.federation.site_host import SiteHost
+from rayfed_hn.federation.virtual_plan import VirtualPlan, virtual_plan
+from rayfed_hn.federation.virtual_pool import make_pool
+from rayfed_hn.machine import Memory, copy_bandwidth, memory_by_kind
+from rayfed_hn.orchestration.actors import MeteredActor
+from rayfed_hn.orchestration.packing import Cluster, pack
+from rayfed_hn.orchestration.train import get, start_hosts, wait_for_start
+
+LOOK_SECONDS = 20.0  # looking at memory takes a core a while, which sites would be slower for
+
+OnVersion = Callable[[VirtualPlan, VersionCost], object]
+
+
+def plans(config: Config, folder: Path) -> list[VirtualPlan]:
+    """Every step of the ladder, small ones first; nothing is started or written.
+
+    Raises:
+        ConfigError: A step would take too much memory, or the bags cannot be used.
+    """
+    for key in ("pin_label", "pin_resource"):
+        if getattr(config.resources, key) is not None:
+            raise ConfigError(f"resources.{key}: virtual sites live nowhere; leave it out of scale")
+    if not config.scale.sites:
+        raise ConfigError("scale.sites: names no number of sites; give some, such as 10,100")
+    pool = make_pool(config, folder)
+    ladder, methods = sorted(set(config.scale.sites)), dict.fromkeys(config.scale.methods)
+    return [virtual_plan(config, pool, method, n) for n in ladder for method in methods]
+
+
+def scale(
+    config: Config, ladder: list[VirtualPlan], folder: Path, on_version: OnVersion
+) -> dict[str, Any]:
+    """Run every step, write ``scale.jsonl`` line by line and ``summary.json``; return the summary.
+
+    Steps that the folder has already are not run again.
+
+    Args:
+        config: Checked configuration.
+        ladder: From ``plans``.
+        folder: The run directory.
+        on_version: Called after each version, for progress.
+
+    Raises:
+        FederationError: The actors did not start, or all sites of a step were lost.
+    """
+    begun, lines = time.monotonic(), JsonLines(folder / "scale.jsonl")
+    done = {(row["method"], row["sites"]): row for row in lines.keep(lambda row: True)}
+    for plan in ladder:
+        key = plan.config.method.name, len(plan.hospitals)
+        if key not in done:
+            done[key] = _step(plan, on_version)
+            lines.append([done[key]])
+    rows = [done[plan.config.method.name, len(plan.hospitals)] for plan in ladder]
+    degraded = any(row["lost_sites"] for row in rows)
+    summary = {
+        "verb": "scale",
+        "status": "degraded" if degraded else "complete",
+        "exit_code": 3 if degraded else 0,
+        "partition": config.scale.partition,
+        "steps": config.scale.steps,
+        "where": config.scale.where,
+        "copy_bytes_per_second": round(copy_bandwidth()),
+        "rows": rows,
+        "seconds": round(time.monotonic() - begun, 2),
+        "versions": package_versions(),
+    }
+    write_summary(folder, summary)
+    return summary
+
+
+def _step(plan: VirtualPlan, on_version: OnVersion) -> dict[str, Any]:
+    begun = time.monotonic()
+    num_hosts, costs, memory = measure(plan, on_version)
+    return step_record(plan, costs, memory, num_hosts, time.monotonic() - begun)
+
+
+def measure(
+    plan: VirtualPlan, on_version: OnVersion = lambda plan, cost: None
+) -> tuple[int, list[VersionCost], list[dict[str, Memory]]]:
+    """Run a federation where ``scale.where`` says.
+
+    Returns:
+        The number of hosts; what every version cost; and memory, after some versions and the last.
+    """
+    plan.pool.write()
+    costs, memory, looked = [], [], time.monotonic()
+    connected = _on_actors if plan.config.scale.where == "actors" else _in_process
+    with connected(plan) as (num_hosts, versions):
+        for cost in versions:
+            costs.append(cost)
+            last = cost.version == plan.config.rounds.num_versions
+            if last or time.monotonic() - looked > LOOK_SECONDS:
+                memory.append(memory_by_kind(_kind))
+                looked = time.monotonic()
+            on_version(plan, cost)
+    return num_hosts, costs, memory
+
+
+@contextmanager
+def _in_process(plan: VirtualPlan) -> Iterator[tuple[int, Iterator[VersionCost]]]:
+    host = SiteHost(plan, plan.participants)
+    nowhere = dict.fromkeys(plan.participants, 0)
+    yield 1, metered_versions(plan, nowhere, lambda read: InProcessExecutor(host, read))
+
+
+@contextmanager
+def _on_actors(plan: VirtualPlan) -> Iterator[tuple[int, Iterator[VersionCost]]]:
+    cluster, resources = Cluster.joined(plan.config), plan.config.resources
+    # Virtual sites have nothing to lose with an actor: no more of them than can work at once.
+    each = resources.sites_per_actor or -(-len(plan.hospitals) // cluster.cpus)
+    config = replace(plan.config, resources=replace(resources, sites_per_actor=each))
+    packing = pack(config, plan.participants, cluster)
+    hosts = start_hosts(plan, packing, None)
+    handles = {site: hosts[number] for site, number in packing.host_of.items()}
+    centre = MeteredActor.options(**packing.centre.options).remote(
+        plan, handles, packing.host_of, packing.centre.gpus
+    )
+    try:
+        wait_for_start(packing, [centre.start.remote(), *(host.ready.remote() for host in hosts)])
+        yield len(hosts), (get(reference) for reference in centre.run.remote())
+    finally:
+        for actor in [centre, *hosts]:
+            ray.kill(actor)
+
+
+def _kind(command: str) -> str:
+    """What a process of Ray is, by its command line."""
+    if "ray::_Sites" in command:
+        return "site actors"
+    return "server actor" if "ray::_MeteredCentre" in command else "Ray itself"

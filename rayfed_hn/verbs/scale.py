@@ -1,0 +1,50 @@
+"""The verb that scales the number of sites."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+
+from rayfed_hn.progress import bar
+from rayfed_hn.verbs.common import (
+    before_anything_starts,
+    configuration,
+    connected,
+    planned_dir,
+    resumable,
+    run_dir,
+)
+
+
+def scale(words: Sequence[str]) -> int:
+    """See ``rayfed-hn scale --help``."""
+    from rayfed_hn.federation.meter import VersionCost
+    from rayfed_hn.federation.virtual_plan import VirtualPlan
+    from rayfed_hn.orchestration.scale import plans
+    from rayfed_hn.orchestration.scale import scale as run
+    from rayfed_hn.reporting.scale_report import scale_table, write_scale_files
+
+    config = configuration(words)
+    folder = planned_dir(config, "scale")
+    with before_anything_starts():
+        ladder = plans(config, folder)
+    run_dir(replace(config, run=replace(config.run, dir=str(folder))), "scale")
+    how = f"the same command with run.dir={folder} run.resume=true goes on with the missing steps"
+    cluster = connected(config) if config.scale.where == "actors" else nullcontext()
+    total = len(ladder) * config.scale.num_versions
+    with resumable(how), cluster, bar("versions", total) as progress:
+
+        def show(plan: VirtualPlan, cost: VersionCost) -> None:
+            before = ladder.index(plan) * config.scale.num_versions
+            about = f"{plan.config.method.name}, {len(plan.hospitals):,} sites"
+            progress.update(before + cost.version, f"{about}: {cost.seconds:.2f} s")
+
+        summary = run(config, ladder, folder, show)
+    write_scale_files(folder, summary)
+    print("\n" + scale_table(summary))
+    for row in summary["rows"]:
+        if row["lost_sites"]:
+            print(f"lost: {row['lost_sites']} sites of {row['method']} at {row['sites']:,} sites")
+    print(f"\nRun directory: {folder}. Pictures: rayfed-hn report {folder}")
+    return summary["exit_code"]

@@ -1,0 +1,38 @@
+"""pFedHN whose optimiser keeps its first moment in bfloat16, in whole runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from whole_runs import final_networks, plan
+
+from rayfed_hn.federation.experiment import run_in_process
+from rayfed_hn.federation.record import RunRecord
+
+HALF = ("method.name=pfedhn", "hypernetwork.moments=bfloat16")
+
+
+@pytest.mark.parametrize("optimiser", ["momentum", "adam"])
+def test_a_run_is_close_to_that_of_float32_and_repeats(bag_root: Path, optimiser: str) -> None:
+    words = (f"hypernetwork.optimiser={optimiser}", "training.optimiser=momentum")
+    one, again = (run_in_process(plan(bag_root, *HALF, *words)) for _ in range(2))
+    assert one.digest == again.digest
+    state = one.server.state()
+    assert state["phi.head.moment0"].dtype == torch.bfloat16
+    whole = final_networks(plan(bag_root, HALF[0], *words))
+    for site, network in whole.items():
+        found = torch.from_numpy(one.server.parameters_for(site))
+        expected = torch.from_numpy(network)
+        assert 0 < (found - expected).norm() < 0.05 * expected.norm()
+
+
+def test_a_checkpoint_holds_them(bag_root: Path, tmp_path: Path) -> None:
+    of = plan(bag_root, *HALF)
+    outcome = run_in_process(of)
+    server, record = of.server(), RunRecord(tmp_path, of.digest)
+    record._commit(outcome.server)
+    assert record.resume(server)
+    for name, tensor in outcome.server.state().items():
+        assert torch.equal(server.state()[name], tensor), name

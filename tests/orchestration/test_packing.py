@@ -1,0 +1,230 @@
+"""Which sites live together, and what their actors ask for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rayfed_hn.config import Config
+from rayfed_hn.errors import ConfigError
+from rayfed_hn.loading import load
+from rayfed_hn.orchestration.packing import ACTOR_BYTES, OWN_ACTORS, Cluster, Packing, pack
+
+ROOM = Cluster(cpus=32)
+
+
+def names(count: int) -> list[str]:
+    return [f"site-{number}" for number in range(count)]
+
+
+def packed(count: int, cluster: Cluster, *words: str, **knobs: Any) -> Packing:
+    config = load(None, list(words)) if words else Config()
+    config = replace(config, resources=replace(config.resources, **knobs))  # fast, not checked
+    sites = names(count)
+    packing = pack(config, sites, cluster)
+    found = [site for place in packing.hosts for site in place.sites]
+    assert sorted(found) == sorted(sites)  # every one once
+    assert all(place.sites for place in packing.hosts)
+    assert not packing.centre.sites
+    assert packing.host_of.keys() == set(sites)
+    for site, number in packing.host_of.items():
+        assert site in packing.hosts[number].sites
+    sizes = [len(place.sites) for place in packing.hosts]
+    assert max(sizes) - min(sizes) <= 1
+    cpus = sum(place.options["num_cpus"] for place in (*packing.hosts, packing.centre))
+    assert cpus <= cluster.cpus + 1e-9 or cpus <= len(packing.hosts) + 1 <= cluster.cpus
+    assert all(place.options["num_cpus"] > 0 for place in (*packing.hosts, packing.centre))
+    return packing
+
+
+@pytest.mark.parametrize(
+    ("sites", "cpus", "actors"),
+    [
+        (1, 1, 1),
+        (10, 2, 10),  # neighbours are kept apart as long as they are few
+        (10, 32, 10),
+        (OWN_ACTORS, 2, OWN_ACTORS),
+        (OWN_ACTORS + 1, 2, 2),
+        (32, 32, 32),
+        (33, 32, 32),
+        (1000, 32, 32),
+        (1000, 1, 1),
+    ],
+)
+def test_actors_by_themselves(sites: int, cpus: int, actors: int) -> None:
+    assert len(packed(sites, Cluster(cpus)).hosts) == actors
+
+
+@pytest.mark.parametrize(
+    ("sites", "room", "actors"),
+    [(10, 10, 10), (10, 9, 9), (10, 1, 1), (10, 0, 1), (1000, 40, 32), (1000, 8, 8)],
+)
+def test_little_memory_takes_fewer(sites: int, room: int, actors: int) -> None:
+    cluster = Cluster(cpus=32, memory_bytes=2 * room * ACTOR_BYTES)
+    assert len(packed(sites, cluster).hosts) == actors
+
+
+@pytest.mark.parametrize(
+    ("sites", "each", "actors"), [(10, 1, 10), (10, 3, 4), (10, 10, 1), (10, 99, 1), (1000, 7, 143)]
+)
+def test_sites_per_actor(sites: int, each: int, actors: int) -> None:
+    packing = packed(sites, ROOM, f"resources.sites_per_actor={each}")
+    assert len(packing.hosts) == actors
+    assert max(len(place.sites) for place in packing.hosts) <= each
+
+
+@given(
+    st.integers(1, 300),
+    st.integers(1, 64),
+    st.floats(0, 200),
+    st.one_of(st.none(), st.integers(1, 50)),
+)
+def test_every_site_lives_once(sites: int, cpus: int, room: float, each: int | None) -> None:
+    packed(sites, Cluster(cpus, memory_bytes=room * ACTOR_BYTES), sites_per_actor=each)
+
+
+def test_a_core_each_only_where_one_is_left_for_the_server() -> None:
+    for cpus, each in ((5, 1.0), (4, 0.8), (2, 0.4)):
+        packing = packed(4, Cluster(cpus))
+        places = (*packing.hosts, packing.centre)
+        assert {place.options["num_cpus"] for place in places} == {each}
+
+
+@pytest.mark.parametrize(
+    ("sites", "gpus", "each", "server", "fits"),
+    [
+        (4, 1, 0.25, 0, True),
+        (5, 1, 0.25, 0, False),
+        (10, 1, 0.1, 0, True),
+        (1, 1, 0.1, 0.9, True),  # 1 - 0.9 is less than 0.1 to a computer
+        (11, 1, 0.1, 0, False),
+        (3, 1, 0.3, 0.1, True),
+        (3, 1, 0.3, 0.2, False),
+        (3, 2, 0.6, 0, False),  # an actor is on one GPU
+        (2, 2, 0.6, 0, True),
+        (2, 2, 0.6, 0.5, False),
+        (3, 2, 0.5, 0.5, True),
+        (4, 2, 0.5, 0.5, False),
+        (2, 2, 1, 0, True),
+        (2, 2, 1, 1, False),
+        (7, 1, 0, 1, True),
+        (7, 1, 0, 0, True),
+    ],
+)
+def test_gpu_fractions(sites: int, gpus: int, each: float, server: float, fits: bool) -> None:
+    words = [f"resources.gpus_per_site={each}", f"resources.gpus_for_server={server}"]
+    cluster = Cluster(cpus=32, gpus=gpus)
+    if not fits:
+        with pytest.raises(ConfigError, match=r"resources\.gpus_per_site.*do not fit"):
+            packed(sites, cluster, *words)
+        return
+    packing = packed(sites, cluster, *words)
+    assert [place.gpus for place in packing.hosts] == [each] * sites
+    assert packing.centre.gpus == server
+
+
+@pytest.mark.parametrize("knob", ["gpus_per_site", "gpus_for_server"])
+def test_a_gpu_of_none(knob: str) -> None:
+    with pytest.raises(ConfigError, match="no GPU"):
+        packed(3, ROOM, f"resources.{knob}=0.1")
+
+
+fractions = st.integers(0, 100).map(lambda number: number / 100)
+
+
+@given(st.integers(1, 60), st.integers(1, 8), fractions, fractions)
+def test_what_a_refusal_proposes_fits(sites: int, gpus: int, each: float, server: float) -> None:
+    knobs = {"gpus_for_server": server, "sites_per_actor": 1}
+    cluster = Cluster(cpus=32, gpus=gpus)
+    try:
+        packing = packed(sites, cluster, gpus_per_site=each, **knobs)
+    except ConfigError as error:
+        found = re.search(r"try resources\.gpus_per_site=([0-9.]+)( \(CPU only\))?", str(error))
+        assert found is not None
+        proposed = float(found[1])
+        assert proposed < each
+        assert (proposed == 0) == (found[2] is not None)
+        packing = packed(sites, cluster, gpus_per_site=proposed, **knobs)
+        with pytest.raises(ConfigError):  # no more than that fits
+            packed(sites, cluster, gpus_per_site=proposed + 0.01, **knobs)
+    assert_room(packing, gpus)
+
+
+def assert_room(packing: Packing, gpus: int) -> None:
+    """Put the actors on GPUs as Ray does: each on one of them."""
+    left = [10_000] * gpus
+    for place in (packing.centre, *packing.hosts):
+        asked = round(place.gpus * 10_000)
+        number = next(i for i, free in enumerate(left) if free >= asked)
+        left[number] -= asked
+
+
+PINS: Mapping[str, Cluster] = {
+    "pin_label=hospital": Cluster(
+        2, labels=[{"hospital": "site-0"}, {"hospital": "site-1", "rack": "1"}, {}]
+    ),
+    "pin_resource=site:": Cluster(2, resources={"site:site-0": 1.0, "site:site-1": 1.0}),
+}
+
+
+@pytest.mark.parametrize(("word", "cluster"), PINS.items())
+def test_pinned_sites(word: str, cluster: Cluster) -> None:
+    for more in ((), ("resources.sites_per_actor=1",)):
+        packing = packed(2, cluster, f"resources.{word}", *more)
+        assert [place.sites for place in packing.hosts] == [("site-0",), ("site-1",)]
+        for place in packing.hosts:
+            (site,) = place.sites
+            if "label" in word:
+                assert place.options["label_selector"] == {"hospital": site}
+                assert "resources" not in place.options
+            else:
+                (asked,) = place.options["resources"].items()
+                assert asked[0] == f"site:{site}"
+                assert 0 < asked[1] < 0.01
+                assert "label_selector" not in place.options
+        assert packing.centre.options.keys() == {"num_cpus", "num_gpus"}
+
+
+def test_both_pins_at_once() -> None:
+    labels, resources = PINS.values()
+    cluster = Cluster(2, labels=labels.labels, resources=resources.resources)
+    packing = packed(2, cluster, *(f"resources.{word}" for word in PINS))
+    assert all({"label_selector", "resources"} <= p.options.keys() for p in packing.hosts)
+
+
+def test_many_pinned_sites_have_an_actor_each() -> None:
+    cluster = Cluster(2, labels=[{"hospital": name} for name in names(50)])
+    assert len(packed(50, cluster, "resources.pin_label=hospital").hosts) == 50
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("pin_label=hospital", "--labels=hospital=site-2"),
+        ("pin_resource=site:", """--resources='{"site:site-2": 1}'"""),
+    ],
+)
+def test_a_site_that_no_node_is_for(word: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=rf"resources\.{word.split('=')[0]}: no node") as caught:
+        packed(3, PINS[word], f"resources.{word}")
+    assert str(caught.value).endswith(says)
+    assert "other sites" not in str(caught.value)
+    with pytest.raises(ConfigError, match=r"site-2.*3 other sites"):
+        packed(6, PINS[word], f"resources.{word}")
+
+
+def test_a_resource_that_is_used_up_is_missing() -> None:
+    with pytest.raises(ConfigError, match="site:site-0"):
+        packed(1, Cluster(2, resources={"site:site-0": 0.0}), "resources.pin_resource=site:")
+
+
+@pytest.mark.parametrize(("word", "cluster"), PINS.items())
+def test_pinned_sites_do_not_share(word: str, cluster: Cluster) -> None:
+    with pytest.raises(ConfigError, match=r"resources\.sites_per_actor: got 2"):
+        packed(2, cluster, f"resources.{word}", "resources.sites_per_actor=2")
