@@ -36,6 +36,9 @@ bench: $(READY)
 	$(BIN)/python benchmarks/asynchrony.py
 	$(BIN)/python benchmarks/histology.py
 	$(BIN)/python benchmarks/kill_embed.py
+	$(BIN)/python benchmarks/server_step.py
+	$(BIN)/python benchmarks/cohort.py
+	$(BIN)/python benchmarks/rounds.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
