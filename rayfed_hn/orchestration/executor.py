@@ -125,4 +125,4 @@ def _checked(messages: Any, expected: int) -> list[np.ndarray]:
 
 def _lost(request: Request, kind: str) -> SiteLost:
     turn = request.turn if isinstance(request, TrainRequest) else 0
-    return SiteLost(request.site, request.version, f"its actor failed ({kind})", turn)
+    return SiteLost(request.site, request.version, f"its actor died ({kind})", turn)
