@@ -169,21 +169,19 @@ def _check_pins(resources: ResourcesConfig, sites: Sequence[str], cluster: Clust
         )
     if label is not None:
         there = {labels.get(label) for labels in cluster.labels}
-        _missing("pin_label", f"the label {label}=", [s for s in sites if s not in there])
+        away = [site for site in sites if site not in there]
+        _missing("label", f"{label}=", away, "--labels={}")
     if prefix is not None:
         away = [site for site in sites if not cluster.resources.get(prefix + site)]
-        _missing("pin_resource", f"the resource {prefix}", away)
+        _missing("resource", prefix, away, """--resources='{{"{}": 1}}'""")
 
 
-def _missing(key: str, what: str, sites: Sequence[str]) -> None:
+def _missing(kind: str, prefix: str, sites: Sequence[str], option: str) -> None:
     if sites:
+        first, others = prefix + sites[0], len(sites) - 1
         raise ConfigError(
-            f"resources.{key}: no node has {what}{sites[0]}"
-            + (f" (nor those of {len(sites) - 1} other sites)" if len(sites) > 1 else "")
+            f"resources.pin_{kind}: no node has the {kind} {first}"
+            + (f" (nor those of {others} other sites)" if others else "")
             + "; start that hospital's node with it: ray start --address=... "
-            + (
-                f"--labels={what.split()[-1]}{sites[0]}"
-                if key == "pin_label"
-                else f"--resources='{{\"{what.split()[-1]}{sites[0]}\": 1}}'"
-            )
+            + option.format(first)
         )

@@ -219,6 +219,13 @@ def test_a_site_that_no_node_is_for(word: str, says: str) -> None:
         packed(6, PINS[word], f"resources.{word}")
 
 
+def test_a_site_may_be_a_resource_by_its_own_name() -> None:
+    packed(1, Cluster(4, resources={"site-0": 1}), pin_resource="")
+    with pytest.raises(ConfigError, match="no node has the resource site-0;") as caught:
+        packed(1, Cluster(4), pin_resource="")
+    assert str(caught.value).endswith("""--resources='{"site-0": 1}'""")
+
+
 def test_a_resource_that_is_used_up_is_missing() -> None:
     with pytest.raises(ConfigError, match="site:site-0"):
         packed(1, Cluster(2, resources={"site:site-0": 0.0}), "resources.pin_resource=site:")
