@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from virtual_sites import TINY
 
 from rayfed_hn import cli
 from rayfed_hn.bags import store
@@ -43,6 +44,13 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
         (["embed", "data.bags=x"], "data.manifest: missing"),
         (["embed", "data.manifest=x.csv", "data.bags=x"], "x.csv does not exist"),
         (["report", "nowhere"], "nowhere is not a folder"),
+        (["scale", "scale.sites=[0]"], "scale.sites: "),
+        (["scale", "scale.sites=[]"], "scale.sites: names no number of sites"),
+        (["scale", "scale.methods=[fedavgg]"], "scale.methods: "),
+        (["scale", "scale.methods=[pooled]"], "scale.methods: got pooled"),
+        (["scale", "scale.partition=natural"], "which takes its sites from a bag store"),
+        (["scale", "scale.sites=[20000]", "scale.methods=[local]"], "keeps 20,000 networks"),
+        (["scale", "resources.pin_label=hospital"], "virtual sites live nowhere"),
     ],
 )
 def test_bad_usage_ends_with_2_before_anything_starts(
@@ -67,6 +75,8 @@ def test_help_of_every_verb_names_its_keys(
         ("train", "privacy.noise_scale=0.0"),
         ("compare", "compare.seeds=3"),
         ("onboard", "onboard.labelled=[0, 1, 2, 4, 8]"),
+        ("scale", "scale.sites=[10, 100, 1000, 10000]"),
+        ("scale", "resources.sites_per_actor=null"),
         *((verb, "data.leave_out=[]") for verb in ("train", "compare")),
         *((verb, f"task.{name}") for verb in ("train", "compare") for name in ("kind", "unit")),
     ]:
@@ -182,6 +192,28 @@ def test_compare_resumes_cell_by_cell(
     assert again["table"] == summary["table"]
     redone = {p for p, stamp in stamps.items() if p.stat().st_mtime_ns != stamp}
     assert redone == {lost}
+
+
+def test_a_ladder_is_measured_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "ladder"
+    words = ["scale", f"run.dir={folder}", "scale.where=process", *TINY]
+    assert run(monkeypatch, *words, "scale.sites=[4,8]") == 0
+    out = capsys.readouterr().out
+    assert "versions: 8/8" in out
+    assert f"Run directory: {folder}. Pictures: rayfed-hn report {folder}" in out
+    summary = json.loads((folder / "summary.json").read_text())
+    assert [row["sites"] for row in summary["rows"]] == [4, 4, 8, 8]
+    assert run(monkeypatch, *words, "scale.sites=[4,8]") == 2
+    assert "holds a run already; give run.resume=true" in capsys.readouterr().err
+    (folder / "scale.jsonl").write_text("".join(f"{json.dumps(r)}\n" for r in summary["rows"][:3]))
+    assert run(monkeypatch, *words, "scale.sites=[4,8]", "run.resume=true") == 0
+    again = json.loads((folder / "summary.json").read_text())["rows"]
+    assert again[:3] == summary["rows"][:3]
+    assert (again[3]["method"], again[3]["sites"]) == ("fedavg", 8)
+    assert run(monkeypatch, "report", str(folder)) == 0
+    assert (folder / "report.html").stat().st_size > 10_000
 
 
 def test_tables_become_manifests_and_bags_go_out_and_come_back(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from tiny_federations import federation
 from virtual_sites import virtual
@@ -41,7 +41,11 @@ def networks(server: Server) -> np.ndarray:
     return np.stack(server.networks(server.sites))
 
 
-@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=6,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    phases=[Phase.generate],  # a smaller example would tell no more, and takes minutes
+)
 @given(
     st.permutations(range(8)),
     st.sampled_from(["dirichlet", "size", "natural"]),
