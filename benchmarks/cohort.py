@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from hardware import name_of
 
 from rayfed_hn.config import ModelConfig, TrainingConfig
-from rayfed_hn.machine import name_of
 from rayfed_hn.models.cohort import Job, groups, train_cohort
 from rayfed_hn.models.labelled_bag import LabelledBag
 from rayfed_hn.models.parameters import ParameterLayout

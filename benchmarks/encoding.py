@@ -14,8 +14,9 @@ import json
 
 import numpy as np
 import torch
+from hardware import name_of
 
-from rayfed_hn.machine import name_of, seconds_of
+from rayfed_hn.machine import seconds_of
 from rayfed_hn.slides.resnet import CARD, ResNet50Trunk
 from rayfed_hn.slides.torch_encoder import CPU_BATCH, TorchEncoder, placing
 

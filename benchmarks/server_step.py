@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import psutil
 import torch
+from hardware import multiply_rate, name_of
 
 from rayfed_hn.federation.rules import Contribution, Rule
 from rayfed_hn.federation.rules.averaging import FedAvg
@@ -25,7 +26,7 @@ from rayfed_hn.federation.rules.generator import Hypernetwork, SiteFeatures
 from rayfed_hn.federation.rules.optimisers import Optimiser
 from rayfed_hn.federation.rules.pfedhn import HIDDEN, PFedHN
 from rayfed_hn.kept_memory import keep_memory
-from rayfed_hn.machine import MIB, copy_bandwidth, multiply_rate, name_of, seconds_of
+from rayfed_hn.machine import MIB, copy_bandwidth, seconds_of
 
 SIZE, SITES, DIM = 788_739, 1000, 16
 LIMIT = 2.0  # times the floor

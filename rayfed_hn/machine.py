@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,13 +28,6 @@ def copy_bandwidth(device: str = "cpu", values: int = 50_000_000) -> float:
         torch.set_num_threads(threads)
 
 
-def multiply_rate(device: str = "cpu", size: int = 1024) -> float:
-    """Floating-point operations a second of a product of square float32 matrices."""
-    left, right = (torch.ones(size, size, device=device) for _ in range(2))
-    target = torch.empty_like(left)
-    return 2 * size**3 / seconds_of(lambda: torch.mm(left, right, out=target), device)
-
-
 def seconds_of(work: Callable[[], object], device: str = "cpu", times: int = 7) -> float:
     """Median seconds of some work, after a first time that does not count."""
     found = []
@@ -46,17 +38,6 @@ def seconds_of(work: Callable[[], object], device: str = "cpu", times: int = 7) 
             torch.cuda.synchronize()
         found.append(time.perf_counter() - begun)
     return median(found[1:])
-
-
-def name_of(device: str) -> str:
-    """The name of a GPU, or of a processor."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        with open("/proc/cpuinfo") as file:
-            return next(line.split(":")[1].strip() for line in file if "model name" in line)
-    except (OSError, StopIteration):
-        return platform.processor() or device
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from rayfed_hn.federation.schedule import Schedule
 from rayfed_hn.federation.server import Server
 from rayfed_hn.federation.site import Site
 from rayfed_hn.federation.site_clock import SiteClock
-from rayfed_hn.federation.site_trainer import LocalTraining
+from rayfed_hn.federation.site_trainer import LocalTraining, SiteSetup
 from rayfed_hn.federation.survey import Survey, survey
 from rayfed_hn.federation.virtual_time import VirtualTime
 from rayfed_hn.models.parameters import ParameterLayout
@@ -164,17 +164,15 @@ class Plan(Survey):
         A pooled site takes as many steps as the hospitals together: every method visits bags
         equally often.
         """
-        return Site(
-            self.site_data(name),
+        setup = SiteSetup(
             self.model(),
             self.task,
             self.config,
-            training=self._local_training(name),
-            mechanism=self.mechanism(),
-            log=self.log(name),
-            folder=folder,
-            device=device,
+            self._local_training(name),
+            self.mechanism(),
+            device,
         )
+        return Site(self.site_data(name), setup, log=self.log(name), folder=folder)
 
     def site_data(self, name: str) -> SiteData:
         """A participant's bags."""

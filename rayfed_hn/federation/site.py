@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rayfed_hn.config import Config
 from rayfed_hn.errors import MessageError
 from rayfed_hn.federation.data import SiteData
 from rayfed_hn.federation.messages import (
@@ -36,15 +35,12 @@ from rayfed_hn.federation.messages import (
 from rayfed_hn.federation.mixture import MARKS, MovingAverage
 from rayfed_hn.federation.site_memory import SiteMemory
 from rayfed_hn.federation.site_scorer import SiteScorer
-from rayfed_hn.federation.site_trainer import LocalTraining, SiteTrainer
+from rayfed_hn.federation.site_trainer import SiteSetup, SiteTrainer
 from rayfed_hn.federation.wire import all_finite
 from rayfed_hn.models.cohort import Job
 from rayfed_hn.models.parameters import ParameterLayout
-from rayfed_hn.models.site_model import SiteModel
 from rayfed_hn.models.standardise import Standardisation, agree, measure
-from rayfed_hn.models.tasks import Task
 from rayfed_hn.models.training import Trained
-from rayfed_hn.privacy.mechanisms import PaperNoise
 
 
 @dataclass(frozen=True)
@@ -70,48 +66,28 @@ class Site:
 
     Args:
         data: Its bags.
-        model: The network whose shapes a parameter vector fills.
-        task: What is predicted.
-        config: The run's configuration.
-        training: Its learning rate and number of steps.
-        mechanism: What is done to its parameters before they leave it.
+        setup: What else it needs to know.
         log: Where it writes down why it failed, for its own eyes; None: nowhere.
         folder: Where it keeps its state and networks; None keeps them in memory only.
-        device: Where it trains.
     """
 
     def __init__(
         self,
         data: SiteData,
-        model: SiteModel,
-        task: Task,
-        config: Config,
+        setup: SiteSetup,
         *,
-        training: LocalTraining,
-        mechanism: PaperNoise,
         log: Path | None = None,
         folder: Path | None = None,
-        device: str = "cpu",
     ) -> None:
         self.data = data
-        self._model, self._task = model, task
-        self._layout = ParameterLayout.of(model)
-        self._config = config
+        self._layout = ParameterLayout.of(setup.model)
+        self._config = setup.config
         self._log = log
-        memory = SiteMemory(folder, kept_turns=(config.rounds.buffer_size or 1) + 2)
-        self._trainer = SiteTrainer(
-            data,
-            model,
-            task,
-            config,
-            training=training,
-            mechanism=mechanism,
-            memory=memory,
-            device=device,
-        )
-        self._scorer = SiteScorer(data, model, task, folder, device)
-        self._prepared = training.standardise != "shared"
-        if training.standardise == "site":
+        kept_turns = (setup.config.rounds.buffer_size or 1) + 2
+        self._trainer = SiteTrainer(data, setup, SiteMemory(folder, kept_turns))
+        self._scorer = SiteScorer(data, setup.model, setup.task, folder, setup.device)
+        self._prepared = setup.training.standardise != "shared"
+        if setup.training.standardise == "site":
             self._use(agree([self._measure()]))
 
     def resume(self) -> None:

@@ -41,36 +41,40 @@ class LocalTraining:
     standardise: Literal["shared", "site", "none"] = "none"
 
 
+@dataclass(frozen=True)
+class SiteSetup:
+    """What a site needs to know beside its bags.
+
+    Attributes:
+        model: The network whose shapes a parameter vector fills.
+        task: What is predicted.
+        config: The run's configuration.
+        training: Its learning rate and number of steps.
+        mechanism: What is done to its parameters before they leave it.
+        device: Where it trains.
+    """
+
+    model: SiteModel
+    task: Task
+    config: Config
+    training: LocalTraining
+    mechanism: PaperNoise
+    device: str = "cpu"
+
+
 class SiteTrainer:
     """Trains on a site's bags, and keeps what never leaves it.
 
     Args:
         data: The site's bags.
-        model: The network whose shapes a parameter vector fills.
-        task: What is predicted.
-        config: The run's configuration.
-        training: The site's learning rate and number of steps.
-        mechanism: What is done to parameters before they leave the site.
+        setup: What else it needs to know.
         memory: What the site keeps from one turn to the next.
-        device: Where it trains.
     """
 
-    def __init__(
-        self,
-        data: SiteData,
-        model: SiteModel,
-        task: Task,
-        config: Config,
-        *,
-        training: LocalTraining,
-        mechanism: PaperNoise,
-        memory: SiteMemory,
-        device: str,
-    ) -> None:
-        self._data, self._model, self._task, self._config = data, model, task, config
-        self._training, self._mechanism, self._memory = training, mechanism, memory
-        self._device = device
-        self._layout = ParameterLayout.of(model)
+    def __init__(self, data: SiteData, setup: SiteSetup, memory: SiteMemory) -> None:
+        self._data, self._setup, self._memory = data, setup, memory
+        self._config, self._training = setup.config, setup.training
+        self._layout = ParameterLayout.of(setup.model)
         self._private = self._private_places()
 
     def use(self, data: SiteData) -> None:
@@ -111,8 +115,8 @@ class SiteTrainer:
 
     def train(self, job: Job) -> Trained:
         """Train on this site alone."""
-        training = self._config.training
-        return train_cohort(self._model, [job], training, task=self._task, device=self._device)[0]
+        setup, training = self._setup, self._config.training
+        return train_cohort(setup.model, [job], training, task=setup.task, device=setup.device)[0]
 
     def release(
         self, request: TrainRequest, job: Job, trained: Trained, known: dict[str, Tensor]
@@ -120,7 +124,7 @@ class SiteTrainer:
         """Remember what was trained, and say what of it leaves the site: u, float32 (P,)."""
         places = self._layout.places()
         seed = self._seed("paper noise", request.turn)
-        released = self._mechanism.privatise(trained.parameters, places, seed)
+        released = self._setup.mechanism.privatise(trained.parameters, places, seed)
         update = job.parameters - released
         if self._private is not None:
             update[self._private] = 0.0
@@ -133,7 +137,7 @@ class SiteTrainer:
             "hypernetwork"
         ):
             return bags
-        strata = [self._task.stratum(bag) for bag in bags]
+        strata = [self._setup.task.stratum(bag) for bag in bags]
         return halves(bags, strata, self._seed("halves", turn // 2))[turn % 2]
 
     def _remember(self, request: TrainRequest, trained: Trained, average: MovingAverage) -> None:

@@ -108,20 +108,7 @@ def _bytes_of_a_site(model: SiteModel, num_tiles: int) -> int:
 def _train_alone(
     model: SiteModel, job: Job, config: TrainingConfig, task: Task, device: torch.device | str
 ) -> Trained:
-    return train_locally(
-        model,
-        job.parameters,
-        job.bags,
-        config,
-        task=task,
-        learning_rate=job.learning_rate,
-        num_steps=job.num_steps,
-        seed=job.seed,
-        validation=job.validation,
-        moments=job.moments,
-        proximal_mu=job.proximal_mu,
-        device=device,
-    )
+    return train_locally(model, config=config, task=task, device=device, **vars(job))
 
 
 class _Together:

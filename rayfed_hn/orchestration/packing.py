@@ -101,9 +101,7 @@ def pack(config: Config, sites: Sequence[str], cluster: Cluster) -> Packing:
     cpus = cluster.cpus
     each = 1.0 if cpus > count else int(1000 * cpus / (count + 1)) / 1000
     asked = {"num_cpus": each, "num_gpus": resources.gpus_per_site}
-    hosts = [
-        Place(tuple(sites[i::count]), asked | (pins[i] if pinned else {})) for i in range(count)
-    ]
+    hosts = [Place(tuple(sites[i::count]), asked | pins[i]) for i in range(count)]
     centre = {"num_cpus": each, "num_gpus": resources.gpus_for_server}
     return Packing(tuple(hosts), Place((), centre))
 
