@@ -36,3 +36,15 @@ def test_a_checkpoint_holds_them(bag_root: Path, tmp_path: Path) -> None:
     assert record.resume(server)
     for name, tensor in outcome.server.state().items():
         assert torch.equal(server.state()[name], tensor), name
+
+
+@pytest.mark.parametrize("name", ["phi.head", "phi.head.moment0", "phi.bias", "site_embeddings"])
+def test_a_digest_sees_every_value(bag_root: Path, name: str) -> None:
+    outcome = run_in_process(plan(bag_root, *HALF))
+    before = outcome.digest
+    assert outcome.digest == before
+    last = outcome.server.rule.state()[name].view(-1)[-1:]  # a view of what the rule keeps
+    last += 1.0
+    assert outcome.digest != before
+    last -= 1.0
+    assert outcome.digest == before
