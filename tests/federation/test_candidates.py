@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from one_site import RAW, ask, plan, trained_by_hand
 from safetensors.torch import load_file
@@ -193,3 +194,11 @@ def test_a_site_whose_last_updates_came_too_late_is_scored_all_the_same(
     start = ParameterLayout.of(training.model()).unflatten(training.initial())
     # With the classifier that it has trained, and not with the one it began with.
     assert not torch.equal(last["classifier.weight"], start["classifier.weight"])
+
+
+@pytest.mark.parametrize("readout", ["last", "best", "mixture"])
+def test_averages_are_kept_for_the_mixture_only(bag_root: Path, readout: str) -> None:
+    server = run_in_process(plan(bag_root, f"evaluation.readout={readout}")).server
+    kept = [name for name in server.state() if name.startswith("shared.")]
+    assert bool(kept) == (readout == "mixture")
+    assert len(server.shared_candidates()) == (3 if readout == "mixture" else 0)
