@@ -15,6 +15,7 @@ from pathlib import Path
 from rayfed_hn.federation.ladder import step_record
 from rayfed_hn.federation.virtual_plan import VirtualPlan
 from rayfed_hn.loading import load
+from rayfed_hn.machine import copy_bandwidth
 from rayfed_hn.orchestration.resources import connect
 from rayfed_hn.orchestration.scale import measure, plans
 
@@ -53,7 +54,8 @@ def main() -> None:
 
 def _measured(plan: VirtualPlan) -> dict[str, object]:
     scale, (num_hosts, costs, memory) = plan.config.scale, measure(plan)
-    found = step_record(plan, costs, memory, num_hosts, sum(cost.seconds for cost in costs))
+    seconds = sum(cost.seconds for cost in costs)
+    found = step_record(plan, costs, memory, num_hosts, seconds, copy_bandwidth())
     where = "on actors" if scale.where == "actors" else "in process"
     return {
         "system": f"rayfed_hn {plan.config.method.name} {where}",

@@ -5,7 +5,7 @@ steps, one thread a process. Null training (0 steps) measures the machinery alon
 environments of their own, which are made at the first use; one that cannot be made is skipped, with
 the reason. One JSON line a system, and a table at the end.
 
-    python benchmarks/rounds.py [--sites 10,100,1000] [--steps 0,4] [--rounds 5] [--only WORD]
+    python benchmarks/rounds.py [--sites 10,100,1000] [--steps 0,4] [--rounds 20,20,5] [--only WORD]
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sites", default="10,100,1000")
     parser.add_argument("--steps", default="0,4")
-    parser.add_argument("--rounds", type=int, default=5, help="the first is reported apart")
+    parser.add_argument(
+        "--rounds", default="20,20,5", help="for each number of sites; the first is reported apart"
+    )
     parser.add_argument("--only", default="", help="systems with this in their name")
     parser.add_argument("--environments", type=Path, default=ROOT)
     options = parser.parse_args()
@@ -77,13 +79,13 @@ def main() -> None:
     for steps in map(int, options.steps.split(",")):
         counts = [int(count) for count in options.sites.split(",")]
         found: dict[tuple[str, int], dict[str, Any]] = {}
-        for count in counts:
+        for count, rounds in zip(counts, options.rounds.split(","), strict=True):
             for system in systems:
                 if system.rival not in pythons:
                     continue
                 words = ("--sites", str(count), "--steps", str(steps))
-                rounds = ("--rounds", str(options.rounds))
-                record = _run(system, pythons[system.rival], (*words, *rounds))
+                words += ("--rounds", rounds)
+                record = _run(system, pythons[system.rival], words)
                 print(json.dumps({"name": system.name, **record}), flush=True)
                 found[system.name, count] = record
         print("\n".join(_table(systems, counts, steps, found)), flush=True)

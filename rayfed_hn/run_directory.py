@@ -14,11 +14,18 @@ from rayfed_hn.loading import to_yaml
 from rayfed_hn.trees import flatten
 
 # What may change between a run and its continuation: where it runs, not what it computes.
-_MAY_CHANGE = ("run.dir", "run.resume", "resources.")
+_MAY_CHANGE = ("run.dir", "run.resume")
+_WHERE = ("resources.",)
 
 
-def claim(folder: Path, config: Config, *, resume: bool) -> None:
+def claim(folder: Path, config: Config, *, resume: bool, measured: bool = False) -> None:
     """Make a run directory and write its resolved configuration.
+
+    Args:
+        folder: The run directory.
+        config: Of the run.
+        resume: Go on with a run that is there.
+        measured: Time is what the run finds out, so that it must go on where it began.
 
     Raises:
         ConfigError: It holds a run already and ``resume`` is false, or a run of another
@@ -31,17 +38,17 @@ def claim(folder: Path, config: Config, *, resume: bool) -> None:
                 f"run.dir: {folder} holds a run already; give run.resume=true to go on with it, or "
                 "another folder"
             )
-        _check_same(path, config)
+        _check_same(path, config, _MAY_CHANGE if measured else (*_MAY_CHANGE, *_WHERE))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "summary.json").unlink(missing_ok=True)  # it would speak for the run before
     write_text(path, to_yaml(config))
 
 
-def _check_same(path: Path, config: Config) -> None:
+def _check_same(path: Path, config: Config, may_change: tuple[str, ...]) -> None:
     found = dict(flatten(yaml.safe_load(path.read_text(encoding="utf-8")) or {}))
     asked = dict(flatten(asdict(config)))
     for key in sorted(found.keys() | asked.keys()):
-        if not key.startswith(_MAY_CHANGE) and found.get(key) != asked.get(key):
+        if not key.startswith(may_change) and found.get(key) != asked.get(key):
             raise ConfigError(
                 f"{key}: got {asked.get(key)!r}, but the run in {path.parent} has "
                 f"{found.get(key)!r}; continue with the same value or give another run.dir"

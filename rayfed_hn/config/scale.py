@@ -8,6 +8,8 @@ from typing import Literal
 from rayfed_hn.config.federation import METHODS
 from rayfed_hn.config.knob import knob
 
+_FEDERATED = tuple(method for method in METHODS if method != "pooled")
+
 
 @dataclass(frozen=True)
 class ScaleConfig:
@@ -17,7 +19,9 @@ class ScaleConfig:
     cohort_size: int = knob(
         100, "sites that train each version (or all, where there are fewer)", at_least=1
     )
-    methods: list[str] = knob(["hypernetwork", "fedavg"], "methods side by side", each_of=METHODS)
+    methods: list[str] = knob(
+        ["hypernetwork", "fedavg"], "methods side by side", each_of=_FEDERATED
+    )
     num_versions: int = knob(20, "versions to make; the first is not counted", at_least=2)
     steps: int = knob(
         4, "gradient steps of a site per version; 0: sites answer at once", at_least=0

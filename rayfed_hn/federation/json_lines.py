@@ -30,11 +30,12 @@ class JsonLines:
 
     def keep(self, wanted: Callable[[Mapping[str, Any]], bool]) -> list[dict[str, Any]]:
         """Drop records that are not wanted, and a torn last line; returns what is left."""
-        kept = [record for record in self._read() if wanted(record)]
+        kept = [record for record in self.read() if wanted(record)]
         write_text(self._path, "".join(json.dumps(record) + "\n" for record in kept))
         return kept
 
-    def _read(self) -> list[dict[str, Any]]:
+    def read(self) -> list[dict[str, Any]]:
+        """All records but a torn last line."""
         if not self._path.exists():
             return []
         lines = self._path.read_text(encoding="utf-8").split("\n")

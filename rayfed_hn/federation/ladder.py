@@ -21,6 +21,7 @@ def step_record(
     memory: Sequence[Mapping[str, Memory]],
     num_hosts: int,
     seconds: float,
+    copy_bandwidth: float,
 ) -> dict[str, Any]:
     """One line of ``scale.jsonl``: a method at a number of sites, medians over its versions.
 
@@ -32,6 +33,7 @@ def step_record(
         memory: After some versions, and the last.
         num_hosts: Processes that the sites were spread over.
         seconds: All that the step took, starting actors included.
+        copy_bandwidth: Bytes read and written a second, of this machine just before.
     """
     counted, config = costs[1:], plan.config
     middle = {
@@ -49,11 +51,14 @@ def step_record(
         "num_hosts": num_hosts,
         "num_versions": len(costs),
         "seconds_per_version": middle["seconds"],
+        "seconds_lowest": min(cost.seconds for cost in counted),
+        "seconds_highest": max(cost.seconds for cost in counted),
         "first_version_seconds": costs[0].seconds,
         "updates_per_second": middle["num_updates"] / middle["seconds"],
         "phases": {phase: median(each[phase] for each in phases) for phase in PHASES},
         "bytes_down": middle["bytes_down"],
         "bytes_up": middle["bytes_up"],
+        "copy_bytes_per_second": round(copy_bandwidth),
         "lost_sites": sum(cost.num_lost for cost in costs),
         "memory": {kind: asdict(taken) for kind, taken in most.items()},
         "total_pss_mib": round(sum(taken.pss_mib for taken in most.values()), 1),

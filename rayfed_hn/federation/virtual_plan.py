@@ -95,8 +95,6 @@ def virtual_plan(config: Config, pool: Pool, method: str, num_sites: int) -> Vir
     Raises:
         ConfigError: It would take too much memory, or is no federation of virtual sites.
     """
-    if method == "pooled":
-        raise ConfigError("scale.methods: got pooled, which has a single site; leave it out")
     if config.hypernetwork.estimate != "none":
         raise ConfigError(
             f"hypernetwork.estimate: got {config.hypernetwork.estimate}, which compares all sites "

@@ -66,11 +66,10 @@ def scale(
     begun, lines = time.monotonic(), JsonLines(folder / "scale.jsonl")
     done = {(row["method"], row["sites"]): row for row in lines.keep(lambda row: True)}
     for plan in ladder:
-        key = plan.config.method.name, len(plan.hospitals)
-        if key not in done:
-            done[key] = _step(plan, on_version)
-            lines.append([done[key]])
-    rows = [done[plan.config.method.name, len(plan.hospitals)] for plan in ladder]
+        if _key(plan) not in done:
+            done[_key(plan)] = _step(plan, on_version)
+            lines.append([done[_key(plan)]])
+    rows = [done[_key(plan)] for plan in ladder]
     degraded = any(row["lost_sites"] for row in rows)
     summary = {
         "verb": "scale",
@@ -79,7 +78,6 @@ def scale(
         "partition": config.scale.partition,
         "steps": config.scale.steps,
         "where": config.scale.where,
-        "copy_bytes_per_second": round(copy_bandwidth()),
         "rows": rows,
         "seconds": round(time.monotonic() - begun, 2),
         "versions": package_versions(),
@@ -88,10 +86,21 @@ def scale(
     return summary
 
 
+def complete(ladder: list[VirtualPlan], folder: Path) -> bool:
+    """Whether the folder has every step already, so that nothing is left to run."""
+    done = {(row["method"], row["sites"]) for row in JsonLines(folder / "scale.jsonl").read()}
+    return all(_key(plan) in done for plan in ladder)
+
+
+def _key(plan: VirtualPlan) -> tuple[str, int]:
+    return plan.config.method.name, len(plan.hospitals)
+
+
 def _step(plan: VirtualPlan, on_version: OnVersion) -> dict[str, Any]:
     begun = time.monotonic()
+    bandwidth = copy_bandwidth()  # here, since what else runs on a machine changes
     num_hosts, costs, memory = measure(plan, on_version)
-    return step_record(plan, costs, memory, num_hosts, time.monotonic() - begun)
+    return step_record(plan, costs, memory, num_hosts, time.monotonic() - begun, bandwidth)
 
 
 def measure(

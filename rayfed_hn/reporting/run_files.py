@@ -23,7 +23,7 @@ _NEEDED = {
     "train": (*_COMMON, "method", "sites", "num_versions", "num_parameters"),
     "compare": (*_COMMON, "table", "per_site", "differences", "methods", "failed_cells"),
     "onboard": (*_COMMON, "site", "method", "curve", "recommended", "held_out", "values"),
-    "scale": ("status", "rows", "copy_bytes_per_second", "steps", "where", "seconds", "versions"),
+    "scale": ("status", "rows", "steps", "where", "seconds", "versions"),
 }
 _WITHOUT_METRICS = ("onboard", "scale")
 _MAY_FAIL = (*_NEEDED, "embed")  # verbs whose failure is reported; without results

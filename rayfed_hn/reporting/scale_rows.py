@@ -61,13 +61,13 @@ def memory(mib: float) -> str:
     return f"{mib:,.0f} MiB" if mib < 1024 else f"{mib / 1024:,.1f} GiB"
 
 
-def share_of_copying(summary: Record, row: Record) -> float:
+def share_of_copying(row: Record) -> float:
     """The share of a version's time that would do to copy, once, all bytes that it moves.
 
     The bandwidth counts what is read and what is written, so a copied byte counts twice.
     """
     moved = 2 * (row["bytes_down"] + row["bytes_up"])
-    return moved / summary["copy_bytes_per_second"] / row["seconds_per_version"]
+    return moved / row["copy_bytes_per_second"] / row["seconds_per_version"]
 
 
 def rounds(summary: Record) -> Columns:
@@ -75,10 +75,10 @@ def rounds(summary: Record) -> Columns:
     rows = ordered(summary)
     lost = any(row["lost_sites"] for row in rows)
     unit, divisor = _memory_unit(rows)
-    header = ("method", "sites", "cohort", "processes", "s/version", "updates/s")
-    header += ("MB down", "MB up", unit, *(["lost"] if lost else []))
+    header = ("method", "sites", "cohort", "hosts", "seconds", "min", "max")
+    header += ("updates/s", "MB down", "MB up", unit, *(["lost"] if lost else []))
     return Columns(
-        "Every step, by medians over versions; memory is PSS",
+        "Every step: seconds a version and the rest as medians over versions; memory is PSS",
         header,
         tuple(
             (
@@ -87,6 +87,8 @@ def rounds(summary: Record) -> Columns:
                 f"{row['cohort_size']:,}",
                 f"{row['num_hosts']:,}",
                 digits(row["seconds_per_version"]),
+                digits(row["seconds_lowest"]),
+                digits(row["seconds_highest"]),
                 digits(row["updates_per_second"]),
                 digits(row["bytes_down"] / 1e6),
                 digits(row["bytes_up"] / 1e6),
@@ -111,7 +113,7 @@ def phases(summary: Record) -> Columns:
                 row["method"],
                 f"{row['sites']:,}",
                 *(digits(factor * row["phases"][phase]) for phase in PHASES),
-                f"{digits(100 * share_of_copying(summary, row))} %",
+                f"{digits(100 * share_of_copying(row))} %",
             )
             for row in rows
         ),

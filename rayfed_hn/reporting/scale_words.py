@@ -38,7 +38,7 @@ def verdict(summary: Record) -> str:
     else:
         times = {method: rows[-1]["seconds_per_version"] for method, rows in ladders.items()}
         told = f"{_claims(times, seconds)} a version"
-    return f"{_sites(top)}: {told}; {in_all}."
+    return f"{_sites(top)}: {told} (medians of {_counted(summary)} versions); {in_all}."
 
 
 def troubles(summary: Record) -> tuple[str, ...]:
@@ -85,18 +85,17 @@ def _ends(values: Mapping[str, float]) -> tuple[str, str]:
 
 
 def _about_time(summary: Record) -> str:
-    counted = max(row["num_versions"] for row in summary["rows"]) - 1
     return (
-        f"Medians over {counted} versions; the first version, in which sites open their bags, is "
-        "left out. Training is the time of sites divided by the processes that worked side by "
-        "side; transport is what else the server waited for. Medians of phases need not add up to "
-        "the median of the whole."
+        f"Medians over {_counted(summary)} versions; the first version, in which sites open their "
+        "bags, is left out. Hosts are the processes with sites; training is the time of sites "
+        "divided by them; transport is what else the server waited for. Medians of phases need "
+        "not add up to the median of the whole."
     )
 
 
 def _about_bytes(summary: Record) -> str:
     shares = {
-        f"{row['method']}, {_sites(row['sites'])}": 100 * share_of_copying(summary, row)
+        f"{row['method']}, {_sites(row['sites'])}": 100 * share_of_copying(row)
         for row in ordered(summary)
     }
     low, high = (f"{digits(shares[name])} % ({name})" for name in _ends(shares))
@@ -108,8 +107,8 @@ def _about_bytes(summary: Record) -> str:
     )
     return (
         "MB are 10^6 bytes. Copying: to read and write once all bytes that a version moves would "
-        f"take {between} of its time, at the {digits(summary['copy_bytes_per_second'] / 1e9)} GB/s "
-        f"read and written that this machine was measured to copy.{nothing_sent}"
+        f"take {between} of its time, at the {_bandwidths(summary)} GB/s read and "
+        f"written that this machine was measured to copy before each step.{nothing_sent}"
     )
 
 
@@ -121,6 +120,16 @@ def _about_memory(summary: Record) -> str:
         "which pages that processes share count once; RSS, which counts them in every process, is "
         f"{memory(resident)} at most."
     )
+
+
+def _counted(summary: Record) -> int:
+    return max(row["num_versions"] for row in summary["rows"]) - 1
+
+
+def _bandwidths(summary: Record) -> str:
+    found = [row["copy_bytes_per_second"] / 1e9 for row in summary["rows"]]
+    low, high = digits(min(found)), digits(max(found))
+    return low if low == high else f"{low} to {high}"
 
 
 def _sites(number: int) -> str:

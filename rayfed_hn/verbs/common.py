@@ -57,9 +57,9 @@ def planned_dir(config: Config, verb: str) -> Path:
     return Path(config.run.dir or f"runs/{verb}-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
 
 
-def run_dir(config: Config, verb: str) -> Path:
+def run_dir(config: Config, verb: str, *, measured: bool = False) -> Path:
     folder = planned_dir(config, verb)
-    claim(folder, config, resume=config.run.resume)
+    claim(folder, config, resume=config.run.resume, measured=measured)
     print(f"Run directory: {folder}")
     return folder
 

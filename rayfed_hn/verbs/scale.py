@@ -21,7 +21,7 @@ def scale(words: Sequence[str]) -> int:
     """See ``rayfed-hn scale --help``."""
     from rayfed_hn.federation.meter import VersionCost
     from rayfed_hn.federation.virtual_plan import VirtualPlan
-    from rayfed_hn.orchestration.scale import plans
+    from rayfed_hn.orchestration.scale import complete, plans
     from rayfed_hn.orchestration.scale import scale as run
     from rayfed_hn.reporting.scale_report import scale_table, write_scale_files
 
@@ -29,9 +29,11 @@ def scale(words: Sequence[str]) -> int:
     folder = planned_dir(config, "scale")
     with before_anything_starts():
         ladder = plans(config, folder)
-    run_dir(replace(config, run=replace(config.run, dir=str(folder))), "scale")
+    config = replace(config, run=replace(config.run, dir=str(folder)))
+    run_dir(config, "scale", measured=True)
     how = f"the same command with run.dir={folder} run.resume=true goes on with the missing steps"
-    cluster = connected(config) if config.scale.where == "actors" else nullcontext()
+    needed = config.scale.where == "actors" and not complete(ladder, folder)
+    cluster = connected(config) if needed else nullcontext()
     total = len(ladder) * config.scale.num_versions
     with resumable(how), cluster, bar("versions", total) as progress:
 

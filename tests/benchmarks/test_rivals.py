@@ -45,7 +45,7 @@ def naive_rounds(options: Options) -> Tensor:
 def test_the_plain_loop_is_federated_averaging(processes: int) -> None:
     options = Options(sites=4, steps=2, rounds=2, processes=processes)
     measured, global_P = plain_rounds.run(options)
-    torch.testing.assert_close(global_P, naive_rounds(options), rtol=0, atol=1e-6)
+    torch.testing.assert_close(global_P, naive_rounds(options), rtol=0, atol=2e-5)
     assert measured.moved > 0.1  # far more than the tolerance could hide
     assert len(measured.seconds) == 2
 

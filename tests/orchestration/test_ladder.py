@@ -25,7 +25,7 @@ from rayfed_hn.loading import load
 from rayfed_hn.orchestration import scale as scale_module
 from rayfed_hn.orchestration.executor import RayExecutor
 from rayfed_hn.orchestration.packing import Cluster, pack
-from rayfed_hn.orchestration.scale import plans, scale
+from rayfed_hn.orchestration.scale import complete, plans, scale
 from rayfed_hn.orchestration.train import start_hosts, train
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
@@ -111,11 +111,13 @@ def test_finished_steps_are_not_run_again(tmp_path: Path) -> None:
     path = tmp_path / "scale.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:2]) + lines[2][:40])  # killed while it wrote the third
+    assert not complete(ladder(tmp_path, *words)[1], tmp_path)
     summary, seen = run(tmp_path, *words)
     assert [key[:2] for key in seen[::2]] == [("hypernetwork", 8), ("fedavg", 8)]
     assert summary["rows"][:2] == whole["rows"][:2]  # with the seconds of then
     assert summary["rows"] == written(tmp_path)
     assert {(row["method"], row["sites"]) for row in summary["rows"]} == LADDER
+    assert complete(ladder(tmp_path, *words)[1], tmp_path)
     again, seen = run(tmp_path, *words)
     assert not seen
     assert again["rows"] == summary["rows"]

@@ -63,7 +63,7 @@ def test_a_lost_site_is_said_in_the_table_and_before_it(tmp_path: Path) -> None:
     assert set(told.values()) == {"0"}
     page = _words(_page(make_scale_run(tmp_path / "run", summary)))
     lines = "Not everything went through 3 sites of fedavg at 1,000 sites were lost"
-    order = [verdict(summary), lines, "Every step,"]
+    order = [verdict(summary), lines, "Every step:"]
     assert [page.index(words) for words in order] == sorted(page.index(words) for words in order)
 
 
@@ -71,7 +71,7 @@ def test_a_page_has_verdict_tables_pictures_configuration_and_versions(tmp_path:
     summary = scale_summary()
     page = _page(make_scale_run(tmp_path / "run", summary))
     words = _words(page)
-    order = [verdict(summary), "Every step,", "Time per version", "Where the time of a version"]
+    order = [verdict(summary), "Every step:", "Time per version", "Where the time of a version"]
     order += [
         "Memory by kind of process (MiB).",
         "Bytes moved",

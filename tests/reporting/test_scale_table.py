@@ -47,8 +47,10 @@ def test_the_numbers_of_the_tables_are_those_of_the_summary() -> None:
         key = row["method"], row["sites"]
         found = {name: _number(cell) for name, cell in every[key].items() if name != "method"}
         assert found["cohort"] == row["cohort_size"]
-        assert found["processes"] == row["num_hosts"]
-        assert found["s/version"] == _about(row["seconds_per_version"])
+        assert found["hosts"] == row["num_hosts"]
+        assert found["seconds"] == _about(row["seconds_per_version"])
+        assert found["min"] == _about(row["seconds_lowest"])
+        assert found["max"] == _about(row["seconds_highest"])
         assert found["updates/s"] == _about(row["updates_per_second"])
         assert found["MB down"] == _about(row["bytes_down"] / 1e6)
         assert found["MB up"] == _about(row["bytes_up"] / 1e6)
@@ -96,9 +98,9 @@ def test_below_the_tables_is_how_to_read_them() -> None:
 
 def test_copying_is_every_byte_read_and_written_once_at_the_measured_bandwidth() -> None:
     summary = scale_summary((100,), ("hypernetwork",))
-    bandwidth = {"bytes_down": 3e9, "bytes_up": 1e9, "seconds_per_version": 10.0}
-    summary["rows"][0] |= bandwidth
-    summary["copy_bytes_per_second"] = 4e9  # 8 GB read or written: 2 s of 10 s
+    bandwidth = {"copy_bytes_per_second": 4e9}  # 8 GB read or written: 2 s of 10 s
+    moved = {"bytes_down": 3e9, "bytes_up": 1e9, "seconds_per_version": 10.0}
+    summary["rows"][0] |= bandwidth | moved
     text = scale_table(summary)
     assert _tables(text)[1]["hypernetwork", 100]["copying"] == "20.0 %"
     assert "would take 20.0 % (hypernetwork, 100 sites) of its time" in " ".join(text.split())
@@ -118,31 +120,38 @@ def _timed(seconds: dict[str, list[float]], sites: tuple[int, ...]) -> dict[str,
         (
             {"hypernetwork": [0.4, 4.0, 4.1, 4.2]},
             SITES,
-            "10,000 sites: 1.05 times the time per version at 100 sites; 3.1 GiB in all.",
+            "10,000 sites: 1.05 times the time per version at 100 sites (medians of 19 versions); "
+            "3.1 GiB in all.",
         ),
         (
             {"hypernetwork": [0.4, 4.0, 4.1, 4.2], "fedavg": [0.3, 3.0, 3.0, 2.7]},
             SITES,
             "10,000 sites: 1.05 times (hypernetwork) and 0.900 times (fedavg) the time per version "
-            "at 100 sites; at most 3.1 GiB in all.",
+            "at 100 sites (medians of 19 versions); at most 3.1 GiB in all.",
         ),
         (
             {m: [1.0, 1.0 + i / 10] for i, m in enumerate(("fedavg", "local", "fedper", "pfedhn"))},
             (100, 1000),
             "1,000 sites: 1.00 times (fedavg) to 1.30 times (pfedhn) the time per version at 100 "
-            "sites; at most 3.1 GiB in all.",
+            "sites (medians of 19 versions); at most 3.1 GiB in all.",
         ),
         (
             {"fedavg": [1.0, 12.0]},
             (10, 100),
-            "100 sites: 12.0 times the time per version at 10 sites, with 10 times the updates; "
+            "100 sites: 12.0 times the time per version at 10 sites, with 10 times the updates "
+            "(medians of 19 versions); "
             "3.1 GiB in all.",
         ),
-        ({"fedavg": [0.02]}, (100,), "100 sites: 20.0 ms a version; 3.1 GiB in all."),
+        (
+            {"fedavg": [0.02]},
+            (100,),
+            "100 sites: 20.0 ms a version (medians of 19 versions); 3.1 GiB in all.",
+        ),
         (
             {"fedavg": [2.0], "local": [1.0]},
             (1,),
-            "1 site: 2.00 s (fedavg) and 1.00 s (local) a version; at most 3.1 GiB in all.",
+            "1 site: 2.00 s (fedavg) and 1.00 s (local) a version (medians of 19 versions); at "
+            "most 3.1 GiB in all.",
         ),
     ],
 )

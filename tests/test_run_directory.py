@@ -1,0 +1,32 @@
+"""A run directory goes on with the run that it holds, and with no other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rayfed_hn.errors import ConfigError
+from rayfed_hn.loading import load
+from rayfed_hn.run_directory import claim
+
+MORE_CORES = load(None, ["resources.cpus=7"])
+
+
+def test_another_place_goes_on_with_the_same_run(tmp_path: Path) -> None:
+    claim(tmp_path, load(None, []), resume=False)
+    claim(tmp_path, MORE_CORES, resume=True)
+
+
+def test_where_time_is_measured_the_place_stays(tmp_path: Path) -> None:
+    claim(tmp_path, load(None, []), resume=False, measured=True)
+    with pytest.raises(ConfigError, match=r"resources\.cpus: got 7, but the run in .* has None"):
+        claim(tmp_path, MORE_CORES, resume=True, measured=True)
+
+
+def test_another_setting_is_another_run(tmp_path: Path) -> None:
+    claim(tmp_path, load(None, []), resume=False)
+    with pytest.raises(ConfigError, match=r"run\.seed: got 3, but"):
+        claim(tmp_path, load(None, ["run.seed=3"]), resume=True)
+    with pytest.raises(ConfigError, match=r"run\.dir: .* holds a run already"):
+        claim(tmp_path, load(None, []), resume=False)
