@@ -23,6 +23,20 @@ class MessageError(RayfedError):
     """Bytes that crossed the site boundary are not the message they should be."""
 
 
+class AccountingError(RayfedError):
+    """Nothing true can be said of what releases cost together."""
+
+
+class BudgetSpent(RayfedError):
+    """A site releases no more: its epsilon would be beyond what it may spend."""
+
+    told = "the site's privacy budget is spent"  # all that others hear of it
+
+
+class PromiseBroken(RayfedError):
+    """An audit found that a run gives away more than it promises."""
+
+
 class Interrupted(RayfedError):
     """The user or the cluster stopped a run; its text says how to go on."""
 

@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rayfed_hn.config import Config
 from rayfed_hn.errors import ConfigError
+from rayfed_hn.privacy_checks import check_privacy
 from rayfed_hn.round_checks import check_rounds
 from rayfed_hn.task_checks import check_task
 from rayfed_hn.trees import flatten
@@ -215,6 +216,7 @@ def check(config: Config) -> None:
         raise ConfigError(f"onboard.labelled: {config.onboard.labelled} has a number twice")
     check_rounds(config)
     check_task(config)
+    check_privacy(config)
 
 
 def _check_range(knob: Knob, value: Any) -> None:

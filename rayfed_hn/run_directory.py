@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,6 +17,15 @@ from rayfed_hn.trees import flatten
 # What may change between a run and its continuation: where it runs, not what it computes.
 _MAY_CHANGE = ("run.dir", "run.resume")
 _WHERE = ("resources.",)
+
+
+def run_id(folder: Path) -> str:
+    """What tells a run from every other, in the ledgers of its sites; made with its directory."""
+    path = folder / "run_id"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(path, uuid.uuid4().hex)
+    return path.read_text(encoding="utf-8")
 
 
 def claim(folder: Path, config: Config, *, resume: bool, measured: bool = False) -> None:
@@ -40,7 +50,8 @@ def claim(folder: Path, config: Config, *, resume: bool, measured: bool = False)
             )
         _check_same(path, config, _MAY_CHANGE if measured else (*_MAY_CHANGE, *_WHERE))
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "summary.json").unlink(missing_ok=True)  # it would speak for the run before
+    for name in ("summary.json", "privacy.json"):  # they would speak for the run before
+        (folder / name).unlink(missing_ok=True)
     write_text(path, to_yaml(config))
 
 

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from rayfed_hn.config.audit import AuditConfig
 from rayfed_hn.config.federation import (
     METHODS,
+    RELEASE_NOTHING,
     EvaluationConfig,
     HypernetworkConfig,
     MethodConfig,
     ModelConfig,
-    PrivacyConfig,
     TrainingConfig,
 )
 from rayfed_hn.config.onboard import OnboardConfig
+from rayfed_hn.config.privacy import PrivacyConfig
 from rayfed_hn.config.rounds import RoundsConfig, SimulationConfig
 from rayfed_hn.config.runs import CompareConfig, DemoConfig, ResourcesConfig, RunConfig
 from rayfed_hn.config.scale import ScaleConfig
@@ -31,7 +33,9 @@ from rayfed_hn.config.task import TaskConfig
 
 __all__ = [
     "METHODS",
+    "RELEASE_NOTHING",
     "ArtefactsConfig",
+    "AuditConfig",
     "CompareConfig",
     "Config",
     "DataConfig",
@@ -74,5 +78,6 @@ class Config:
     compare: CompareConfig = field(default_factory=CompareConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     onboard: OnboardConfig = field(default_factory=OnboardConfig)
+    audit: AuditConfig = field(default_factory=AuditConfig)
     resources: ResourcesConfig = field(default_factory=ResourcesConfig)
     demo: DemoConfig = field(default_factory=DemoConfig)

@@ -1,4 +1,4 @@
-"""Knobs of models, methods, rounds, privacy and evaluation."""
+"""Knobs of models, methods and evaluation."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ METHODS = (
     *("hypernetwork", "hypernetwork_ft", "pfedhn", "pfedhn_pc", "pfedhn_ft", "fedavg", "fedprox"),
     *("fedavg_ft", "fedper", "local", "pooled"),
 )
+RELEASE_NOTHING = ("local", "pooled")  # baselines: nothing that was learned leaves a hospital
 
 
 @dataclass(frozen=True)
@@ -198,23 +199,6 @@ class HypernetworkConfig:
     )
     chunks: int = knob(
         1, "pieces that pfedhn makes a network in: more take less memory", at_least=1
-    )
-
-
-@dataclass(frozen=True)
-class PrivacyConfig:
-    """Noise on what leaves a site."""
-
-    noise_scale: float = knob(
-        0.0,
-        "the paper's alpha: Gaussian noise of alpha times the standard deviation of each weight "
-        "tensor, added at the site before release. Formal guarantee: none",
-        at_least=0,
-    )
-    noise_source: Literal["seeded", "os"] = knob(
-        "seeded",
-        "seeded: noise repeats with run.seed (simulation only); os: fresh entropy of the site's "
-        "machine, which nobody can draw again",
     )
 
 

@@ -17,17 +17,37 @@ class RunConfig:
     resume: bool = knob(
         False, "go on with the run in run.dir: from its last checkpoint, or with its missing cells"
     )
+    keep_messages: bool = knob(
+        False,
+        "train: keep every network sent and every update received in run.dir/messages, as the "
+        "server saw them, for audit: 8 bytes for every parameter, site and version (788,739 "
+        "parameters, 5 sites and 20 versions take 630 MB)",
+    )
 
 
 @dataclass(frozen=True)
 class CompareConfig:
-    """Methods x seeds x folds."""
+    """Methods x noise x seeds x folds."""
 
     methods: list[str] = knob(
         ["local", "fedavg", "hypernetwork"], "methods side by side", each_of=METHODS
     )
+    attack: bool = knob(
+        False,
+        "true: every cell is attacked as audit does, by the direction of its updates "
+        "(audit.exchanges of every site): how well are slides that were trained on told from "
+        "others? Drawn beside what noise costs",
+    )
     seeds: int = knob(3, "seeds: every one re-divides the cases and re-trains", at_least=1)
     folds: int = knob(5, "folds by case; each is test once", at_least=3)
+    noise: list[float] = knob(
+        [],
+        "amounts of noise to try, such as 0,0.03,0.1,0.3,1, each with every method, to see what it "
+        "costs: values of privacy.noise_scale (privacy.mechanism=paper; 0: none) or of "
+        "privacy.target_epsilon (site_ldp, slide_dpsgd; such as 1,3,8,30). local and pooled, which "
+        "release nothing, are run once (default: as privacy says)",
+        at_least=0,
+    )
 
 
 @dataclass(frozen=True)

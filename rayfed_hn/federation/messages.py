@@ -8,12 +8,14 @@ size, names, shapes, types and finiteness are checked before anything is used.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
+import torch
 
-from rayfed_hn.errors import DataError, MessageError, SetAside
+from rayfed_hn.errors import BudgetSpent, DataError, MessageError, SetAside
 from rayfed_hn.federation.score_messages import (
     CandidateMetrics,
     CandidatesRequest,
@@ -26,7 +28,8 @@ from rayfed_hn.federation.statistics_messages import (
     PrepareRequest,
     StatisticsRequest,
 )
-from rayfed_hn.federation.wire import Message, all_finite, expect, open_message, serialise
+from rayfed_hn.federation.wire import Draft, Message, all_finite, expect, open_message, serialise
+from rayfed_hn.models.subspace import Subspace
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,11 @@ class Update:
         validation_metric: Of the received network; None where undefined.
         num_steps: Local gradient steps.
         seconds: Time the site took.
+        signal_to_noise: Norm of what was learned over that of the noise; None without noise, and
+            where metrics are withheld.
+        clipped: Share of what was clipped that had to be scaled down; None likewise.
+        releases: What the site has charged in this run, this one included; 0 where it charges not.
+        epsilon: What that adds up to; None without formal guarantee.
     """
 
     SCALARS: ClassVar[tuple[str, ...]] = (
@@ -69,6 +77,16 @@ class Update:
         "validation_metric",
         "num_steps",
         "seconds",
+        "signal_to_noise",
+        "clipped",
+        "releases",
+        "epsilon",
+    )
+    UNDEFINED: ClassVar[tuple[str, ...]] = (
+        "validation_metric",
+        "signal_to_noise",
+        "clipped",
+        "epsilon",
     )
     site: str
     version: int
@@ -79,12 +97,33 @@ class Update:
     validation_metric: float | None
     num_steps: int
     seconds: float
+    signal_to_noise: float | None = None
+    clipped: float | None = None
+    releases: int = 0
+    epsilon: float | None = None
 
-    def to_bytes(self) -> bytes:
-        """The message as it leaves the site."""
+    @classmethod
+    def draft(cls, num_parameters: int) -> Draft:
+        """A message whose ``update`` is still to be written."""
+        return cls._draft(np.dtype(np.float32), (num_parameters,))
+
+    @classmethod
+    def _draft(cls, kind: np.dtype, shape: tuple[int, ...]) -> Draft:
+        scalars = np.float64, (len(cls.SCALARS),)
+        return Draft({"update": (kind, shape), "scalars": scalars})
+
+    def to_bytes(self, draft: Draft | None = None) -> Message:
+        """The message as it leaves the site.
+
+        Args:
+            draft: A message that may hold the update already.
+        """
+        draft = draft or self._draft(self.update.dtype, self.update.shape)
+        if draft["update"] is not self.update:
+            draft["update"][:] = self.update
         values = [getattr(self, name) for name in self.SCALARS]
-        scalars = [math.nan if value is None else float(value) for value in values]
-        return serialise({"update": self.update, "scalars": np.array(scalars)})
+        draft["scalars"][:] = [math.nan if value is None else float(value) for value in values]
+        return draft.message
 
     @classmethod
     def from_bytes(cls, message: Message, site: str, num_parameters: int) -> Update:
@@ -99,23 +138,29 @@ class Update:
         if not all_finite(update):
             raise MessageError("update holds a value that is not finite")
         values = dict(zip(cls.SCALARS, scalars.tolist(), strict=True))
-        whole = ("version", "turn", "num_steps")
-        if not all(values[v] >= 0 and float(values[v]).is_integer() for v in whole):
-            raise MessageError("version, turn and num_steps must be whole numbers")
-        metric = values["validation_metric"]
-        if not (math.isnan(metric) or 0 <= metric <= 1) or not 0 <= values["seconds"] < math.inf:
-            raise MessageError("validation_metric must lie in 0 to 1 and seconds be finite")
-        return cls(
-            site=site,
-            version=int(values["version"]),
-            turn=int(values["turn"]),
-            update=update,
-            train_loss=values["train_loss"],
-            validation_loss=values["validation_loss"],
-            validation_metric=None if math.isnan(metric) else metric,
-            num_steps=int(values["num_steps"]),
-            seconds=values["seconds"],
-        )
+        _check_scalars(values)
+        known: dict[str, Any] = {name: int(values[name]) for name in _WHOLE}
+        known |= {name: _defined(values[name]) for name in cls.UNDEFINED}
+        return cls(**{**values, **known, "site": site, "update": update})
+
+
+_WHOLE = ("version", "turn", "num_steps", "releases")
+
+
+def _check_scalars(values: Mapping[str, float]) -> None:
+    if not all(values[name] >= 0 and values[name].is_integer() for name in _WHOLE):
+        raise MessageError(f"{', '.join(_WHOLE)} must be whole numbers")
+    for name, most in (("validation_metric", 1.0), ("clipped", 1.0), ("signal_to_noise", math.inf)):
+        if not (math.isnan(values[name]) or 0 <= values[name] <= most):
+            raise MessageError(f"{name} must lie in 0 to {most:g}")
+    if not (math.isnan(values["epsilon"]) or values["epsilon"] >= 0):
+        raise MessageError("epsilon must be 0 or more")
+    if not 0 <= values["seconds"] < math.inf:
+        raise MessageError("seconds must be finite")
+
+
+def _defined(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 @dataclass(frozen=True)
@@ -164,21 +209,28 @@ def failure_message(error: Exception) -> bytes:
 FAILURE_BYTES = 1024  # more than one takes
 _FAILURES: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     ((MemoryError,), "the site ran out of memory"),
+    ((BudgetSpent,), BudgetSpent.told),
     ((DataError, SetAside, OSError), "the site could not read its bags"),
     ((MessageError, ValueError), "the site refused the request"),
     ((Exception,), "the site failed"),
 )
 
 
-def read_answer(request: Request, message: Message) -> Event:
-    """Turn a site's bytes into an event; whatever is wrong with them means that it is lost."""
+def read_answer(request: Request, message: Message, subspace: Subspace | None = None) -> Event:
+    """Turn a site's bytes into an event; whatever is wrong with them means that it is lost.
+
+    Args:
+        request: What was asked.
+        message: What came back.
+        subspace: Whose numbers updates are, if not of all parameters.
+    """
     site, version = request.site, request.version
     turn = request.turn if isinstance(request, TrainRequest) else 0
     try:
         failure = _failure(message)
         if failure is not None:
             return SiteLost(site, version, failure, turn)
-        answer = _parse(request, message)
+        answer = _parse(request, message, subspace)
         if answer.version != version:
             raise MessageError(f"answers version {answer.version}, asked was {version}")
         if isinstance(answer, Update) and answer.turn != turn:
@@ -186,6 +238,11 @@ def read_answer(request: Request, message: Message) -> Event:
     except MessageError as error:
         return SiteLost(site, version, f"its answer was refused: {error}", turn)
     return answer
+
+
+def _lifted(update: Update, subspace: Subspace) -> Update:
+    numbers_K = torch.tensor(update.update)
+    return replace(update, update=subspace.lift(numbers_K).numpy())
 
 
 def _failure(message: Message) -> str | None:
@@ -201,10 +258,12 @@ def _failure(message: Message) -> str | None:
     return f"{_FAILURES[code][1]}; site.log beside its bags says why"
 
 
-def _parse(request: Request, message: Message) -> Answer:
+def _parse(request: Request, message: Message, subspace: Subspace | None) -> Answer:
     match request:
         case TrainRequest():
-            return Update.from_bytes(message, request.site, request.parameters.size)
+            size = request.parameters.size if subspace is None else subspace.dim
+            update = Update.from_bytes(message, request.site, size)
+            return update if subspace is None else _lifted(update, subspace)
         case StatisticsRequest():
             return FeatureStatistics.from_bytes(message, request.site, request.feature_dim)
         case PrepareRequest():

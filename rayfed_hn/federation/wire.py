@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -26,24 +27,52 @@ _NAMES = {np.dtype(kind): name for name, kind in KINDS.items()}
 Message = bytes | memoryview  # as it was written, or a view of memory that it came in
 
 
-def serialise(tensors: Mapping[str, np.ndarray]) -> bytes:
-    """Named tensors as one message; those with long elements first, so that all are aligned."""
-    ordered = sorted(tensors.items(), key=lambda item: -item[1].itemsize)
-    header: dict[str, Any] = {}
-    parts: list[memoryview] = []
-    place = 0
-    for name, tensor in ordered:
-        whole = np.ascontiguousarray(tensor)
-        header[name] = {
-            "dtype": _NAMES[whole.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [place, place + whole.nbytes],
+Shapes = Mapping[str, tuple[type | np.dtype, tuple[int, ...]]]
+
+
+class Draft:
+    """A message to be filled where it lies, so that what is large is written once.
+
+    Args:
+        shapes: Type and shape of every tensor.
+    """
+
+    def __init__(self, shapes: Shapes) -> None:
+        ordered = sorted(shapes.items(), key=lambda item: -np.dtype(item[1][0]).itemsize)
+        header: dict[str, Any] = {}
+        place = 0
+        for name, (kind, shape) in ordered:  # long elements first, so that all are aligned
+            size = math.prod(shape) * np.dtype(kind).itemsize
+            about = {"dtype": _NAMES[np.dtype(kind)], "shape": list(shape)}
+            header[name] = about | {"data_offsets": [place, place + size]}
+            place += size
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % ALIGNMENT)
+        self._bytes = np.empty(8 + len(text) + place, np.uint8)
+        first = np.frombuffer(len(text).to_bytes(8, "little") + text, np.uint8)
+        self._bytes[: len(first)] = first
+        payload = self._bytes[len(first) :].data
+        self._tensors = {
+            name: np.frombuffer(payload[slice(*header[name]["data_offsets"])], kind).reshape(shape)
+            for name, (kind, shape) in ordered
         }
-        parts.append(whole.reshape(-1).view(np.uint8).data)
-        place += whole.nbytes
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % ALIGNMENT)
-    return b"".join([len(text).to_bytes(8, "little"), text, *parts])
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """A tensor of the message, the same object each time."""
+        return self._tensors[name]
+
+    @property
+    def message(self) -> memoryview:
+        """What is sent."""
+        return self._bytes.data
+
+
+def serialise(tensors: Mapping[str, np.ndarray]) -> bytes:
+    """Named tensors as one message."""
+    draft = Draft({name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()})
+    for name, tensor in tensors.items():
+        draft[name][...] = tensor
+    return draft.message.tobytes()
 
 
 def open_message(message: Message, payload_limit: int) -> dict[str, np.ndarray]:
@@ -92,6 +121,24 @@ def all_finite(vector: np.ndarray) -> bool:
     values may overflow, so that only then every value is looked at.
     """
     return math.isfinite(torch.from_dlpack(vector).sum().item()) or bool(np.isfinite(vector).all())
+
+
+class LastFinite:
+    """``all_finite`` that remembers the last vector: sites that share a network get the same one.
+
+    Requests are not written to, so that an array that was finite stays so.
+    """
+
+    def __init__(self) -> None:
+        self._last: Callable[[], np.ndarray | None] = lambda: None
+
+    def __call__(self, vector: np.ndarray) -> bool:
+        if self._last() is vector:
+            return True
+        finite = all_finite(vector)
+        if finite:
+            self._last = weakref.ref(vector)
+        return finite
 
 
 def within(values: np.ndarray, low: float, high: float, what: str) -> None:

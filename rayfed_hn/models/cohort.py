@@ -21,12 +21,15 @@ from torch import Tensor, nn
 
 from rayfed_hn.config import TrainingConfig
 from rayfed_hn.models.labelled_bag import LabelledBag
+from rayfed_hn.models.local_optimiser import make_optimiser, take_up
 from rayfed_hn.models.padding import PaddedMasks, pad
 from rayfed_hn.models.parameters import ParameterLayout
+from rayfed_hn.models.private_training import PrivateSteps, train_privately
 from rayfed_hn.models.site_model import SiteModel
 from rayfed_hn.models.stacked import StackedNetwork
+from rayfed_hn.models.subspace import Subspace
 from rayfed_hn.models.tasks import Task
-from rayfed_hn.models.training import Draws, Trained, make_optimiser, take_up, train_locally
+from rayfed_hn.models.training import Draws, Trained, train_locally
 
 # Sites train together while what a step holds in memory stays below this: a fraction of what any
 # GPU for such work has, and room for a hundred sites with small bags.
@@ -37,7 +40,11 @@ TENSORS_OF_A_LAYER = 4  # output, activation, dropout mask and product, or their
 
 @dataclass(frozen=True)
 class Job:
-    """What one site is asked to train; every field as ``train_locally`` has it."""
+    """What one site is asked to train; every field as ``train_locally`` has it.
+
+    Attributes:
+        private: If patients are hidden, how; draws then come from there.
+    """
 
     parameters: Tensor
     bags: Sequence[LabelledBag]
@@ -47,6 +54,13 @@ class Job:
     validation: Sequence[LabelledBag] = ()
     moments: Mapping[str, Tensor] | None = None
     proximal_mu: float = 0.0
+    private: PrivateSteps | None = None
+    subspace: Subspace | None = None
+
+    @property
+    def alone(self) -> bool:
+        """Whether its steps are of a kind that no others are made with."""
+        return self.private is not None or self.subspace is not None
 
 
 def train_cohort(
@@ -59,8 +73,8 @@ def train_cohort(
 ) -> list[Trained]:
     """Train the networks of several sites, in the order of the jobs.
 
-    A single job, models without ``in_cohorts``, and sites that may stop early go through
-    ``train_locally``, and so end in its very bits. The others keep moments only where
+    A single job, models without ``in_cohorts``, private jobs, and sites that may stop early train
+    alone, and so end in the very bits of that. The others keep moments only where
     ``training.keep_optimiser`` does: bringing them from a GPU takes longer than a few steps.
     """
     ended: dict[int, Trained] = {}
@@ -82,7 +96,8 @@ def groups(model: SiteModel, jobs: Sequence[Job], config: TrainingConfig) -> lis
     # Like lengths together, so that little is padding.
     tiles = [_most_tiles(job, config) for job in jobs]
     for i in sorted(range(len(jobs)), key=lambda i: tiles[i]):
-        if not model.in_cohorts or (config.patience is not None and jobs[i].validation):
+        early = config.patience is not None and jobs[i].validation
+        if not model.in_cohorts or early or jobs[i].alone:
             found.append([i])
             continue
         longest = max(longest, tiles[i])
@@ -108,7 +123,15 @@ def _bytes_of_a_site(model: SiteModel, num_tiles: int) -> int:
 def _train_alone(
     model: SiteModel, job: Job, config: TrainingConfig, task: Task, device: torch.device | str
 ) -> Trained:
-    return train_locally(model, config=config, task=task, device=device, **vars(job))
+    fields = dict(vars(job))
+    private = fields.pop("private")
+    if private is None:
+        return train_locally(model, config=config, task=task, device=device, **fields)
+    for name in ("bags", "seed", "validation"):
+        del fields[name]
+    return train_privately(
+        model, private=private, config=config, task=task, device=device, **fields
+    )
 
 
 class _Together:

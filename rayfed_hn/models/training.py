@@ -6,10 +6,8 @@ Shapes: P parameters, B bags, N tiles, D features.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,14 +15,14 @@ from torch import Tensor
 
 from rayfed_hn.config import TrainingConfig
 from rayfed_hn.models.labelled_bag import LabelledBag
+from rayfed_hn.models.local_optimiser import joined, make_optimiser, take_up_all
 from rayfed_hn.models.masks import masks_of
 from rayfed_hn.models.parameters import bind
 from rayfed_hn.models.scoring import score_bags
 from rayfed_hn.models.site_model import SiteModel
+from rayfed_hn.models.subspace import Freedom, Subspace
 from rayfed_hn.models.tasks import Task
 from rayfed_hn.seeds import derive
-
-SGD_MOMENTUM = 0.9  # pFedHN's, at the sites
 
 
 def draw_bags(
@@ -52,12 +50,16 @@ class Trained:
         loss: Mean training loss over the steps.
         num_steps: Steps that were taken.
         moments: State of the optimiser, for a site that keeps it.
+        clipped: Share of gradients that were scaled down, where patients are hidden.
+        signal_to_noise: Mean norm of a step's gradients over that of its noise, likewise.
     """
 
     parameters: Tensor
     loss: float
     num_steps: int
     moments: dict[str, Tensor]
+    clipped: float | None = None
+    signal_to_noise: float | None = None
 
 
 def train_locally(
@@ -73,6 +75,7 @@ def train_locally(
     validation: Sequence[LabelledBag] = (),
     moments: Mapping[str, Tensor] | None = None,
     proximal_mu: float = 0.0,
+    subspace: Subspace | None = None,
     device: torch.device | str = "cpu",
 ) -> Trained:
     """Train a network on a site's bags, one bag a step.
@@ -89,6 +92,8 @@ def train_locally(
         validation: Bags that ``training.patience`` looks at.
         moments: State of the optimiser to go on from; fresh if None.
         proximal_mu: FedProx's mu: adds mu/2 |theta - parameters|^2 to the loss (Li et al. 2020).
+        subspace: Where the network may go from what was received; None: anywhere. Weight decay
+            then pulls towards what was received.
         device: Where to train.
     """
     if num_steps == 0:
@@ -97,10 +102,10 @@ def train_locally(
     theta = received.clone()
     network = bind(model, theta, trains=True)
     tensors = list(network.parameters())
-    optimiser = make_optimiser(config, [{"params": tensors, "lr": learning_rate}])
-    if moments:
-        for tensor, own in zip(tensors, _split(moments, tensors), strict=True):
-            take_up(optimiser, tensor, own)
+    free = Freedom(theta, tensors, subspace)
+    rate = learning_rate * free.rate
+    optimiser = make_optimiser(config, [{"params": free.parameters, "lr": rate}])
+    take_up_all(optimiser, free.parameters, moments or {})
     draws = Draws(bags, config, task=task, num_steps=num_steps, seed=seed, device=device)
     watch = _Watch(model, validation, task, config, device)
     losses: list[float] = []
@@ -110,12 +115,14 @@ def train_locally(
         bag = bags[index]
         target = task.target(bag, config.label_smoothing)
         loss = network.objective(bag.tensor(device, draws.rows(bag)), target, draws.masks)
-        optimiser.zero_grad()  # to none: what backward makes is taken as it is, and not added
+        network.zero_grad()  # to none: what backward makes is taken as it is, and not added
         loss.backward()
         _shape_gradients(tensors, received, proximal_mu, config.clip_gradient)
+        free.prepare()
         optimiser.step()
+        free.follow()
         losses.append(loss.item())
-    kept = _joined(optimiser, tensors) if config.keep_optimiser else {}
+    kept = joined(optimiser, free.parameters) if config.keep_optimiser else {}
     mean = float(np.mean(losses)) if losses else 0.0
     return Trained(watch.best(theta).detach().cpu(), mean, len(losses), kept)
 
@@ -177,65 +184,6 @@ def rate_factor(config: TrainingConfig, progress: float) -> float:
     if config.schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * progress))
     return 1 - progress if config.schedule == "linear" else 1.0
-
-
-def make_optimiser(
-    config: TrainingConfig, groups: Sequence[dict[str, Any]]
-) -> torch.optim.Optimizer:
-    """The optimiser of ``training.optimiser`` for groups as PyTorch has them.
-
-    Fused ones read every tensor once a step; the others take up to a third of a step on a CPU.
-    """
-    makers: dict[str, Callable[..., torch.optim.Optimizer]] = {
-        "adam": torch.optim.Adam,
-        "adamw": torch.optim.AdamW,
-        "sgd": torch.optim.SGD,
-        "momentum": partial(torch.optim.SGD, momentum=SGD_MOMENTUM),
-    }
-    make = makers[config.optimiser]
-    return make(list(groups), lr=0.0, weight_decay=config.weight_decay, fused=True)
-
-
-def take_up(
-    optimiser: torch.optim.Optimizer, parameter: Tensor, moments: Mapping[str, Tensor]
-) -> None:
-    """Let a fresh optimiser go on from the moments of one of its parameters."""
-    optimiser.state[parameter] = {
-        name: value.to(parameter.device, copy=True) for name, value in moments.items()
-    }
-
-
-def _split(
-    moments: Mapping[str, Tensor], parameters: Sequence[Tensor]
-) -> Iterator[dict[str, Tensor]]:
-    """The moments of every parameter; numbers, such as Adam's of steps, are everybody's."""
-    start = 0
-    for parameter in parameters:
-        place = slice(start, start + parameter.numel())
-        start = place.stop
-        yield {
-            name: value[place].view(parameter.shape) if value.dim() else value
-            for name, value in moments.items()
-        }
-
-
-def _joined(optimiser: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> dict[str, Tensor]:
-    """The moments of all parameters as vectors (P,), on the CPU.
-
-    What the loss never looked at has none; it begins with zeros, as it would.
-    """
-    states = [optimiser.state[parameter] for parameter in parameters]
-    known = next((state for state in states if state), {})
-    joined: dict[str, Tensor] = {}
-    for name, value in known.items():
-        if value is None:
-            continue
-        parts = [
-            state.get(name, torch.zeros_like(parameter)).detach().flatten()
-            for state, parameter in zip(states, parameters, strict=True)
-        ]
-        joined[name] = (torch.cat(parts) if value.dim() else value.clone()).cpu()
-    return joined
 
 
 def _shape_gradients(

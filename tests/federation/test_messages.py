@@ -119,7 +119,7 @@ def test_candidate_metrics_survive_the_border() -> None:
         (save({"failure": np.array([99])}), "unknown failure code"),
         (save({"failure": np.array([np.nan])}), "expected int64"),
         (update(validation_metric=float("inf")).to_bytes(), "within 0 to 1|lie in 0 to 1"),
-        (update(seconds=float("nan")).to_bytes(), "seconds be finite"),
+        (update(seconds=float("nan")).to_bytes(), "seconds must be finite"),
     ],
 )
 def test_a_bad_update_loses_its_site_with_a_reason(message: bytes, words: str) -> None:

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from safetensors import numpy as library
 
 from rayfed_hn.errors import MessageError
+from rayfed_hn.federation import wire
 from rayfed_hn.federation.messages import SiteLost, TrainRequest, Update, read_answer
 from rayfed_hn.federation.messages import failure_message as failure
-from rayfed_hn.federation.wire import KINDS, all_finite, open_message, serialise
+from rayfed_hn.federation.wire import KINDS, LastFinite, all_finite, open_message, serialise
 
 LIMIT = 2**20
 one_tensor = st.sampled_from(sorted(KINDS)).flatmap(
@@ -240,7 +241,7 @@ def test_a_failure_is_a_lost_site(error: Exception, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "tensor", [np.array([4]), np.array([-1]), np.array([0.0]), np.array([0, 0])]
+    "tensor", [np.array([5]), np.array([-1]), np.array([0.0]), np.array([0, 0])]
 )
 def test_a_failure_of_no_kind(tensor: np.ndarray) -> None:
     request, _ = _asked(10)
@@ -271,3 +272,15 @@ def _asked(size: int) -> tuple[TrainRequest, Update]:
     vector = np.arange(size, dtype=np.float32)
     update = Update("north", 3, 2, vector.copy(), 0.5, 0.5, None, 4, 0.1)
     return TrainRequest("north", 3, vector, 2), update
+
+
+def test_the_last_finite_vector_is_not_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    original = wire.all_finite
+    monkeypatch.setattr(wire, "all_finite", lambda v: looked.append(id(v)) or original(v))
+    finite = LastFinite()
+    one, other = np.ones(3, np.float32), np.ones(3, np.float32)
+    assert [finite(vector) for vector in (one, one, other, other, one)] == [True] * 5
+    assert looked == [id(one), id(other), id(one)]
+    odd = np.array([1, np.nan], np.float32)
+    assert not any(finite(odd) for _ in range(3))

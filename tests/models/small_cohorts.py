@@ -69,7 +69,11 @@ def some_jobs(model: SiteModel, task: Task = BINARY, num: int = 4, **about: Any)
 
 
 def alone(model: SiteModel, job: Job, config: TrainingConfig, task: Task = BINARY) -> Trained:
-    call = {f: getattr(job, f) for f in Job.__dataclass_fields__ if f not in ("parameters", "bags")}
+    call = {
+        f: getattr(job, f)
+        for f in Job.__dataclass_fields__
+        if f not in ("parameters", "bags", "private")
+    }
     return train_locally(model, job.parameters, job.bags, config, task=task, **call)
 
 

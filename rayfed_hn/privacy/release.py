@@ -1,0 +1,192 @@
+"""The only way out of a site for what it learned: seal, charge, send.
+
+1. The message is sealed: written to the outbox, whole, on disk.
+2. It is charged to the ledger, on disk.
+3. Only then it is sent.
+
+Who asks again is sent the sealed bytes. A crash between 1 and 2 leaves bytes that nobody has seen;
+they are charged before they are sent. So nothing that was sent is missing from the ledger, and no
+noise is drawn twice for free. The same version with another network is another release, with noise
+and a charge of its own; and so is a request whose sealed answer is not kept any more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rayfed_hn.errors import BudgetSpent, DataError
+from rayfed_hn.files import write_atomically
+from rayfed_hn.privacy.accounting import Spent, epsilon_of
+from rayfed_hn.privacy.ledger import Charge, FileLedger, Ledger, MemoryLedger, ReleaseKey
+
+Message = bytes | memoryview
+KEPT = 4  # messages in an outbox; a site is asked again for its last one, or for few before
+
+
+class Outbox:
+    """Sealed messages: ``<run>.<number>.<digest of the key>.sealed``.
+
+    Numbers are lengths of the ledger at the time, so that they rise, and tell whether the ledger
+    has lost its end.
+
+    Args:
+        folder: On the site's own ground.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def find(self, key: ReleaseKey) -> bytes | None:
+        """The message of a release that was sealed last, if it is still kept."""
+        paths = self._of(key.run, key.digest)
+        return paths[-1].read_bytes() if paths else None
+
+    def seal(self, key: ReleaseKey, message: Message, number: int) -> None:
+        """Keep a message, and the last few before it of the same run."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self._folder / f"{key.run}.{number:09}.{key.digest}.sealed"
+        write_atomically(path, lambda temporary: temporary.write_bytes(message))
+        for old in self._of(key.run)[:-KEPT]:
+            old.unlink(missing_ok=True)
+
+    @property
+    def last_number(self) -> int:
+        """The largest number of all runs; -1 without any."""
+        numbers = [int(path.name.split(".")[1]) for path in self._folder.glob("*.sealed")]
+        return max(numbers, default=-1)
+
+    def _of(self, run: str, digest: str = "*") -> list[Path]:
+        return sorted(self._folder.glob(f"{run}.*.{digest}.sealed"))
+
+
+@dataclass(frozen=True)
+class Account:
+    """What a site has spent.
+
+    Attributes:
+        releases: Charged, in the run.
+        epsilon: Of these releases; infinite without a formal guarantee.
+        epsilon_in_all: Of all releases in the ledger, over all runs; infinite if some of them hid
+            nothing, or something else.
+    """
+
+    releases: int
+    epsilon: float
+    epsilon_in_all: float
+
+
+class Gate:
+    """Charges releases of a site in one run, and refuses what is beyond its budget.
+
+    Args:
+        ledger: The site's.
+        outbox: The site's; None where noise repeats, so that asking again reveals nothing.
+        delta: Of every epsilon.
+        budget: Largest epsilon over all runs; None: no limit.
+        run_budget: Largest epsilon of this run; None: no limit.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        outbox: Outbox | None,
+        *,
+        delta: float,
+        budget: float | None = None,
+        run_budget: float | None = None,
+    ) -> None:
+        self._ledger, self._outbox = ledger, outbox
+        self._delta, self._budget, self._run_budget = delta, budget, run_budget
+
+    def again(self, key: ReleaseKey, spent: Spent | None) -> bytes | None:
+        """The bytes of a release that was made before; charged, if a crash has prevented that.
+
+        Raises:
+            BudgetSpent: It was not charged, and may not be.
+            DataError: The ledger has lost its end.
+        """
+        if self._outbox is None:
+            return None
+        if self._outbox.last_number > len(self._ledger.charges()):
+            raise DataError(
+                "the privacy ledger has lost its end: releases lie in the outbox that it does not "
+                "know of. Restore it from a backup; to begin anew is to promise nothing"
+            )
+        message = self._outbox.find(key)
+        if message is not None:
+            self._charge(Charge(key, content_of(message), spent))
+        return message
+
+    def check(self, key: ReleaseKey, spent: Spent | None) -> Account:
+        """What the site will have spent with one more release.
+
+        Raises:
+            BudgetSpent: That would be more than it may.
+        """
+        known = self._ledger.charges()
+        if self._outbox is None:  # made again, it is the same release
+            known = [charge for charge in known if charge.key != key]
+        return self._allow(Charge(key, "", spent), known)
+
+    def release(self, key: ReleaseKey, spent: Spent | None, message: Message) -> Message:
+        """Seal and charge a message; what comes back may be sent.
+
+        Raises:
+            BudgetSpent: It may not be charged.
+        """
+        charge = Charge(key, content_of(message), spent)
+        if self._outbox is not None:
+            self._outbox.seal(key, message, len(self._ledger.charges()))
+        elif any(one.key == key for one in self._ledger.charges()):
+            return message
+        self._charge(charge)
+        return message
+
+    def _charge(self, charge: Charge) -> None:
+        self._ledger.charge(charge, lambda known: self._allow(charge, known))
+
+    def _allow(self, charge: Charge, known: Sequence[Charge]) -> Account:
+        charges = [*known, charge]
+        own = [one for one in charges if one.key.run == charge.key.run]
+        account = Account(len(own), self._epsilon(own), self._epsilon(charges))
+        for budget, epsilon, what in (
+            (self._run_budget, account.epsilon, "what this run promises"),
+            (self._budget, account.epsilon_in_all, "privacy.budget of all runs"),
+        ):
+            # What is calibrated to the budget meets it up to rounding.
+            if budget is not None and epsilon > budget * (1 + 1e-6):
+                raise BudgetSpent(
+                    f"one more release would bring epsilon to {epsilon:.3f}, beyond the "
+                    f"{budget:g} of {what}"
+                )
+        return account
+
+    def _epsilon(self, charges: Sequence[Charge]) -> float:
+        """Infinite where releases hide nothing, or not the same thing."""
+        spent = [charge.spent for charge in charges if charge.spent is not None]
+        if len(spent) < len(charges) or len({(s.unit, s.neighbouring) for s in spent}) > 1:
+            return math.inf
+        return epsilon_of(spent, self._delta)
+
+
+def content_of(message: Message) -> str:
+    """SHA-256 of a message."""
+    return hashlib.sha256(message).hexdigest()
+
+
+def make_gate(
+    folder: Path | None,
+    *,
+    secret: bool,
+    delta: float,
+    budget: float | None,
+    run_budget: float | None,
+) -> Gate:
+    """A gate whose ledger lies in a folder, or in memory; an outbox only where noise is secret."""
+    ledger: Ledger = MemoryLedger() if folder is None else FileLedger(folder / "ledger.jsonl")
+    outbox = Outbox(folder / "outbox") if secret and folder is not None else None
+    return Gate(ledger, outbox, delta=delta, budget=budget, run_budget=run_budget)
