@@ -132,10 +132,15 @@ def train(words: tuple[str, ...]) -> int:
     ),
     *("training.", "model.", "privacy.", "evaluation.", "resources.cpus"),
     example="rayfed-hn compare data.bags=bags compare.methods=local,fedavg,hypernetwork\n"
-    "  rayfed-hn compare data.bags=bags task.kind=ordinal task.classes=low,middle,high",
+    "  rayfed-hn compare data.bags=bags task.kind=ordinal task.classes=low,middle,high\n"
+    "  rayfed-hn compare data.bags=bags compare.noise=0,0.03,0.1,0.3,1\n"
+    "  rayfed-hn compare data.bags=bags privacy.mechanism=site_ldp compare.noise=1,3,8,30",
 )
 def compare(words: tuple[str, ...]) -> int:
     """Compare methods over seeds and folds by case, with equal budgets.
+
+    With compare.noise every method is tried with several amounts of noise, and the report shows
+    what each costs; differences are between methods with the same amount.
 
     Versions are chosen on validation cases only. Prints the table and writes summary.json, table.md
     and scores.parquet into run.dir.
@@ -222,6 +227,36 @@ onboard.help = "\n\n\b\n".join(
         "  rayfed-hn onboard runs/three --site north run.dir=runs/north\n"
         "  rayfed-hn report  runs/north",
         help_text(_ONBOARD),
+    ]
+)
+
+
+@app.command()
+@click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
+@click.argument("words", nargs=-1, metavar="[audit.key=value ...]")
+def audit(run: Path, words: tuple[str, ...]) -> int:
+    """Attack a finished run as a curious server would, and compare with what it promises.
+
+    RUN is the run.dir of a finished train, at a place where the bags are. Attacked are the messages
+    that it kept (run.keep_messages=true); without them it is made again in this process.
+
+    Was a slide trained on? Can features of tiles be read off an update? Which site is an unseen
+    slide from? AUC .5 is what guessing gives. Canaries, made-up bags and updates put in by fair
+    coins, give a lower bound on epsilon. Writes audit.json and audit.md into RUN; ends with 1 if
+    the bound is above the promise. That no attack succeeds proves nothing (docs/audit.md).
+    """
+    from rayfed_hn.verbs.audit import audit as attack
+
+    return attack(run, words)
+
+
+audit.help = "\n\n\b\n".join(
+    [
+        inspect.cleandoc(str(audit.callback.__doc__)),
+        "Example:\n"
+        "  rayfed-hn train data.bags=bags run.dir=runs/one run.keep_messages=true\n"
+        "  rayfed-hn audit runs/one audit.shadows=32",
+        help_text(("audit.", "data.bags")),
     ]
 )
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from tiny_bags import make_bag
 from tiny_federations import for_all_tasks
 
 from rayfed_hn.bags import store
-from rayfed_hn.bags.bag import Bag
 
 settings.register_profile("here", deadline=None)  # a busy machine is no failure
 settings.load_profile("here")
@@ -76,22 +76,3 @@ def bag_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tasks_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three sites whose bags have grades and times."""
     return for_all_tasks(tmp_path_factory.mktemp("tasks"))
-
-
-def make_bag(rng: np.random.Generator, site: str, i: int, shift: float = 0.0) -> Bag:
-    """A bag of 8 to 16 instances with 12 features; odd ones are positive."""
-    num_tiles = int(rng.integers(8, 17))
-    features_ND = rng.normal(0.1 * shift, 1, (num_tiles, 12)).astype(np.float32)
-    if i % 2:
-        features_ND[:3, :4] += 2.5
-    return Bag(
-        slide_id=f"{site}-{i}",
-        case_id=f"{site}-case-{i}",
-        site=site,
-        label="tumour" if i % 2 else "normal",
-        features_ND=features_ND,
-        coords_N2=np.zeros((num_tiles, 2), np.int64),
-        tissue_N=np.ones(num_tiles, np.float32),
-        tile_size0=256.0,
-        mpp=0.5,
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -44,10 +45,11 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
         (["embed", "data.bags=x"], "data.manifest: missing"),
         (["embed", "data.manifest=x.csv", "data.bags=x"], "x.csv does not exist"),
         (["report", "nowhere"], "nowhere is not a folder"),
+        (["compare", "compare.noise=1,1"], "compare.noise: [1.0, 1.0] names an amount twice"),
         (["scale", "scale.sites=[0]"], "scale.sites: "),
         (["scale", "scale.sites=[]"], "scale.sites: names no number of sites"),
         (["scale", "scale.methods=[fedavgg]"], "scale.methods: "),
-        (["scale", "scale.methods=[pooled]"], "scale.methods: got pooled"),
+        (["scale", "scale.methods=[pooled]"], "scale.methods: got ['pooled']"),
         (["scale", "scale.partition=natural"], "which takes its sites from a bag store"),
         (["scale", "scale.sites=[20000]", "scale.methods=[local]"], "keeps 20,000 networks"),
         (["scale", "resources.pin_label=hospital"], "virtual sites live nowhere"),
@@ -74,6 +76,8 @@ def test_help_of_every_verb_names_its_keys(
         ("embed", "embed.mpp=0.5"),
         ("train", "privacy.noise_scale=0.0"),
         ("compare", "compare.seeds=3"),
+        ("compare", "compare.noise=[]"),
+        ("compare", "compare.noise=0,0.03,0.1,0.3,1"),
         ("onboard", "onboard.labelled=[0, 1, 2, 4, 8]"),
         ("scale", "scale.sites=[10, 100, 1000, 10000]"),
         ("scale", "resources.sites_per_actor=null"),
@@ -96,6 +100,8 @@ def test_train_then_report(
     assert run(monkeypatch, *words) == 0
     out = capsys.readouterr().out
     assert "versions: 2/2" in out
+    assert "Privacy: no noise, no formal guarantee\n" in out
+    assert json.loads((folder / "privacy.json").read_text())["mechanism"] == "none"
     titles, *sites = (line.split() for line in out.split("\nsite ")[1].splitlines()[:4])
     assert titles == ["train", "val", "test", "AUC", "mixture", "AUC", "last", "AUC", "best"]
     assert [len(site) for site in sites] == [7, 7, 7]
@@ -192,6 +198,73 @@ def test_compare_resumes_cell_by_cell(
     assert again["table"] == summary["table"]
     redone = {p for p, stamp in stamps.items() if p.stat().st_mtime_ns != stamp}
     assert redone == {lost}
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_private_run_says_what_it_promises_and_how_much_is_noise(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    bag_root: Path,
+) -> None:
+    words = ["train", f"data.bags={bag_root}", f"run.dir={tmp_path / 'run'}", *SHORT]
+    words += ["privacy.mechanism=site_ldp", "privacy.target_epsilon=8"]
+    assert run(monkeypatch, *words, "privacy.noise_source=seeded") == 0
+    out = capsys.readouterr().out
+    told = json.loads((tmp_path / "run" / "summary.json").read_text())["privacy"]
+    times = f"{1 / told['signal_to_noise_at_most']:.3g}"
+    line = f"Privacy: {told['formal_guarantee']}; the noise is at least {times} times what a site"
+    assert f"{line} can say" in out
+    assert re.search(r"versions: 2/2 +validation AUC \d\.\d+, signal to noise 1:[\d,]+", out)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_compare_tries_several_amounts_of_noise(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    bag_root: Path,
+) -> None:
+    """One row a method and amount; baselines once; goes on; one amount equals the plain run."""
+    words = ["compare", f"data.bags={bag_root}", "compare.methods=local,fedavg", *SHORT]
+    words += ["compare.seeds=1", "compare.folds=3"]
+    several = [*words, f"run.dir={tmp_path / 'several'}", "compare.noise=0,0.3"]
+    assert run(monkeypatch, *several) == 0
+    assert "comparing: 9/9" in capsys.readouterr().out
+    cells = tmp_path / "several" / "cells"
+    stamps = {path: path.stat().st_mtime_ns for path in cells.iterdir()}
+    names = {path.stem.split("fold0")[1] for path in stamps if "fold0" in path.stem}
+    assert names == {"", "-noise0.0", "-noise0.3"}
+    lost = cells / "fedavg-seed0-fold1-noise0.3.json"
+    lost.write_text("{")
+    attacked = cells / "fedavg-seed0-fold0-noise0.0.json"
+    attacked.write_text(json.dumps(json.loads(attacked.read_text()) | {"membership_auc": 0.625}))
+    stamps[attacked] = attacked.stat().st_mtime_ns
+    summary = json.loads((tmp_path / "several" / "summary.json").read_text())
+    assert run(monkeypatch, *several, "run.resume=true") == 0
+    again = json.loads((tmp_path / "several" / "summary.json").read_text())
+    assert {p for p, stamp in stamps.items() if p.stat().st_mtime_ns != stamp} == {lost}
+    assert again["table"] == summary["table"]
+    assert summary["membership"] == []
+    (member,) = again["membership"]
+    assert (member["method"], member["noise"], member["mean"]) == ("fedavg", 0.0, 0.625)
+    for noise in (0.0, 0.3):
+        folder = tmp_path / f"plain-{noise}"
+        plain = [*words, f"run.dir={folder}", f"privacy.noise_scale={noise}"]
+        assert run(monkeypatch, *plain) == 0
+        alone = json.loads((folder / "summary.json").read_text())
+        for name in ("rows", "table", "per_site", "differences"):
+            own = [
+                {k: v for k, v in record.items() if k != "noise"}
+                for record in summary[name]
+                if record["noise"] in (noise, None)
+            ]
+            assert sorted(own, key=str) == sorted(alone[name], key=str)
+    assert "| fedavg | 0.3 |" in (tmp_path / "several" / "table.md").read_text()
+    assert run(monkeypatch, "report", str(tmp_path / "several")) == 0
+    page = (tmp_path / "several" / "report.html").read_text()
+    assert "What noise costs" in page
+    assert "What noise hides" in page
 
 
 def test_a_ladder_is_measured_and_goes_on(

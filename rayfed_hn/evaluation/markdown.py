@@ -29,7 +29,9 @@ def markdown_table(comparison: Mapping[str, Any], readout: str | None = None) ->
     differences = _grouped(_readable(table, comparison["differences"]), readout)
     hidden = len(comparison["differences"]) - len(differences)
     metric, other = comparison.get("metric", "AUC"), other_unit(comparison)
-    columns = ["method", "readout", f"mean site {metric} ± s.e.", *([f"by {other}"] * bool(other))]
+    noise = amount_name(comparison)
+    columns = ["method", *([noise] if noise else []), "readout", f"mean site {metric} ± s.e."]
+    columns += [f"by {other}"] if other else []
     columns += ["worst site", "pooled out of fold", "undefined"]
     lines = [
         f"| {' | '.join(columns)} |",
@@ -39,8 +41,9 @@ def markdown_table(comparison: Mapping[str, Any], readout: str | None = None) ->
     if differences:
         lines += [
             "",
-            f"| difference | readout | mean site {metric} | 95 % interval | splits |",
-            "|---|---|---|---|---|",
+            f"| difference |{f' {noise} |' if noise else ''} readout | mean site {metric} | "
+            "95 % interval | splits |",
+            "|---" * (5 + bool(noise)) + "|",
             *(_difference_line(row) for row in differences),
         ]
     if hidden:
@@ -60,7 +63,7 @@ def _grouped(records: Sequence[Record], readout: str | None) -> Sequence[Record]
 
 
 def _readable(table: Sequence[Record], differences: Sequence[Record]) -> Sequence[Record]:
-    if len({row["method"] for row in table}) <= MAX_METHODS:
+    if len({(row["method"], row.get("noise")) for row in table}) <= MAX_METHODS:
         return differences
     return seen_from(subject(table, table[0]["readout"]), differences)
 
@@ -86,12 +89,28 @@ def other_unit(comparison: Mapping[str, Any]) -> str | None:
     return "slide" if comparison.get("unit") == "case" else "case"
 
 
+def amount_name(comparison: Mapping[str, Any]) -> str | None:
+    """What amounts of noise are of, such as epsilon; None where there is but one."""
+    name = comparison.get("noise_of")
+    return name and name.removeprefix("target_")
+
+
+def amount(noise: float | None) -> str:
+    """Return an amount of noise, or a dash for what releases nothing."""
+    return "–" if noise is None else f"{noise:.15g}"
+
+
+def _amount(row: Record) -> list[str]:
+    return [amount(row["noise"])] if "noise" in row else []
+
+
 def _method_line(row: Record, other: str | None) -> str:
     error = "" if row["se"] is None else f" ± {row['se']:.3f}"
     worst = number(row["worst_mean"])
     if row["worst_site"] is not None:
         worst += f" ({_cell(row['worst_site'])})"
-    cells = [_cell(row["method"]), _cell(row["readout"]), f"{number(row['mean_site'])}{error}"]
+    cells = [_cell(row["method"]), *_amount(row), _cell(row["readout"])]
+    cells += [f"{number(row['mean_site'])}{error}"]
     cells += [number(row[f"by_{other}"])] if other else []
     cells += [worst, number(row["pooled"]), str(row["num_undefined"])]
     return f"| {' | '.join(cells)} |"
@@ -99,7 +118,8 @@ def _method_line(row: Record, other: str | None) -> str:
 
 def _difference_line(row: Record) -> str:
     return (
-        f"| {_cell(row['method'])} − {_cell(row['against'])} | {_cell(row['readout'])} | "
+        f"| {_cell(row['method'])} − {_cell(row['against'])} | "
+        f"{''.join(f'{amount} | ' for amount in _amount(row))}{_cell(row['readout'])} | "
         f"{number(row['difference'], signed=True)} | "
         f"{interval(row['low'], row['high'], signed=True)} | {row['num_splits']} |"
     )

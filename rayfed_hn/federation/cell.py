@@ -3,57 +3,95 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rayfed_hn.bags.tile_filter import tile_filter
-from rayfed_hn.config import Config
+from rayfed_hn.config import RELEASE_NOTHING, Config
 from rayfed_hn.errors import ConfigError, SetAside
 from rayfed_hn.federation.data import Folds
+from rayfed_hn.federation.exchanges import Exchange
 from rayfed_hn.federation.experiment import run_in_process
-from rayfed_hn.federation.plan import make_plan
+from rayfed_hn.federation.plan import Plan, make_plan
 from rayfed_hn.federation.record import metric_records
 from rayfed_hn.federation.results import score_records, site_rows
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Which method, seed and fold."""
+    """Which method, seed and fold, and how much noise.
+
+    Attributes:
+        noise: Of ``compare.noise``; None: as ``privacy`` says, or nothing is released.
+    """
 
     method: str
     seed: int
     fold: int
+    noise: float | None = None
 
     @property
     def name(self) -> str:
-        """File-name friendly."""
-        return f"{self.method}-seed{self.seed}-fold{self.fold}"
+        """File-name friendly; of every number its shortest exact form."""
+        noise = "" if self.noise is None else f"-noise{self.noise!r}"
+        return f"{self.method}-seed{self.seed}-fold{self.fold}{noise}"
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What its records are known by, JSON-ready."""
+        found = asdict(self)
+        return found if self.noise is not None else {k: found[k] for k in found if k != "noise"}
 
     def config(self, base: Config) -> Config:
         """The training configuration of this cell."""
         return replace(
             base,
             method=replace(base.method, name=self.method),
+            privacy=base.privacy if self.noise is None else base.privacy.at(self.noise),
             run=replace(base.run, seed=self.seed),
             data=replace(base.data, folds=base.compare.folds, fold=self.fold),
         )
 
 
 def cells(config: Config) -> list[Cell]:
-    """All cells; methods innermost, so that an interrupted comparison is a balanced one.
+    """All cells; methods and noise innermost, so that an interrupted comparison is a balanced one.
 
     Raises:
-        ConfigError: The order of one run is to be followed by many.
+        ConfigError: The order of one run is to be followed by many, or sites are to charge for what
+            is only tried.
     """
     if config.rounds.replay is not None:
         raise ConfigError("rounds.replay: follows one run, and compare makes many; use train")
+    if config.privacy.noise_source == "os":
+        raise ConfigError(
+            "privacy.noise_source: os charges the ledgers of the sites, and the cells of compare "
+            "are simulations; leave it unset, or use train"
+        )
     return [
-        Cell(method, config.run.seed + seed, fold)
+        Cell(method, config.run.seed + seed, fold, noise)
         for seed in range(config.compare.seeds)
         for fold in range(config.compare.folds)
         for method in config.compare.methods
+        for noise in _amounts(config, method)
     ]
+
+
+def _amounts(config: Config, method: str) -> list[float | None]:
+    """How much noise a method is tried with: one that releases nothing, with none."""
+    return [None] if method in RELEASE_NOTHING else [*config.compare.noise] or [None]
+
+
+def check_cells(config: Config, root: Path) -> Plan:
+    """Refuse what cannot work before all cells find out; returns the plan of one of them.
+
+    Raises:
+        ConfigError, DataError: As ``make_plan`` says.
+    """
+    todo = cells(config)
+    noised = [cell for cell in todo if cell.method not in RELEASE_NOTHING]
+    return make_plan((noised or todo)[-1].config(config), root)
 
 
 _RELEVANT = (
@@ -67,21 +105,34 @@ def fingerprint(config: Config, store_digest: str) -> str:
     relevant = {section: value for section, value in asdict(config).items() if section in _RELEVANT}
     relevant |= {"positive_label": config.data.positive_label, "folds": config.compare.folds}
     relevant |= {"tables": Folds.of(config).digest, "tiles": tile_filter(config.data)}
+    if config.compare.attack:
+        relevant["attacked"] = config.audit.exchanges
     return hashlib.sha256(f"{sorted(relevant.items())} {store_digest}".encode()).hexdigest()
 
 
-def run_cell(cell: Cell, config: Config, root: Path) -> dict[str, Any]:
+def run_cell(
+    cell: Cell,
+    config: Config,
+    root: Path,
+    tell: Callable[[Exchange], object] | None = None,
+) -> dict[str, Any]:
     """Train and test one cell.
+
+    Args:
+        cell: Which.
+        config: Of the comparison.
+        root: The bag store.
+        tell: Called with everything that passes between the server and its sites.
 
     Returns:
         JSON-ready ``rows``, ``scores``, ``metrics``, ``lost`` and ``set_aside``, each record
-        naming method, seed and fold; and ``validation_metric``, of the last networks, mean over
-        sites.
+        naming method, seed and fold (and noise, if asked for); and ``validation_metric``, of the
+        last networks, mean over sites.
     """
-    key = asdict(cell)
+    key = cell.key
     plan = make_plan(cell.config(config), root)
     metrics: list[dict[str, Any]] = []
-    outcome = run_in_process(plan, lambda report: metrics.extend(metric_records(report)))
+    outcome = run_in_process(plan, lambda report: metrics.extend(metric_records(report)), tell)
     defined = [s.validation_metric for s in outcome.scores if s.validation_metric is not None]
     return {
         "cell": key,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from rayfed_hn.federation.event_trace import Recorded
+from rayfed_hn.federation.exchanges import Exchange, Overheard
 from rayfed_hn.federation.loop import (
     Executor,
     InProcessExecutor,
@@ -56,12 +57,21 @@ class Outcome:
 
 
 def run_in_process(
-    plan: Plan, on_version: Callable[[VersionReport], object] = lambda report: None
+    plan: Plan,
+    on_version: Callable[[VersionReport], object] = lambda report: None,
+    tell: Callable[[Exchange], object] | None = None,
 ) -> Outcome:
-    """Train and evaluate without a cluster."""
+    """Train and evaluate without a cluster.
+
+    Args:
+        plan: What.
+        on_version: Called after every version.
+        tell: Called with everything that passes between the server and its sites.
+    """
     torch.set_num_threads(1)  # before the server computes anything
     server = plan.server()
-    executor = plan.executor(InProcessExecutor(SiteHost(plan, plan.participants)))
+    inner = InProcessExecutor(SiteHost(plan, plan.participants), plan.read)
+    executor = plan.executor(inner if tell is None else Overheard(inner, tell))
     prepare(plan, server, executor)
     for report in run_federation(server, executor):
         on_version(report)

@@ -42,7 +42,7 @@ WAVE_BYTES = 2**29  # of networks that are under way to be scored
 class Host(Protocol):
     """Whatever holds sites and hands a request to the one that it is for."""
 
-    def answer(self, request: Request) -> bytes: ...
+    def answer(self, request: Request) -> Message: ...
 
 
 Read = Callable[[Request, Message], Event]  # from what a site was asked and what it said

@@ -56,10 +56,11 @@ class Meter:
 
     Args:
         host_of: Which host a site lives on.
+        read: Reads answers.
     """
 
-    def __init__(self, host_of: Mapping[str, int]) -> None:
-        self._host_of = host_of
+    def __init__(self, host_of: Mapping[str, int], read: Read = read_answer) -> None:
+        self._host_of, self._read = host_of, read
         self._sums: dict[str, float] = {}
 
     @contextmanager
@@ -81,10 +82,10 @@ class Meter:
         return sums
 
     def read(self, request: Request, message: Message) -> Event:
-        """``read_answer``, on the clock."""
+        """Read an answer on the clock."""
         self.add("bytes_up", len(message))
         with self.timed("reading"):
-            return read_answer(request, message)
+            return self._read(request, message)
 
     def sent(self, requests: Sequence[Request]) -> None:
         """Count networks that travel."""
@@ -168,7 +169,7 @@ def metered_versions(
         connect: From what reads answers to the executor that brings them.
         device: Where the server computes.
     """
-    meter = Meter(host_of)
+    meter = Meter(host_of, plan.read)
     server = plan.server(device)
     server.rule = _MeteredRule(server.rule, meter)
     executor = _MeteredExecutor(connect(meter.read), meter)

@@ -7,8 +7,10 @@ metadata; it builds the server and every site, wherever they will live.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,33 +18,43 @@ import torch
 from torch import Tensor
 
 from rayfed_hn.bags.store import SiteBags
-from rayfed_hn.config import Config
+from rayfed_hn.config import RELEASE_NOTHING, Config
 from rayfed_hn.errors import ConfigError
 from rayfed_hn.federation.data import Folds, SiteData, load_site, open_sites, pool
 from rayfed_hn.federation.event_trace import Recorded, Replay, begin_line, read_trace
+from rayfed_hn.federation.exchanges import check_kept
 from rayfed_hn.federation.labels import knows
-from rayfed_hn.federation.loop import Executor, InProcessExecutor
-from rayfed_hn.federation.messages import Request
+from rayfed_hn.federation.loop import Executor, InProcessExecutor, Read
+from rayfed_hn.federation.messages import Request, read_answer
+from rayfed_hn.federation.promises import (
+    make_mechanism,
+    make_subspace,
+    noise_multiplier,
+    outside,
+    promise,
+)
 from rayfed_hn.federation.rules import check_memory, make_rule
 from rayfed_hn.federation.schedule import Schedule
 from rayfed_hn.federation.server import Server
 from rayfed_hn.federation.site import Site
 from rayfed_hn.federation.site_clock import SiteClock
+from rayfed_hn.federation.site_releases import SiteReleases
 from rayfed_hn.federation.site_trainer import LocalTraining, SiteSetup
 from rayfed_hn.federation.survey import Survey, survey
 from rayfed_hn.federation.virtual_time import VirtualTime
+from rayfed_hn.federation.wire import Message
 from rayfed_hn.models.parameters import ParameterLayout
 from rayfed_hn.models.registry import initial_parameters, learning_rate, make_model, widths
 from rayfed_hn.models.site_model import SiteModel
-from rayfed_hn.models.tasks import Survival
-from rayfed_hn.privacy.mechanisms import PaperNoise
+from rayfed_hn.privacy.mechanisms import Mechanism, NoNoise
+from rayfed_hn.privacy.release import make_gate
 from rayfed_hn.seeds import derive
 
 POOLED = "pooled"
 
 
 class _Nobody:
-    def answer(self, request: Request) -> bytes:
+    def answer(self, request: Request) -> Message:
         raise NotImplementedError
 
 
@@ -53,10 +65,14 @@ class Plan(Survey):
     Attributes:
         config: The run's configuration.
         root: The bag store.
+        noise_multiplier: Of a mechanism with a formal guarantee.
+        run_id: Of the run whose releases sites charge; empty for what is only simulated.
     """
 
     config: Config
     root: Path
+    noise_multiplier: float | None = field(default=None, kw_only=True)
+    run_id: str = field(default="", kw_only=True)
 
     @property
     def pooled(self) -> bool:
@@ -88,7 +104,7 @@ class Plan(Survey):
     @property
     def shares(self) -> bool:
         """Whether anything that was learned leaves a hospital."""
-        return self.config.method.name not in ("local", POOLED)
+        return self.config.method.name not in RELEASE_NOTHING
 
     def initial(self) -> Tensor:
         """The network that everybody starts from, float32 (P,)."""
@@ -150,6 +166,9 @@ class Plan(Survey):
         """
         size = ParameterLayout.of(self.model()).size
         check_memory(self.config, size, len(self.participants))
+        make_subspace(self.config, size)
+        if self.config.run.keep_messages:
+            check_kept(size, self.num_exchanges)
         self.executor(InProcessExecutor(_Nobody()))
         needed = self.config.rounds.min_sites
         if needed > len(self.participants) and not self.pooled:
@@ -164,15 +183,20 @@ class Plan(Survey):
         A pooled site takes as many steps as the hospitals together: every method visits bags
         equally often.
         """
-        setup = SiteSetup(
+        setup, releases = self.setup(name, device), self._releases(name, folder)
+        return Site(self.site_data(name), setup, releases, log=self.log(name), folder=folder)
+
+    def setup(self, name: str, device: str = "cpu") -> SiteSetup:
+        """What a participant needs to know beside its bags."""
+        return SiteSetup(
             self.model(),
             self.task,
             self.config,
             self._local_training(name),
             self.mechanism(),
+            self.noise_source,
             device,
         )
-        return Site(self.site_data(name), setup, log=self.log(name), folder=folder)
 
     def site_data(self, name: str) -> SiteData:
         """A participant's bags."""
@@ -197,40 +221,71 @@ class Plan(Survey):
             self.learning_rate, max(min(1, training.steps), round(steps)), self.standardise
         )
 
+    @property
+    def num_exchanges(self) -> int:
+        """Updates that go into the versions of the run."""
+        each = 1 if self.pooled else self._updates_per_version()
+        return self.config.rounds.num_versions * each
+
     def _updates_per_version(self) -> int:
         """Of a federation with these settings."""
         rounds, num = self.config.rounds, len(self.hospitals)
         return rounds.buffer_size or min(num, rounds.cohort_size or num)
 
-    def mechanism(self) -> PaperNoise:
+    def mechanism(self) -> Mechanism:
         """What sites do before release; nothing for the baselines in which nothing is released."""
-        privacy = self.config.privacy
-        return PaperNoise(privacy.noise_scale if self.shares else 0.0, privacy.noise_source)
+        if not self.shares:
+            return NoNoise()
+        return make_mechanism(self.config.privacy, self.noise_multiplier)
+
+    @property
+    def read(self) -> Read:
+        """What turns answers of sites into events."""
+        subspace = make_subspace(self.config, ParameterLayout.of(self.model()).size)
+        return partial(read_answer, subspace=subspace)
+
+    @property
+    def noise_source(self) -> Literal["seeded", "os"]:
+        """Where sites take their noise from."""
+        asked = self.config.privacy.noise_source
+        if asked != "auto":
+            return asked
+        return "os" if self.run_id and not self.config.simulation.enabled else "seeded"
+
+    def promise(self) -> dict[str, Any]:
+        """What the run promises of the data behind it, JSON-ready."""
+        size = ParameterLayout.of(self.model()).size
+        return promise(self.config, self.mechanism(), self.noise_source, size)
 
     def released_without_noise(self) -> list[str]:
         """What leaves a hospital beside its networks, in words."""
-        if not self.shares:
-            return [
-                "in this simulation the networks of this baseline, their losses, metrics and test "
-                "scores pass through the server"
-            ]
-        scale = "once, mean and variance of every feature over its training bags"
-        times = (
-            "once, number and quantiles of the times of events of its training and validation "
-            "cases (of few events these are the times themselves; task.cuts asks for none)"
-        )
-        candidates = "at the end, validation metric of each of six candidate networks"
-        return [
-            *([scale] if self.standardise == "shared" else []),
-            *([times] if isinstance(self.task, Survival) and not self.config.task.cuts else []),
-            "with every update, its training loss, and validation loss and metric",
-            *([candidates] if self.config.evaluation.readout == "mixture" else []),
-            "at the end, prediction and truth of every test bag under salted hashes",
-        ]
+        return outside(self.config, self.task, self.standardise, shares=self.shares)
+
+    def _releases(self, name: str, folder: Path | None) -> SiteReleases:
+        """The way out of a site; where its noise is secret, its ledger lies beside its bags."""
+        mechanism, secret = self.mechanism(), self.noise_source == "os"
+        spent = mechanism.spent(self.config.training.steps)
+        ground = self._ground(name) if secret else folder
+        gate, privacy = None, self.config.privacy
+        if spent is not None or (secret and not isinstance(mechanism, NoNoise)):
+            gate = make_gate(
+                None if ground is None else ground / "privacy",
+                secret=secret,
+                delta=privacy.target_delta,
+                budget=privacy.budget,
+                run_budget=self.promise().get("epsilon"),
+            )
+        usual = math.inf if privacy.max_growth is None else float(self.initial().double().norm())
+        return SiteReleases(name, self.run_id, privacy, spent, gate, usual)
+
+    def _ground(self, participant: str) -> Path | None:
+        """Where a participant keeps what is its own, beside its bags and not in the run."""
+        return self.root / ("" if self.pooled else f"site={participant}")
 
     def log(self, participant: str) -> Path | None:
-        """A participant's own log, on its own ground and not in the run directory."""
-        return self.root / ("" if self.pooled else f"site={participant}") / "site.log"
+        """A participant's own log."""
+        ground = self._ground(participant)
+        return None if ground is None else ground / "site.log"
 
     def origins(self, participant: str) -> tuple[str, ...]:
         """The hospitals whose bags a participant scores."""
@@ -250,6 +305,7 @@ def make_plan(config: Config, root: Path) -> Plan:
             of ``rounds`` or ``simulation`` cannot be used.
     """
     found = survey(config, root)
-    plan = Plan(**vars(found), config=config, root=root)
+    multiplier = noise_multiplier(config)
+    plan = Plan(**vars(found), config=config, root=root, noise_multiplier=multiplier)
     plan.check()
     return plan

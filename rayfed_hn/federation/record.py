@@ -2,7 +2,7 @@
 
 config.yaml, metrics.jsonl (a line per update), events.jsonl (what the server was told, in order),
 tensorboard/, checkpoints/last and best (safetensors), sites/<name>/scores.parquet,
-site_map.json (written by ``site_map``) and summary.json.
+site_map.json (written by ``site_map``), summary.json and privacy.json (by ``privacy_record``).
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ from rayfed_hn.federation.versions import VersionReport
 from rayfed_hn.files import write_atomically, write_text
 
 LAST, BEST = "last", "best"
+_CURVES = (
+    *("train_loss", "validation_metric", "validation_loss", "update_norm"),
+    *("signal_to_noise", "epsilon"),
+)
 
 
 class RunRecord:
@@ -150,7 +154,7 @@ class RunRecord:
                 purge_step=self._first_version,  # events of versions that were never committed
             )
         for record in records:
-            for name in ("train_loss", "validation_metric", "validation_loss", "update_norm"):
+            for name in _CURVES:
                 if record[name] is not None:
                     tag = f"{name}/{record['site']}"
                     self._tensorboard.add_scalar(tag, record[name], record["version"])
@@ -180,6 +184,10 @@ def metric_records(report: VersionReport) -> list[dict[str, Any]]:
             "validation_loss": _number(update.validation_loss),
             "update_norm": float(np.linalg.norm(update.update)),
             "num_steps": update.num_steps,
+            "signal_to_noise": _number(update.signal_to_noise),
+            "clipped": update.clipped,
+            "releases": update.releases,
+            "epsilon": _number(update.epsilon),
             "seconds": update.seconds,
         }
         for update, late in zip(report.updates, report.staleness, strict=True)
@@ -194,8 +202,13 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], drop: tuple[str, 
 
 
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
-    """Write ``summary.json``; a value that JSON does not have (NaN) becomes null."""
-    write_text(folder / "summary.json", json.dumps(_clean(summary), indent=2) + "\n")
+    """Write ``summary.json``."""
+    write_record(folder / "summary.json", summary)
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Write JSON, whole or not at all; a value that it does not have (NaN) becomes null."""
+    write_text(path, json.dumps(_clean(record), indent=2) + "\n")
 
 
 def package_versions() -> dict[str, str]:
@@ -214,8 +227,8 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from None
 
 
-def _number(value: float) -> float | None:
-    return value if np.isfinite(value) else None
+def _number(value: float | None) -> float | None:
+    return value if value is not None and np.isfinite(value) else None
 
 
 def _clean(value: Any) -> Any:

@@ -34,13 +34,16 @@ from rayfed_hn.federation.messages import (
 )
 from rayfed_hn.federation.mixture import MARKS, MovingAverage
 from rayfed_hn.federation.site_memory import SiteMemory
+from rayfed_hn.federation.site_releases import SiteReleases
 from rayfed_hn.federation.site_scorer import SiteScorer
 from rayfed_hn.federation.site_trainer import SiteSetup, SiteTrainer
-from rayfed_hn.federation.wire import all_finite
+from rayfed_hn.federation.wire import LastFinite, Message
 from rayfed_hn.models.cohort import Job
 from rayfed_hn.models.parameters import ParameterLayout
 from rayfed_hn.models.standardise import Standardisation, agree, measure
 from rayfed_hn.models.training import Trained
+
+_finite = LastFinite()  # of all sites in this process
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class Site:
     Args:
         data: Its bags.
         setup: What else it needs to know.
+        releases: The way out for its updates.
         log: Where it writes down why it failed, for its own eyes; None: nowhere.
         folder: Where it keeps its state and networks; None keeps them in memory only.
     """
@@ -75,11 +79,12 @@ class Site:
         self,
         data: SiteData,
         setup: SiteSetup,
+        releases: SiteReleases,
         *,
         log: Path | None = None,
         folder: Path | None = None,
     ) -> None:
-        self.data = data
+        self.data, self._releases = data, releases
         self._layout = ParameterLayout.of(setup.model)
         self._config = setup.config
         self._log = log
@@ -94,9 +99,11 @@ class Site:
         """Take up what was kept in the folder, for a run that goes on."""
         self._scorer.resume()
 
-    def answer(self, request: Request) -> bytes:
+    def answer(self, request: Request) -> Message:
         """Answer a request with a message; a failure is a message too, and stays anonymous."""
         try:
+            if isinstance(request, TrainRequest):
+                return self.again(request) or self._train(request)
             return self._answer(request).to_bytes()
         except Exception as error:
             return self.failed(error)
@@ -106,7 +113,9 @@ class Site:
         note_failure(self._log)
         return failure_message(error)
 
-    def _answer(self, request: Request) -> Answer:
+    def _answer(
+        self, request: StatisticsRequest | PrepareRequest | CandidatesRequest | EvaluateRequest
+    ) -> Answer:
         if isinstance(request, StatisticsRequest | PrepareRequest) and self._prepared:
             raise MessageError("the scale of the features is not asked for, or settled already")
         if isinstance(request, StatisticsRequest):
@@ -116,8 +125,7 @@ class Site:
             return Prepared(self.data.name, request.version)
         if isinstance(request, EvaluateRequest):
             return self._scorer.score(request)
-        if isinstance(request, TrainRequest):
-            return self._train(request)
+        assert isinstance(request, CandidatesRequest)
         self._check(request)
         return self._judge(request)
 
@@ -144,10 +152,14 @@ class Site:
         if isinstance(request, CandidatesRequest):
             vectors += list(request.shared_SP)
         for vector in vectors:
-            if vector.shape != (self._layout.size,) or not all_finite(vector):
+            if vector.shape != (self._layout.size,) or not _finite(vector):
                 raise MessageError("a network received is not of this kind or not finite")
 
-    def _train(self, request: TrainRequest) -> Update:
+    def again(self, request: TrainRequest) -> Message | None:
+        """The bytes that answered this very request before, if they are kept; None: train."""
+        return self._releases.again(request)
+
+    def _train(self, request: TrainRequest) -> Message:
         start = time.monotonic()
         begun = self.begin(request)
         trained = self._trainer.train(begun.job)
@@ -158,8 +170,10 @@ class Site:
 
         Raises:
             MessageError: The request cannot be used.
+            BudgetSpent: What would be learned could not be released.
         """
         self._check(request)
+        self._releases.check(request)
         known = self._trainer.known(request.turn)
         # Read where it lies, which may be shared memory that cannot be written to.
         received = self._trainer.with_private(torch.from_dlpack(request.parameters), known)
@@ -167,21 +181,27 @@ class Site:
         job = self._trainer.job(request, received, known)
         return Begun(request, job, known, validation.loss, metric)
 
-    def end(self, begun: Begun, trained: Trained, seconds: float) -> Update:
-        """Remember what was trained in so many seconds, and say what leaves the site."""
+    def end(self, begun: Begun, trained: Trained, seconds: float) -> Message:
+        """Remember what was trained in so many seconds, and seal what leaves the site."""
         request = begun.request
-        update = self._trainer.release(request, begun.job, trained, begun.known)
-        return Update(
+        draft = Update.draft(self._trainer.released_size)
+        out = torch.from_numpy(draft["update"])
+        released = self._trainer.release(request, begun.job, trained, begun.known, out)
+        private = trained.signal_to_noise is not None
+        update = Update(
             site=self.data.name,
             version=request.version,
             turn=request.turn,
-            update=update.numpy(),
+            update=draft["update"],
             train_loss=trained.loss,
             validation_loss=begun.validation_loss,
             validation_metric=begun.validation_metric,
             num_steps=trained.num_steps,
             seconds=seconds,
+            signal_to_noise=trained.signal_to_noise if private else released.signal_to_noise,
+            clipped=trained.clipped if private else released.clipped,
         )
+        return self._releases.seal(request, update, draft)
 
     def _judge(self, request: CandidatesRequest) -> CandidateMetrics:
         if len(request.shared_SP) not in (0, len(MARKS) + 1):

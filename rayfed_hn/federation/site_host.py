@@ -12,6 +12,7 @@ import torch
 from rayfed_hn.federation.messages import Request, TrainRequest, failure_message
 from rayfed_hn.federation.plan import Plan
 from rayfed_hn.federation.site import Begun, Site, note_failure
+from rayfed_hn.federation.wire import Message
 from rayfed_hn.kept_memory import keep_memory
 from rayfed_hn.models.cohort import Job, train_cohort
 from rayfed_hn.models.training import Trained
@@ -52,7 +53,7 @@ class SiteHost:
         self._sites: dict[str, Site] = {}
         self._failed: dict[str, bytes] = {}
 
-    def answer(self, request: Request) -> bytes:
+    def answer(self, request: Request) -> Message:
         """A participant's answer."""
         site = self._site(request.site)
         return self._failed[request.site] if site is None else site.answer(request)
@@ -74,12 +75,12 @@ class SiteHost:
         if batch:
             yield batch
 
-    def _together(self, requests: Sequence[Request]) -> Iterator[bytes]:
+    def _together(self, requests: Sequence[Request]) -> Iterator[Message]:
         for start in range(0, len(requests), TOGETHER):
             yield from self._group(requests[start : start + TOGETHER])
 
-    def _group(self, requests: Sequence[Request]) -> list[bytes]:
-        found: dict[int, bytes] = {}
+    def _group(self, requests: Sequence[Request]) -> list[Message]:
+        found: dict[int, Message] = {}
         begun: dict[int, tuple[Site, Begun]] = {}
         for place, request in enumerate(requests):
             site = self._site(request.site)
@@ -87,7 +88,11 @@ class SiteHost:
                 found[place] = self.answer(request)
                 continue
             try:
-                begun[place] = site, site.begin(request)
+                before = site.again(request)
+                if before is None:
+                    begun[place] = site, site.begin(request)
+                else:
+                    found[place] = before
             except Exception as error:
                 found[place] = site.failed(error)
         start, trained = time.monotonic(), self._train([one.job for _, one in begun.values()])
@@ -96,7 +101,7 @@ class SiteHost:
             try:
                 if isinstance(ended, Exception):
                     raise ended
-                found[place] = site.end(one, ended, each).to_bytes()
+                found[place] = site.end(one, ended, each)
             except Exception as error:
                 found[place] = site.failed(error)
         return [found[place] for place in range(len(requests))]

@@ -12,13 +12,16 @@ from rayfed_hn.config import Config
 from rayfed_hn.federation.data import SiteBag, SiteData, halves
 from rayfed_hn.federation.messages import TrainRequest
 from rayfed_hn.federation.mixture import MovingAverage
+from rayfed_hn.federation.promises import make_subspace
 from rayfed_hn.federation.site_memory import SiteMemory
 from rayfed_hn.models.cohort import Job, train_cohort
 from rayfed_hn.models.parameters import ParameterLayout
+from rayfed_hn.models.private_training import PrivateSteps
 from rayfed_hn.models.site_model import SiteModel
 from rayfed_hn.models.tasks import Task
 from rayfed_hn.models.training import Trained, rate_factor
-from rayfed_hn.privacy.mechanisms import PaperNoise
+from rayfed_hn.privacy.mechanisms import Mechanism, Released, TrainedPrivately
+from rayfed_hn.privacy.randomness import Entropy, Randomness, Seeded
 from rayfed_hn.seeds import derive
 
 PRIVATE_METHODS = ("fedper", "pfedhn_pc")
@@ -51,6 +54,7 @@ class SiteSetup:
         config: The run's configuration.
         training: Its learning rate and number of steps.
         mechanism: What is done to its parameters before they leave it.
+        noise_source: Where its noise comes from.
         device: Where it trains.
     """
 
@@ -58,7 +62,8 @@ class SiteSetup:
     task: Task
     config: Config
     training: LocalTraining
-    mechanism: PaperNoise
+    mechanism: Mechanism
+    noise_source: Literal["seeded", "os"] = "seeded"
     device: str = "cpu"
 
 
@@ -76,10 +81,20 @@ class SiteTrainer:
         self._config, self._training = setup.config, setup.training
         self._layout = ParameterLayout.of(setup.model)
         self._private = self._private_places()
+        self._subspace = make_subspace(setup.config, self._layout.size)
 
     def use(self, data: SiteData) -> None:
         """Train on these bags, which are the same on another scale of their features."""
         self._data = data
+
+    @property
+    def released_size(self) -> int:
+        """How many numbers an update has."""
+        return self._layout.size if self._subspace is None else self._subspace.dim
+
+    def whole(self, update: Tensor) -> Tensor:
+        """A released update as the server has it, float32 (P,)."""
+        return update if self._subspace is None else self._subspace.lift(update)
 
     def known(self, turn: int) -> dict[str, Tensor]:
         """What the site knew before a turn."""
@@ -111,6 +126,8 @@ class SiteTrainer:
                 if name.startswith("moment.")
             },
             proximal_mu=training.proximal_mu if method == "fedprox" else 0.0,
+            private=self._private_steps(request.turn),
+            subspace=self._subspace,
         )
 
     def train(self, job: Job) -> Trained:
@@ -119,17 +136,59 @@ class SiteTrainer:
         return train_cohort(setup.model, [job], training, task=setup.task, device=setup.device)[0]
 
     def release(
-        self, request: TrainRequest, job: Job, trained: Trained, known: dict[str, Tensor]
-    ) -> Tensor:
-        """Remember what was trained, and say what of it leaves the site: u, float32 (P,)."""
-        places = self._layout.places()
-        seed = self._seed("paper noise", request.turn)
-        released = self._setup.mechanism.privatise(trained.parameters, places, seed)
-        update = job.parameters - released
+        self,
+        request: TrainRequest,
+        job: Job,
+        trained: Trained,
+        known: dict[str, Tensor],
+        out: Tensor | None = None,
+    ) -> Released:
+        """Remember what was trained, and say what of it leaves the site.
+
+        Args:
+            request: As it came.
+            job: What was asked.
+            trained: What came of it.
+            known: What the site knew before.
+            out: float32 (``released_size``,), where the update goes; a new one if None.
+        """
+        noise = self._noise("noise", request.turn)
+        if self._subspace is not None:
+            numbers_K = self._subspace.project(trained.parameters - job.parameters)
+            released = self._setup.mechanism.privatise(
+                torch.zeros_like(numbers_K), numbers_K, [("numbers", slice(None))], noise, out
+            )
+            self._remember(request, trained, MovingAverage.of(known))
+            return released
+        places = [(name, place) for name, place in self._layout.places() if self._leaves(name)]
+        released = self._setup.mechanism.privatise(
+            job.parameters, trained.parameters, places, noise, out
+        )
         if self._private is not None:
-            update[self._private] = 0.0
+            released.update[self._private] = 0.0
         self._remember(request, trained, MovingAverage.of(known))
-        return update
+        return released
+
+    def _noise(self, purpose: str, turn: int) -> Randomness:
+        if self._setup.noise_source == "os":
+            return Entropy()
+        return Seeded(self._seed(purpose, turn))
+
+    def _private_steps(self, turn: int) -> PrivateSteps | None:
+        mechanism = self._setup.mechanism
+        if not isinstance(mechanism, TrainedPrivately):
+            return None
+        patients: dict[int, list[SiteBag]] = {}
+        for bag in self._data.train:
+            key = bag.case if mechanism.unit == "patient" else bag.slide
+            patients.setdefault(key, []).append(bag)
+        return PrivateSteps(
+            patients,
+            mechanism.clip_norm,
+            mechanism.multiplier,
+            mechanism.sampling_rate,
+            self._noise("private steps", turn),
+        )
 
     def _bags(self, turn: int) -> tuple[SiteBag, ...]:
         bags: tuple[SiteBag, ...] = self._data.train
@@ -174,8 +233,12 @@ class SiteTrainer:
             return None
         mask = torch.zeros(self._layout.size, dtype=torch.bool)
         for name, place in self._layout.places():
-            mask[place] = name.startswith(PRIVATE_TENSORS)
+            mask[place] = not self._leaves(name)
         return mask
+
+    def _leaves(self, name: str) -> bool:
+        private = self._config.method.name in PRIVATE_METHODS
+        return not (private and name.startswith(PRIVATE_TENSORS))
 
     def _seed(self, purpose: str, turn: int) -> int:
         return derive(self._config.run.seed, purpose, self._data.name, turn)

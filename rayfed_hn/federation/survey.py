@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rayfed_hn.bags import set_aside as unmade
@@ -32,6 +32,7 @@ class Survey:
         num_unnamed: Bags that the tables of ``data.splits`` put into no part of this fold.
         digest: Of what decides the division of the cases: recipe, slides, cases, labels, tables.
         notes: What a user should know of the labels.
+        num_cases: Training cases of every hospital; empty where bags are not of cases.
     """
 
     hospitals: tuple[str, ...]
@@ -42,6 +43,7 @@ class Survey:
     num_unnamed: int
     digest: str
     notes: tuple[str, ...]
+    num_cases: Mapping[str, int] = field(default_factory=dict, kw_only=True)
 
 
 def survey(config: Config, root: Path) -> Survey:
@@ -75,6 +77,7 @@ def survey(config: Config, root: Path) -> Survey:
         sum(len(own) for own in entries.values()) - named,
         _digest(config, root, sites, folds),
         (*_left_out(config), *notes(task, entries)),
+        num_cases={name: _cases(entries[name], split) for name, split in parts.items()},
     )
 
 
@@ -151,6 +154,10 @@ def _counts(entries: Sequence[BagEntry], split: Split, task: Task) -> tuple[int,
         num_bags(entries, part, task) for part in (split.train, split.validation, split.test)
     )
     return train, validation, test
+
+
+def _cases(entries: Sequence[BagEntry], split: Split) -> int:
+    return len({entries[index].case_id for index in split.train})
 
 
 def _digest(config: Config, root: Path, sites: Mapping[str, SiteBags], folds: Folds) -> str:

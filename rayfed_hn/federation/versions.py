@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rayfed_hn.federation.messages import Update
@@ -31,8 +32,17 @@ class VersionReport:
     @property
     def mean_validation_metric(self) -> float | None:
         """Mean over the updates where it is defined; None where it is nowhere."""
-        defined = [u.validation_metric for u in self.updates if u.validation_metric is not None]
-        return sum(defined) / len(defined) if defined else None
+        return _mean([update.validation_metric for update in self.updates])
+
+    @property
+    def mean_signal_to_noise(self) -> float | None:
+        """Likewise."""
+        return _mean([update.signal_to_noise for update in self.updates])
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    defined = [value for value in values if value is not None]
+    return sum(defined) / len(defined) if defined else None
 
 
 @dataclass(frozen=True)

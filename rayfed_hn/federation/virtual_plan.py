@@ -13,6 +13,7 @@ from rayfed_hn.config import Config, ScaleConfig
 from rayfed_hn.errors import ConfigError
 from rayfed_hn.federation.data import SiteBag, SiteData
 from rayfed_hn.federation.plan import Plan
+from rayfed_hn.federation.promises import noise_multiplier
 from rayfed_hn.federation.virtual_pool import Pool
 from rayfed_hn.models.parameters import ParameterLayout
 from rayfed_hn.seeds import derive
@@ -60,7 +61,7 @@ class VirtualPlan(Plan):
     def _features(self) -> Sequence[np.ndarray]:
         return self.pool.open()
 
-    def log(self, participant: str) -> Path | None:
+    def _ground(self, participant: str) -> Path | None:
         """Virtual sites have no ground of their own."""
         return None
 
@@ -116,6 +117,7 @@ def virtual_plan(config: Config, pool: Pool, method: str, num_sites: int) -> Vir
         notes=(),
         config=config,
         root=Path(),
+        noise_multiplier=noise_multiplier(config),
         pool=pool,
     )
     plan.check()

@@ -14,6 +14,7 @@ import numpy as np
 import ray
 import torch
 
+from rayfed_hn.federation.exchanges import FOLDER, ExchangeFiles, Overheard
 from rayfed_hn.federation.experiment import Outcome, finish, prepare
 from rayfed_hn.federation.loop import run_federation
 from rayfed_hn.federation.messages import Request, SiteLost
@@ -56,11 +57,12 @@ class _Sites:
 
 @dataclass(frozen=True)
 class Progress:
-    """What the driver is told after each version."""
+    """What the driver is told after each version; the ratios are means over its updates."""
 
     version: int
     num_alive: int
     validation_metric: float | None
+    signal_to_noise: float | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,10 @@ class _Centre:
         self._record = RunRecord(folder, plan.digest)
         self._server = plan.server(claim_device(gpus))
         self._resume = resume
-        self._executor = plan.executor(RayExecutor(hosts))
+        inner = RayExecutor(hosts, plan.read)
+        if plan.config.run.keep_messages:
+            inner = Overheard(inner, ExchangeFiles(folder / FOLDER).write)
+        self._executor = plan.executor(inner)
 
     def start(self) -> int:
         """Take up the last commit, if asked to; returns the version to go on from."""
@@ -106,7 +111,12 @@ class _Centre:
         prepare(self._plan, self._server, self._executor)
         for report in run_federation(self._server, self._executor):
             self._record.commit(self._server, report, self._executor.take())
-            news = Progress(report.version, report.num_alive, report.mean_validation_metric)
+            news = Progress(
+                report.version,
+                report.num_alive,
+                report.mean_validation_metric,
+                report.mean_signal_to_noise,
+            )
             del report  # with its updates, before the next version has its own
             yield news
         outcome = finish(self._plan, self._server, self._executor)

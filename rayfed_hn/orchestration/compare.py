@@ -5,24 +5,24 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from rayfed_hn.audit.attacked_cell import attacked_cell
 from rayfed_hn.bags import store
 from rayfed_hn.config import Config
 from rayfed_hn.errors import ConfigError, FederationError
 from rayfed_hn.evaluation.comparison import compare_methods, markdown_table
 from rayfed_hn.evaluation.judging import Judge
-from rayfed_hn.federation.cell import Cell, cells, fingerprint, run_cell
-from rayfed_hn.federation.plan import make_plan
+from rayfed_hn.evaluation.trade_off import compare_amounts, membership
+from rayfed_hn.federation.cell import Cell, cells, check_cells, fingerprint
 from rayfed_hn.federation.record import package_versions, write_summary, write_table
 from rayfed_hn.files import write_text
 
-_run_cell: Any = ray.remote(num_cpus=1, max_retries=1)(run_cell)
+_run_cell: Any = ray.remote(num_cpus=1, max_retries=1)(attacked_cell)
 
 
 def compare(
@@ -41,8 +41,8 @@ def compare(
         FederationError: No cell could be finished.
     """
     begun = time.monotonic()
+    check_cells(config, root)
     todo = cells(config)
-    make_plan(todo[-1].config(config), root)  # refuse what cannot work before sixty tasks find out
     mark = fingerprint(config, store.digest(root))
     done = {cell: found for cell in todo if (found := _read(folder, cell, mark)) is not None}
     on_cell(len(done), len(todo))
@@ -55,7 +55,7 @@ def compare(
             done[cell] = ray.get(ready[0])
             write_text(_file(folder, cell), json.dumps({"fingerprint": mark, **done[cell]}))
         except RayError as error:
-            failed.append({**asdict(cell), "reason": _reason(error)})
+            failed.append({**cell.key, "reason": _reason(error)})
         on_cell(len(done), len(todo))
     if not done:
         raise FederationError(f"no cell could be finished; the first: {failed[0]['reason']}")
@@ -70,15 +70,23 @@ def _conclude(
     failed: list[dict[str, Any]],
     seconds: float,
 ) -> dict[str, Any]:
+    noise = config.compare.noise
+
     def gather(name: str) -> list[dict[str, Any]]:
-        return [record for cell in finished for record in cell[name]]
+        first = {"noise": None} if noise else {}  # of what releases nothing
+        return [{**first, **record} for cell in finished for record in cell[name]]
 
     scores, rows = gather("scores"), gather("rows")
     write_table(folder / "scores.parquet", scores)
     write_text(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in gather("metrics")))
     classes = finished[0]["classes"]
     judge = Judge(config.task.kind, len(classes))
-    comparison = compare_methods(rows, scores, judge=judge, unit=config.task.unit)
+    how = {"judge": judge, "unit": config.task.unit}
+    if noise:
+        comparison = compare_amounts(rows, scores, noise, **how)
+        comparison |= {"noise": noise, "noise_of": config.privacy.amount}
+    else:
+        comparison = compare_methods(rows, scores, **how)
     write_text(folder / "table.md", markdown_table(comparison, config.evaluation.readout))
     degraded = bool(failed or gather("lost") or gather("set_aside"))
     summary = {
@@ -91,6 +99,7 @@ def _conclude(
         "classes": classes,
         "rows": rows,
         **comparison,
+        "membership": _membership(finished),
         "failed_cells": failed,
         "lost_sites": gather("lost"),
         "set_aside": gather("set_aside"),
@@ -99,6 +108,14 @@ def _conclude(
     }
     write_summary(folder, summary)
     return summary
+
+
+def _membership(finished: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of the cells that were attacked, how well members were told from others."""
+    name = "membership_auc"
+    return membership(
+        {**cell["cell"], name: cell[name]} for cell in finished if cell.get(name) is not None
+    )
 
 
 def _file(folder: Path, cell: Cell) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from rayfed_hn.bags.store import read_recipe, recipe_digest
 from rayfed_hn.config import Config
 from rayfed_hn.errors import FederationError, RayfedError
 from rayfed_hn.federation.plan import Plan, make_plan
+from rayfed_hn.federation.privacy_record import write_privacy
 from rayfed_hn.federation.record import package_versions, write_summary
 from rayfed_hn.federation.results import READOUTS
 from rayfed_hn.models.parameters import ParameterLayout
@@ -23,6 +24,7 @@ from rayfed_hn.models.tasks import Survival, Task
 from rayfed_hn.orchestration.actors import CentralActor, Progress, Result, SiteActor
 from rayfed_hn.orchestration.packing import Cluster, Packing, pack
 from rayfed_hn.orchestration.resources import START_SECONDS
+from rayfed_hn.run_directory import run_id
 
 
 def train(
@@ -41,7 +43,7 @@ def train(
         FederationError: All sites were lost, or the actors did not start.
     """
     begun = time.monotonic()
-    plan = make_plan(config, root)
+    plan = replace(make_plan(config, root), run_id=run_id(folder))
     centre, actors = _start(plan, folder)
     try:
         result = _run(centre, on_version)
@@ -50,6 +52,7 @@ def train(
             ray.kill(actor)
     summary = _summary(plan, result, time.monotonic() - begun)
     write_summary(folder, summary)
+    write_privacy(folder, summary)
     return summary
 
 
@@ -144,8 +147,7 @@ def _summary(plan: Plan, result: Result, seconds: float) -> dict[str, Any]:
         "learning_rate": plan.learning_rate,
         **_task_summary(plan.task),
         "recipe_sha256": recipe_digest(read_recipe(plan.root)),
-        "noise_scale": plan.mechanism().noise_scale,
-        "privacy": plan.mechanism().describe(),
+        "privacy": plan.promise(),
         "released_without_noise": plan.released_without_noise(),
         "standardise": plan.standardise,
         "lost_sites": [asdict(loss) for loss in result.lost],
@@ -177,6 +179,7 @@ def _site_summary(plan: Plan, result: Result, name: str) -> dict[str, Any]:
     return {
         "site": name,
         "num_train": num_train,
+        "num_training_cases": plan.num_cases.get(name),
         "num_validation": num_validation,
         "num_test": num_test,
         "num_updates": result.num_updates.get(name, 0),  # hospitals send none when pooled

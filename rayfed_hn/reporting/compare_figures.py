@@ -114,7 +114,7 @@ def _sites(run: Run) -> str:
 def _curve(run: Run, metric: str, title: str, ylabel: str) -> str:
     lines = []
     for method, drawn in prominent(run).items():
-        found = _mean_over_splits([r for r in run.metrics if r.get("method") == method], metric)
+        found = mean_over_splits([r for r in run.metrics if r.get("method") == method], metric)
         if found is not None:
             x, y, se = found
             lines.append(Line(method, x, y, y - se, y + se, drawn.colour, drawn.dash))
@@ -127,7 +127,7 @@ def _curve(run: Run, metric: str, title: str, ylabel: str) -> str:
     return page.figure(title, svg, left_out(run).strip())
 
 
-def _mean_over_splits(
+def mean_over_splits(
     records: Sequence[Record], metric: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Return versions, mean over splits of the mean over sites, and its standard error."""

@@ -40,11 +40,11 @@ def _main_table(run: Run) -> str:
     return page.table(
         f"Test {run.judge.name} over {sites} sites and {splits} splits of the cases, highest mean "
         f"first. Readout '{readout}': {run.about(readout)}.",
-        ["method", *_results_header(run), *(f"mean ({other})" for other in others)],
+        ["method", *results_header(run), *(f"mean ({other})" for other in others)],
         [
             [
                 row["method"],
-                *_results(run, row),
+                *results_of(run, row),
                 *(number(means.get((row["method"], other))) for other in others),
             ]
             for row in rows
@@ -54,7 +54,8 @@ def _main_table(run: Run) -> str:
     )
 
 
-def _results_header(run: Run) -> list[str]:
+def results_header(run: Run) -> list[str]:
+    """Return the names of what every row of the table says of a method."""
     other = other_unit(run.summary)
     return [
         f"mean site {run.judge.name}",
@@ -67,7 +68,8 @@ def _results_header(run: Run) -> list[str]:
     ]
 
 
-def _results(run: Run, row: Record) -> list[object]:
+def results_of(run: Run, row: Record) -> list[object]:
+    """Return the cells of a row of the table."""
     other = other_unit(run.summary)
     site = "" if row["worst_site"] is None else f" ({row['worst_site']})"
     return [
@@ -156,8 +158,8 @@ def _readout_table(run: Run, order: list[str]) -> str:
     words = "; ".join(f"{r}: {run.about(r)}" for r in order if r in READOUTS)
     return page.table(
         f"Test {run.judge.name} under every readout. {words}.",
-        ["method", "readout", *_results_header(run)],
-        [[row["method"], row["readout"], *_results(run, row)] for row in rows],
+        ["method", "readout", *results_header(run)],
+        [[row["method"], row["readout"], *results_of(run, row)] for row in rows],
         chosen=[i for i, row in enumerate(rows) if row["readout"] == order[0]],
         text_columns=2,
     )

@@ -19,6 +19,10 @@ h1{font-size:1.05rem;margin:0;font-weight:650}
 h2{font-size:1.1rem;margin:2.2rem 0 .6rem}
 .verdict{font-size:1.35rem;line-height:1.4;margin:.9rem 0 1rem;max-width:62rem;font-weight:500;
   text-wrap:pretty}
+.answer{font-size:1.1rem;font-weight:500;max-width:62rem;margin:.2rem 0 .5rem}
+section>p,section>dl,section>ul{max-width:62rem}
+section>h3{font-size:.98rem;margin:1.3rem 0 .3rem;font-weight:650}
+section>ul{padding-left:1.2rem;margin:.3rem 0}
 .trouble{border-left:4px solid var(--series-0);background:var(--panel);padding:.6rem 1rem;
   margin:1rem 0;max-width:62rem}
 .trouble p{margin:0;font-weight:650} .trouble ul{margin:.3rem 0 0;padding-left:1.2rem}
@@ -189,9 +193,18 @@ def pairs(values: Mapping[str, Any]) -> str:
     return f"<dl>{items}</dl>"
 
 
+def heading(text: str) -> str:
+    """Return a heading within a section."""
+    return f"<h3>{escape(text)}</h3>"
+
+
+def bullets(items: Iterable[str]) -> str:
+    """Return texts as a list."""
+    return f"<ul>{''.join(f'<li>{escape(item)}</li>' for item in items)}</ul>"
+
+
 def trouble(title: str, items: Sequence[str]) -> str:
     """Return what went wrong, or nothing where nothing did."""
     if not items:
         return ""
-    listed = "".join(f"<li>{escape(item)}</li>" for item in items)
-    return f'<div class="trouble" role="note"><p>{escape(title)}</p><ul>{listed}</ul></div>'
+    return f'<div class="trouble" role="note"><p>{escape(title)}</p>{bullets(items)}</div>'

@@ -8,16 +8,28 @@ from pathlib import Path
 
 from rayfed_hn.errors import DataError
 from rayfed_hn.files import write_text
-from rayfed_hn.reporting import compare_report, onboard_report, page, scale_page, train_report
+from rayfed_hn.reporting import (
+    compare_report,
+    onboard_report,
+    page,
+    scale_page,
+    trade_off,
+    train_report,
+)
 from rayfed_hn.reporting.choices import MAX_METHODS
 from rayfed_hn.reporting.run_files import Run, read_run
 from rayfed_hn.reporting.task_words import limits, predicted
 from rayfed_hn.reporting.troubles import NO_REASON, troubles
 from rayfed_hn.reporting.words import duration
 
+
+def _compare(run: Run) -> page.Parts:
+    return trade_off.parts(run) if trade_off.is_one(run) else compare_report.parts(run)
+
+
 _PARTS: dict[str, Callable[[Run], page.Parts]] = {
     "train": train_report.parts,
-    "compare": compare_report.parts,
+    "compare": _compare,
     "onboard": onboard_report.parts,
     "scale": scale_page.parts,
 }
@@ -124,6 +136,8 @@ def _what_was_run(run: Run) -> str:
         methods = list(map(str, run.summary["methods"]))
         named = ", ".join(methods) if len(methods) <= MAX_METHODS else f"{len(methods)} methods"
         parts += [named, f"{seeds} seed(s) × {folds} folds"]
+        if amounts := run.summary.get("noise"):
+            parts.append(f"{len(amounts)} amounts of noise ({run.knob('privacy', 'mechanism')})")
     else:
         parts += [f"{run.summary['site']} joins"] if run.verb == "onboard" else []
         fold, folds = run.knob("data", "fold"), run.knob("data", "folds")

@@ -187,7 +187,7 @@ def _notes(run: Run, seen: SeenSites) -> list[str]:
             "others: sites that are close here may have been so from the start, by chance."
         )
     privacy = run.summary.get("privacy") or {}
-    if privacy.get("mechanism") == "paper":
+    if privacy.get("mechanism", "none") != "none":
         notes.append("The noise that sites add to what they send is part of every distance.")
     return [*notes, CAUTION]
 

@@ -11,6 +11,7 @@ from rayfed_hn.evaluation.markdown import interval, number
 from rayfed_hn.reporting import page
 from rayfed_hn.reporting.figures import Line, line_chart
 from rayfed_hn.reporting.outcomes import MAX_PANELS, outcome
+from rayfed_hn.reporting.privacy_section import older_facts, privacy
 from rayfed_hn.reporting.rounds import rounds
 from rayfed_hn.reporting.run_files import READOUTS, Run
 from rayfed_hn.reporting.site_map import site_map
@@ -114,39 +115,17 @@ def _more(run: Run) -> list[str]:
         f"readout '{readout}'": run.about(readout),
         "versions": run.summary["num_versions"],
         "parameters of a network": f"{run.summary['num_parameters']:,}",
-        "noise on released networks": _noise(run.summary.get("privacy")),
-        "leaves a site without noise": _without_noise(run.summary.get("released_without_noise")),
     }
+    stated = privacy(run)
     return [
         page.section("Training", page.figures(pictures)),
         rounds(run),
         site_map(run),
-        page.section("Model and privacy", page.pairs(facts)),
+        stated,
+        page.section("Model", page.pairs(facts))
+        if stated
+        else page.section("Model and privacy", page.pairs(facts | older_facts(run))),
     ]
-
-
-def _without_noise(released: Sequence[str] | None) -> str:
-    if released is None:
-        return "not recorded"
-    return "; ".join(released) or "nothing"
-
-
-def _noise(privacy: Mapping[str, Any] | None) -> str:
-    """Say what was done to networks before they left a site, and what that promises."""
-    if not privacy:
-        return "not recorded"
-    guarantee = privacy.get("formal_guarantee", "none")
-    promise = "no formal guarantee" if guarantee == "none" else f"formal guarantee: {guarantee}"
-    if privacy["mechanism"] == "none":
-        return f"no noise was applied; {promise}"
-    if privacy["mechanism"] != "paper":
-        return f"mechanism '{privacy['mechanism']}'; {promise}"
-    words = [
-        f"{privacy['noise_scale']:g} standard deviations of every weight tensor, none on biases"
-    ]
-    if privacy.get("noise_source") == "seeded":
-        words.append("drawn from run.seed (for simulations only)")
-    return "; ".join([*words, promise])
 
 
 def _site_curves(run: Run, metric: str, title: str, ylabel: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from rayfed_hn.errors import BudgetSpent
+
 _Record = Mapping[str, Any]
 NO_REASON = "no reason given"
 
@@ -35,7 +37,8 @@ def _lost_sites(records: Iterable[_Record]) -> list[str]:
     for (site, reason), alike in _alike(records, "site", "reason").items():
         versions = {record.get("version") for record in alike}
         when = f" at version {versions.pop()}" if len(versions) == 1 else ""
-        lines.append(f"{site} was lost{when}{_where(alike)}: {reason or NO_REASON}")
+        what = "stopped" if reason.startswith(BudgetSpent.told) else "was lost"
+        lines.append(f"{site} {what}{when}{_where(alike)}: {reason or NO_REASON}")
     return lines
 
 
@@ -61,6 +64,7 @@ def _cells(records: Iterable[_Record]) -> list[str]:
     """Name the cells of a comparison in which the records were made; none of a training run."""
     names = (
         f"{r['method']}, seed {r.get('seed')}, fold {r.get('fold')}"
+        + (f", noise {r['noise']:g}" if r.get("noise") is not None else "")
         for r in records
         if "method" in r
     )

@@ -47,11 +47,11 @@ def claim(difference: Record, metric: str) -> str:
 
 def told_apart(difference: Record) -> bool:
     """Whether the interval leaves out zero."""
-    return _kind(difference) != _KINDS[2]
+    return kind_of(difference) != _KINDS[2]
 
 
 def _claims(differences: Sequence[Record], metric: str, *, grouped: bool) -> str:
-    groups = {kind: [d for d in differences if _kind(d) == kind] for kind in _KINDS}
+    groups = {kind: [d for d in differences if kind_of(d) == kind] for kind in _KINDS}
     rivals = _strongest if grouped else _each
     return "; ".join(f"{kind} {rivals(found, metric)}" for kind, found in groups.items() if found)
 
@@ -67,7 +67,8 @@ def _strongest(differences: Sequence[Record], metric: str) -> str:
     return f"{len(differences)} methods, the strongest of them {rival}"
 
 
-def _kind(difference: Record) -> str:
+def kind_of(difference: Record) -> str:
+    """Return what the interval allows to say: better than, worse than, not told apart from."""
     if difference["low"] is not None and difference["low"] > 0:
         return _KINDS[0]
     if difference["high"] is not None and difference["high"] < 0:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rayfed_hn.config import Config
-from rayfed_hn.errors import ConfigError, DataError, Interrupted
+from rayfed_hn.errors import BudgetSpent, ConfigError, DataError, Interrupted
 from rayfed_hn.loading import load, require
 from rayfed_hn.run_directory import claim
 
@@ -93,8 +93,11 @@ def print_troubles(summary: dict[str, Any]) -> None:
         name = trouble.get("slide_id") or trouble["site"]
         print(f"set aside: {name}: {trouble['reason']} ({trouble['remedy']})")
     for loss in summary.get("lost_sites", []):
-        print(f"lost: site {loss['site']} at version {loss['version']}: {loss['reason']}")
+        what = "stopped" if loss["reason"].startswith(BudgetSpent.told) else "lost"
+        print(f"{what}: site {loss['site']} at version {loss['version']}: {loss['reason']}")
     for cell in summary.get("failed_cells", []):
+        noise = f" noise {cell['noise']:g}" if cell.get("noise") is not None else ""
         print(
-            f"missing: {cell['method']} seed {cell['seed']} fold {cell['fold']}: {cell['reason']}"
+            f"missing: {cell['method']} seed {cell['seed']} fold {cell['fold']}{noise}: "
+            f"{cell['reason']}"
         )

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from rayfed_hn.config import Config
 from rayfed_hn.errors import ConfigError
 from rayfed_hn.federation.record import package_versions, write_summary
+from rayfed_hn.privacy.words import line, ratio
 from rayfed_hn.progress import bar
-from rayfed_hn.run_directory import claim
+from rayfed_hn.run_directory import claim, run_id
 from rayfed_hn.verbs.common import (
     before_anything_starts,
     configuration,
@@ -26,6 +27,7 @@ from rayfed_hn.verbs.slides import embed_manifest
 
 if TYPE_CHECKING:
     from rayfed_hn.federation.plan import Plan
+    from rayfed_hn.orchestration.actors import Progress
 
 # What the demo changes about the defaults, so that it says something within minutes.
 DEMO_WORDS = ("embed.tile_px=128", "compare.seeds=2")
@@ -63,8 +65,9 @@ def demo(words: Sequence[str]) -> int:
 
 def train(words: Sequence[str]) -> int:
     """See ``rayfed-hn train --help``."""
+    from rayfed_hn.federation.exchanges import kept_bytes
     from rayfed_hn.federation.plan import make_plan
-    from rayfed_hn.orchestration.actors import Progress
+    from rayfed_hn.models.parameters import ParameterLayout
     from rayfed_hn.orchestration.train import train as run
 
     config = configuration(words)
@@ -72,16 +75,17 @@ def train(words: Sequence[str]) -> int:
     with before_anything_starts():
         plan = make_plan(config, root)
     _print_plan(plan)
+    if config.run.keep_messages:
+        size = kept_bytes(ParameterLayout.of(plan.model()).size, plan.num_exchanges)
+        print(f"note: run.keep_messages keeps {size / 1e6:,.1f} MB of networks and updates")
     metric = plan.task.judge.ranking_name
     folder = run_dir(config, "train")
+    print(line(dataclasses.replace(plan, run_id=run_id(folder)).promise()))
     total = config.rounds.num_versions
     with resumable(_go_on(folder)), connected(config), bar("versions", total) as progress:
 
         def show(news: Progress) -> None:
-            found = news.validation_metric
-            progress.update(
-                news.version, "" if found is None else f"validation {metric} {found:.3f}"
-            )
+            progress.update(news.version, _note(news, metric))
 
         summary = run(config, root, folder, show)
     _print_sites(summary)
@@ -90,14 +94,23 @@ def train(words: Sequence[str]) -> int:
     return summary["exit_code"]
 
 
+def _note(news: Progress, metric: str) -> str:
+    """What the last version says of itself."""
+    parts = []
+    if news.validation_metric is not None:
+        parts.append(f"validation {metric} {news.validation_metric:.3f}")
+    if news.signal_to_noise is not None:
+        parts.append(f"signal to noise {ratio(news.signal_to_noise)}")
+    return ", ".join(parts)
+
+
 def compare(words: Sequence[str]) -> int:
     """See ``rayfed-hn compare --help``."""
-    from rayfed_hn.federation.cell import cells
-    from rayfed_hn.federation.plan import make_plan
+    from rayfed_hn.federation.cell import check_cells
 
     config = configuration(words)
     with before_anything_starts():
-        plan = make_plan(cells(config)[-1].config(config), _bags(config))
+        plan = check_cells(config, _bags(config))
     _print_plan(plan)
     folder = run_dir(config, "compare")
     with resumable(_go_on(folder)), connected(config):
@@ -165,10 +178,10 @@ def _make_slides(config: Config, folder: Path) -> Path:
 
 
 def _compare(config: Config, folder: Path) -> dict[str, Any]:
+    from rayfed_hn.federation.cell import cells
     from rayfed_hn.orchestration.compare import compare as run
 
-    total = len(config.compare.methods) * config.compare.seeds * config.compare.folds
-    with bar("comparing", total) as progress:
+    with bar("comparing", len(cells(config))) as progress:
         summary = run(config, _bags(config), folder, lambda done, _: progress.update(done))
     print("\n" + (folder / "table.md").read_text(encoding="utf-8"))
     print_troubles(summary)

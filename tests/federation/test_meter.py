@@ -13,7 +13,7 @@ from virtual_sites import virtual
 
 from rayfed_hn.federation import meter
 from rayfed_hn.federation.loop import Executor, InProcessExecutor, Read, run_federation
-from rayfed_hn.federation.messages import Event, Request, TrainRequest, failure_message
+from rayfed_hn.federation.messages import Event, Request, TrainRequest, failure_message, read_answer
 from rayfed_hn.federation.meter import VersionCost, metered_versions
 from rayfed_hn.federation.plan import Plan
 from rayfed_hn.federation.server import Server
@@ -34,7 +34,7 @@ class Heard:
     asked: list[TrainRequest] = field(default_factory=list)
     answered: int = 0
 
-    def answer(self, request: Request) -> bytes:
+    def answer(self, request: Request) -> Message:
         assert isinstance(request, TrainRequest)
         self.asked.append(request)
         failed = request.site == self.failing
@@ -120,13 +120,11 @@ def test_where_the_time_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     def connect(read: Read) -> Slow:
         return Slow(InProcessExecutor(heard(plan), read), 7, 0.5)
 
-    original = meter.read_answer
-
     def reading(request: Request, message: Message) -> Event:
         pause(0.25)
-        return original(request, message)
+        return read_answer(request, message)
 
-    monkeypatch.setattr(meter, "read_answer", reading)
+    monkeypatch.setattr(type(plan), "read", property(lambda plan: reading))
     costs = list(metered_versions(plan, dict.fromkeys(plan.participants, 0), connect))
     for cost in costs:
         assert cost.sending == 7

@@ -120,7 +120,8 @@ def test_why_a_site_failed_is_written_beside_its_bags_for_it_alone(own_root: Pat
 @pytest.mark.parametrize(("method", "noise"), [("hypernetwork", 0.1), ("local", 0), ("pooled", 0)])
 def test_the_stated_noise_is_the_one_applied(bag_root: Path, method: str, noise: float) -> None:
     words = [*SHORT, f"method.name={method}", "privacy.noise_scale=0.1"]
-    assert make_plan(load(None, words), bag_root).mechanism().noise_scale == noise
+    told = make_plan(load(None, words), bag_root).promise()
+    assert told.get("noise_scale", 0) == noise
 
 
 # -- files that cannot be used -----------------------------------------------------------------

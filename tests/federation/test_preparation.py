@@ -25,6 +25,7 @@ from rayfed_hn.federation.messages import (
 )
 from rayfed_hn.federation.plan import Plan, make_plan
 from rayfed_hn.federation.site_host import SiteHost
+from rayfed_hn.federation.wire import Message
 from rayfed_hn.loading import load
 from rayfed_hn.models.standardise import Standardisation, agree, measure
 
@@ -109,7 +110,7 @@ class Failing:
     def __init__(self, plan: Plan, kind: type, sites: set[str]) -> None:
         self.host, self.kind, self.sites = SiteHost(plan, plan.participants), kind, sites
 
-    def answer(self, request: Request) -> bytes:
+    def answer(self, request: Request) -> Message:
         if isinstance(request, self.kind) and request.site in self.sites:
             return failure_message(OSError("disk"))
         return self.host.answer(request)

@@ -17,6 +17,7 @@ from rayfed_hn.federation.loop import InProcessExecutor, run_federation
 from rayfed_hn.federation.messages import Request
 from rayfed_hn.federation.plan import Plan
 from rayfed_hn.federation.site_host import SiteHost
+from rayfed_hn.federation.wire import Message
 from rayfed_hn.models import cohort
 from rayfed_hn.models.training import train_locally
 
@@ -94,7 +95,7 @@ class Apart:
     def __init__(self, plan: Plan) -> None:
         self.plan, self.hosts = plan, dict[str, SiteHost]()
 
-    def answer(self, request: Request) -> bytes:
+    def answer(self, request: Request) -> Message:
         if request.site not in self.hosts:
             self.hosts[request.site] = SiteHost(self.plan, [request.site])
         return self.hosts[request.site].answer(request)

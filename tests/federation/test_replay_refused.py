@@ -25,6 +25,7 @@ from rayfed_hn.federation.messages import (
 from rayfed_hn.federation.plan import Plan, make_plan
 from rayfed_hn.federation.record import RunRecord
 from rayfed_hn.federation.site_host import SiteHost
+from rayfed_hn.federation.wire import Message
 from rayfed_hn.loading import load
 
 Lines = Sequence[Mapping[str, Any]]
@@ -53,7 +54,7 @@ def refusal(bag_root: Path, folder: Path, lines: Lines, *words: str) -> str:
     [
         *("rounds.cohort_size=1", "rounds.num_versions=8", "run.seed=1", "method.name=fedavg"),
         *("training.steps=3", "hypernetwork.rho=0.1", "model.dropout=0", "data.fold=1"),
-        *("privacy.noise_scale=0.1", "evaluation.readout=last", "data.positive_label=normal"),
+        *("privacy.max_growth=9", "evaluation.readout=last", "data.positive_label=normal"),
     ],
 )
 def test_a_trace_of_other_settings(bag_root: Path, tmp_path: Path, trace: Lines, word: str) -> None:
@@ -98,7 +99,7 @@ class Failing:
         self.host = SiteHost(plan, plan.participants)
         self.kind, self.site, self.turn = kind, site, turn
 
-    def answer(self, request: Request) -> bytes:
+    def answer(self, request: Request) -> Message:
         turn = request.turn if isinstance(request, TrainRequest) else self.turn
         if isinstance(request, self.kind) and request.site == self.site and turn >= self.turn:
             return failure_message(OSError("disk"))

@@ -17,6 +17,7 @@ from rayfed_hn.federation.messages import CandidatesRequest, Request, Scores, Tr
 from rayfed_hn.federation.plan import Plan
 from rayfed_hn.federation.site import Site
 from rayfed_hn.federation.site_host import SiteHost
+from rayfed_hn.federation.wire import Message
 
 
 class Waves(InProcessExecutor):
@@ -98,7 +99,7 @@ def test_answers_travel_by_time(
     """On a clock that goes on by a second whenever a site has answered."""
     now, answer = [0.0], counted.answer
 
-    def slow(request: Request) -> bytes:
+    def slow(request: Request) -> Message:
         now[0] += 1
         return answer(request)
 

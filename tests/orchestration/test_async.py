@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
-from conftest import make_bag
+from tiny_bags import make_bag
 
 from rayfed_hn.bags import store
 from rayfed_hn.federation.experiment import run_in_process

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from fake_privacy import make_private_run
 from fake_runs import make_compare_run, make_train_run
 from fake_scale import METHODS, make_scale_run, scale_summary
 
@@ -25,6 +26,14 @@ def reported_train(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from rayfed_hn.reporting.report import write_report
 
     return write_report(make_train_run(tmp_path_factory.mktemp("reported") / "train"))
+
+
+@pytest.fixture(scope="session")
+def reported_private(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report of a training run with a formal guarantee, to be looked at only."""
+    from rayfed_hn.reporting.report import write_report
+
+    return write_report(make_private_run(tmp_path_factory.mktemp("reported") / "private"))
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ READOUTS = ("last", "best", "mixture")
 VERSIONS = {"python": "3.11.9", "rayfed_hn": "0.1.0", "torch": "2.13.0"}
 
 
-def _metrics(rng: np.random.Generator, sites: Sequence[str], strength: float) -> list[dict]:
+def fake_metrics(rng: np.random.Generator, sites: Sequence[str], strength: float) -> list[dict]:
     records = []
     for site, version in itertools.product(sites, range(12)):
         learned = 1 - np.exp(-version / 4)
@@ -41,7 +41,7 @@ def _metrics(rng: np.random.Generator, sites: Sequence[str], strength: float) ->
     return records
 
 
-def _scores(rng: np.random.Generator, num_bags: int, strength: float) -> list[dict]:
+def fake_scores(rng: np.random.Generator, num_bags: int, strength: float) -> list[dict]:
     return [
         {
             "slide": i,
@@ -55,7 +55,7 @@ def _scores(rng: np.random.Generator, num_bags: int, strength: float) -> list[di
     ]
 
 
-def _auc_of(scores: list[dict], readout: str) -> float | None:
+def auc_of(scores: list[dict], readout: str) -> float | None:
     own = [s for s in scores if s["readout"] == readout]
     return auc([s["label"] for s in own], [s["score"] for s in own])
 
@@ -74,7 +74,7 @@ def make_train_run(folder: Path, sites: Sequence[str] = SITES, num_bags: int = 1
     rng = np.random.default_rng(1)
     rows = []
     for i, site in enumerate(sites):
-        scores = [] if i == 0 else _scores(rng, num_bags, 1.5 + 0.2 * i)
+        scores = [] if i == 0 else fake_scores(rng, num_bags, 1.5 + 0.2 * i)
         rows.append(
             {
                 "site": site,
@@ -82,7 +82,7 @@ def make_train_run(folder: Path, sites: Sequence[str] = SITES, num_bags: int = 1
                 "num_validation": 10,
                 "num_test": num_bags,
                 "num_updates": 12,
-                **{f"test_{readout}": _auc_of(scores, readout) for readout in READOUTS},
+                **{f"test_{readout}": auc_of(scores, readout) for readout in READOUTS},
                 "best_version": None if i == 0 else 9,
             }
         )
@@ -120,7 +120,7 @@ def make_train_run(folder: Path, sites: Sequence[str] = SITES, num_bags: int = 1
         "seconds": 183.4,
         "versions": VERSIONS,
     }
-    return _write(folder, summary, _metrics(rng, sites, 1.2))
+    return _write(folder, summary, fake_metrics(rng, sites, 1.2))
 
 
 def make_late_run(folder: Path) -> Path:
@@ -150,12 +150,12 @@ def make_compare_run(
         if method == "fedavg" and (seed, fold) == (1, 4):
             continue
         strength = METHODS.get(method, 1.0)
-        metrics += [key | record for record in _metrics(rng, sites, strength)]
+        metrics += [key | record for record in fake_metrics(rng, sites, strength)]
         for number, site in enumerate(sites):
-            found = _scores(rng, 12, strength + 0.25 * number)
+            found = fake_scores(rng, 12, strength + 0.25 * number)
             scores += [key | s | {"site": site, "slide": 12 * fold + s["slide"]} for s in found]
             rows += [
-                key | {"site": site, "readout": r, "value": _auc_of(found, r), "num_test": 12}
+                key | {"site": site, "readout": r, "value": auc_of(found, r), "num_test": 12}
                 for r in READOUTS
             ]
     failed = [{"method": "fedavg", "seed": 1, "fold": 4, "reason": "its worker died"}]

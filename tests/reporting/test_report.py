@@ -41,7 +41,7 @@ def _change(folder: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-@pytest.fixture(params=["reported_train", "reported_compare", "reported_scale"])
+@pytest.fixture(params=["reported_train", "reported_private", "reported_compare", "reported_scale"])
 def report(request: pytest.FixtureRequest) -> Path:
     return request.getfixturevalue(request.param)
 

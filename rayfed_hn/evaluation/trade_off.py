@@ -1,0 +1,83 @@
+"""What noise costs: methods side by side with more and more of it.
+
+With every amount of noise the methods are compared as ever (``comparison``), among themselves and
+with those that release nothing, which have no amount and are part of every comparison.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rayfed_hn.evaluation.comparison import compare_methods, estimate
+from rayfed_hn.evaluation.judging import Judge
+
+Record = Mapping[str, Any]
+_TABLES = ("table", "per_site", "differences")
+_KEY = ("method", "against", "readout", "site", "noise")  # of a record in any of them
+
+
+def compare_amounts(
+    rows: Sequence[Record],
+    scores: Sequence[Record],
+    amounts: Sequence[float],
+    *,
+    judge: Judge,
+    unit: str = "slide",
+) -> dict[str, Any]:
+    """Summarise a comparison with several amounts of noise.
+
+    Args:
+        rows: As ``compare_methods`` takes them, each with ``noise``; None of methods that release
+            nothing.
+        scores: Likewise.
+        amounts: Those that were asked for.
+        judge: What judged the rows.
+        unit: slide or case.
+
+    Returns:
+        What ``compare_methods`` returns, every record with its ``noise``: records of methods that
+        release nothing, and of their differences, are there once, with None. Other differences are
+        between methods with the same amount of noise, or one method and one that releases nothing.
+    """
+    found: dict[str, Any] = {}
+    tables: dict[str, dict[tuple[Any, ...], Record]] = {name: {} for name in _TABLES}
+    for amount in amounts:
+        found |= compare_methods(_with(rows, amount), _with(scores, amount), judge=judge, unit=unit)
+        noised = {row["method"] for row in rows if row["noise"] == amount}
+        for name, known in tables.items():
+            for record in found[name]:
+                methods = {record["method"], record.get("against")}
+                noted = {**record, "noise": amount if methods & noised else None}
+                known.setdefault(tuple(noted.get(key) for key in _KEY), noted)
+    found |= {name: list(known.values()) for name, known in tables.items()}
+    order = list(dict.fromkeys(row["method"] for row in rows))
+    found["table"].sort(key=lambda row: order.index(row["method"]))
+    return found
+
+
+def membership(records: Iterable[Record]) -> list[dict[str, Any]]:
+    """Average how well members were told from others, by method and noise.
+
+    Args:
+        records: ``method, seed, fold, membership_auc``, and ``noise`` if it was varied.
+
+    Returns:
+        method, noise, mean, low, high (95 % interval over splits) and num_splits.
+    """
+    by_arm: dict[tuple[str, float | None], list[float]] = {}
+    for record in records:
+        arm = record["method"], record.get("noise")
+        by_arm.setdefault(arm, []).append(float(record["membership_auc"]))
+    found = []
+    for (method, noise), values in by_arm.items():
+        mean = estimate(np.array([values]))
+        bounds = {"low": mean.low, "high": mean.high, "num_splits": mean.num_splits}
+        found.append({"method": method, "noise": noise, "mean": mean.mean, **bounds})
+    return found
+
+
+def _with(records: Iterable[Record], amount: float) -> list[Record]:
+    return [record for record in records if record["noise"] in (amount, None)]

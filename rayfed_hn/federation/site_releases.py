@@ -1,0 +1,89 @@
+"""What a site checks before it trains, and how its updates leave it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from rayfed_hn.config import PrivacyConfig
+from rayfed_hn.errors import MessageError
+from rayfed_hn.federation.messages import TrainRequest, Update
+from rayfed_hn.federation.wire import Draft, Message
+from rayfed_hn.privacy.accounting import Spent
+from rayfed_hn.privacy.ledger import ReleaseKey
+from rayfed_hn.privacy.release import Gate
+
+
+class SiteReleases:
+    """The way out of one site in one run.
+
+    Args:
+        site: Its name.
+        run: Of the run.
+        privacy: What the run is configured to promise.
+        spent: What a release costs; None without formal guarantee.
+        gate: Where releases are charged; None: they are not. Without guarantee and with noise that
+            repeats there is nothing to charge, and nothing that asking again would reveal.
+        usual_norm: Of the network that everybody starts from.
+    """
+
+    def __init__(
+        self,
+        site: str,
+        run: str,
+        privacy: PrivacyConfig,
+        spent: Spent | None,
+        gate: Gate | None,
+        usual_norm: float = math.inf,
+    ) -> None:
+        self._site, self._run, self._spent, self._gate = site, run, spent, gate
+        self._withheld = privacy.metrics == "withheld"
+        self._most = math.inf if privacy.max_growth is None else privacy.max_growth * usual_norm
+
+    def again(self, request: TrainRequest) -> Message | None:
+        """The message that answered this very request before; None if there was none."""
+        return None if self._gate is None else self._gate.again(self._key(request), self._spent)
+
+    def check(self, request: TrainRequest) -> None:
+        """Refuse a network that is not to be trained.
+
+        Raises:
+            MessageError: Its norm has grown too much.
+            BudgetSpent: What would be learned could not be released.
+        """
+        if self._most < math.inf:
+            norm = float(np.linalg.norm(request.parameters.astype(np.float64)))
+            if norm > self._most:
+                raise MessageError(
+                    f"a network received has a norm of {norm:.3g}; privacy.max_growth allows "
+                    f"{self._most:.3g}"
+                )
+        if self._gate is not None:
+            self._gate.check(self._key(request), self._spent)
+
+    def seal(self, request: TrainRequest, update: Update, draft: Draft) -> Message:
+        """The bytes that leave, charged; the draft has the update already."""
+        if self._withheld:
+            update = replace(
+                update,
+                train_loss=math.nan,
+                validation_loss=math.nan,
+                validation_metric=None,
+                seconds=0.0,  # how long it took tells who took part
+                signal_to_noise=None,
+                clipped=None,
+            )
+        if self._gate is None:
+            return update.to_bytes(draft)
+        key = self._key(request)
+        account = self._gate.check(key, self._spent)
+        epsilon = account.epsilon if math.isfinite(account.epsilon) else None
+        update = replace(update, releases=account.releases, epsilon=epsilon)
+        return self._gate.release(key, self._spent, update.to_bytes(draft))
+
+    def _key(self, request: TrainRequest) -> ReleaseKey:
+        received = hashlib.sha256(np.ascontiguousarray(request.parameters).data).hexdigest()
+        return ReleaseKey(self._run, self._site, request.version, request.turn, received)

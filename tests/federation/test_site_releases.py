@@ -1,0 +1,247 @@
+"""How updates leave a site: noised, charged at the site, and never for free."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from one_site import ask, plan
+
+from rayfed_hn.errors import ConfigError
+from rayfed_hn.federation.experiment import run_in_process
+from rayfed_hn.federation.messages import SiteLost, TrainRequest, Update, read_answer
+from rayfed_hn.federation.plan import Plan
+from rayfed_hn.federation.promises import make_subspace
+from rayfed_hn.federation.site import Site
+from rayfed_hn.federation.site_host import SiteHost
+
+LDP = ["privacy.mechanism=site_ldp", "privacy.target_epsilon=8"]
+SGD = [
+    "privacy.mechanism=slide_dpsgd",
+    "privacy.target_epsilon=8",
+    "training.class_balanced=false",
+    "model.standardise=none",
+]
+FORMAL = [LDP, SGD]
+
+
+@pytest.fixture
+def own_root(bag_root: Path, tmp_path: Path) -> Path:
+    """Bags whose ledgers are of one test alone."""
+    return Path(shutil.copytree(bag_root, tmp_path / "bags"))
+
+
+def real(own_root: Path, *words: str, run: str = "a run") -> Plan:
+    """As ``train`` in real time makes it: noise of the machine, ledgers beside the bags."""
+    return replace(plan(own_root, *words), run_id=run)
+
+
+def request(made: Plan, version: int = 0, theta: torch.Tensor | None = None) -> TrainRequest:
+    network = made.initial() if theta is None else theta
+    return TrainRequest("north", version, network.numpy(), version)
+
+
+def answered(site: Site, asked: TrainRequest) -> Update | SiteLost:
+    event = read_answer(asked, site.answer(asked))
+    assert isinstance(event, Update | SiteLost)
+    return event
+
+
+def ledger(own_root: Path) -> list[dict[str, Any]]:
+    path = own_root / "site=north" / "privacy" / "ledger.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@pytest.mark.parametrize("words", FORMAL)
+def test_a_site_that_is_asked_again_sends_the_same_bytes_even_after_a_restart(
+    own_root: Path, words: list[str]
+) -> None:
+    made = real(own_root, *words)
+    asked = request(made)
+    site = made.site("north")
+    first = site.answer(asked)
+    assert site.answer(asked) == first
+    assert made.site("north").answer(asked) == first  # the site was restarted
+    assert len(ledger(own_root)) == 1
+    other = made.site("north").answer(request(made, theta=made.initial() * 1.01))
+    assert other != first
+    assert len(ledger(own_root)) == 2
+    assert real(own_root, *words, run="another run").site("north").answer(asked) != first
+    assert len(ledger(own_root)) == 3
+
+
+@pytest.mark.parametrize("words", FORMAL)
+def test_every_update_says_what_was_spent_and_the_last_one_what_was_planned(
+    own_root: Path, words: list[str]
+) -> None:
+    made = real(own_root, *words)
+    site = made.site("north")
+    updates = [answered(site, request(made, version)) for version in range(4)]
+    spent = [update.epsilon for update in updates if isinstance(update, Update)]
+    assert [update.releases for update in updates if isinstance(update, Update)] == [1, 2, 3, 4]
+    assert spent == sorted(spent)  # type: ignore[type-var]
+    assert spent[-1] == pytest.approx(8, rel=1e-3)
+    assert made.promise()["epsilon"] == pytest.approx(spent[-1], rel=1e-9)
+    beyond = answered(site, request(made, 4))
+    assert isinstance(beyond, SiteLost)
+    assert "privacy budget is spent" in beyond.reason
+    assert len(ledger(own_root)) == 4
+
+
+def test_a_budget_is_over_all_runs(own_root: Path) -> None:
+    words = [*LDP, "privacy.budget=10"]
+    for version in range(4):
+        answered(real(own_root, *words).site("north"), request(real(own_root, *words), version))
+    made = real(own_root, *words, run="tomorrow")
+    events = [answered(made.site("north"), request(made, version)) for version in range(4)]
+    kinds = [isinstance(event, Update) for event in events]
+    assert kinds[0]
+    assert not kinds[-1]
+    assert kinds == sorted(kinds, reverse=True)
+
+
+def test_papers_noise_of_the_machine_is_not_drawn_twice_for_one_request(own_root: Path) -> None:
+    made = real(own_root, "privacy.noise_scale=.1")
+    asked = request(made)
+    assert made.site("north").answer(asked) == made.site("north").answer(asked)
+    update = answered(made.site("north"), asked)
+    assert isinstance(update, Update)
+    assert update.epsilon is None  # infinite is no number to be proud of
+    assert [line["spent"] for line in ledger(own_root)] == [None]
+
+
+def test_simulations_repeat_and_leave_nothing_beside_the_bags(own_root: Path) -> None:
+    for words in (*FORMAL, ["privacy.noise_scale=.1"]):
+        made = plan(own_root, *words)
+        assert made.noise_source == "seeded"
+        one, other = (made.site("north").answer(request(made)) for _ in range(2))
+        first, second = (read_answer(request(made), message) for message in (one, other))
+        assert isinstance(first, Update)
+        assert isinstance(second, Update)
+        np.testing.assert_array_equal(first.update, second.update)
+    assert not ledger(own_root)
+
+
+@pytest.mark.parametrize("words", [[], ["privacy.mechanism=none"]])
+def test_without_noise_there_is_nothing_to_charge(own_root: Path, words: list[str]) -> None:
+    made = real(own_root, *words)
+    update = answered(made.site("north"), request(made))
+    assert isinstance(update, Update)
+    assert (update.releases, update.epsilon, update.signal_to_noise) == (0, None, None)
+    assert not (own_root / "site=north" / "privacy").exists()
+
+
+@pytest.mark.parametrize("words", FORMAL)
+@pytest.mark.parametrize("method", ["hypernetwork", "fedper", "fedavg"])
+def test_runs_repeat_to_the_bit_and_keep_their_promise(
+    own_root: Path, words: list[str], method: str
+) -> None:
+    made = plan(own_root, *words, f"method.name={method}")
+    updates: list[Update] = []
+    digest = run_in_process(made, lambda report: updates.extend(report.updates)).digest
+    assert digest == run_in_process(made).digest
+    assert digest != run_in_process(plan(own_root, f"method.name={method}")).digest
+    assert max(update.epsilon or 0.0 for update in updates) == pytest.approx(8, rel=1e-3)
+    assert {update.releases for update in updates} == {1, 2, 3, 4}
+
+
+def test_only_who_shares_has_anything_to_hide(own_root: Path) -> None:
+    for method in ("local", "pooled"):
+        alone = plan(own_root, *LDP, f"method.name={method}")
+        assert alone.promise() == {"mechanism": "none", "formal_guarantee": "none"}
+
+
+@pytest.mark.parametrize("words", [*FORMAL, ["privacy.noise_scale=.1"]])
+def test_withheld_metrics_do_not_leave(own_root: Path, words: list[str]) -> None:
+    told, kept = (
+        ask(plan(own_root, *words, f"privacy.metrics={how}").site("north"), 0,
+            plan(own_root).initial())
+        for how in ("released", "withheld")
+    )  # fmt: skip
+    assert math.isfinite(told.train_loss)
+    assert told.signal_to_noise is not None
+    assert math.isnan(kept.train_loss)
+    assert math.isnan(kept.validation_loss)
+    assert (kept.validation_metric, kept.signal_to_noise, kept.clipped) == (None, None, None)
+    np.testing.assert_array_equal(told.update, kept.update)
+
+
+def test_a_network_that_has_grown_too_much_is_refused(own_root: Path) -> None:
+    made = plan(own_root, "privacy.max_growth=3")
+    site, theta = made.site("north"), made.initial()
+    first = answered(made.site("north"), request(made, 0, theta * 3.1))  # no baseline of its own
+    assert isinstance(first, SiteLost)
+    assert isinstance(answered(site, request(made, 0)), Update)
+    assert isinstance(answered(site, request(made, 1, theta * 2.9)), Update)
+    lost = answered(site, request(made, 2, theta * 3.1))
+    assert isinstance(lost, SiteLost)
+    assert "refused the request" in lost.reason
+
+
+def test_who_trains_together_goes_the_same_way_out(own_root: Path) -> None:
+    made = real(own_root, "resources.train_together=true", *LDP, "method.name=fedavg")
+    host = SiteHost(made, made.participants, device="cpu")
+    host._alone = False
+    asked = [replace(request(made), site=site) for site in made.participants]
+    first = host._group(asked)
+    assert host._group(asked) == first
+    assert len(ledger(own_root)) == 1
+
+
+def test_the_noise_follows_from_the_epsilon_and_the_number_of_versions(own_root: Path) -> None:
+    few, many = (plan(own_root, *LDP, f"rounds.num_versions={n}") for n in (1, 50))
+    assert few.promise()["noise_multiplier"] == pytest.approx(0.600, rel=2e-3)
+    assert many.promise()["noise_multiplier"] == pytest.approx(4.244, rel=1e-3)
+    assert many.promise()["sensitivity"] == 2.0
+    size = len(many.initial())
+    limit = many.promise()["signal_to_noise_at_most"]
+    assert limit == pytest.approx(1 / (2 * 4.244 * math.sqrt(size)), rel=1e-3)
+
+
+def test_an_epsilon_that_cannot_be_had_is_refused_before_anything_starts(own_root: Path) -> None:
+    with pytest.raises(ConfigError, match=r"privacy\.target_epsilon: got 1e-08"):
+        plan(own_root, *LDP[:1], "privacy.target_epsilon=1e-8", "privacy.target_delta=1e-15")
+
+
+@pytest.mark.parametrize("words", FORMAL)
+def test_few_numbers_leave_a_site_and_networks_stay_in_their_subspace(
+    own_root: Path, words: list[str]
+) -> None:
+    few = plan(own_root, *words, "privacy.release_dim=7", "method.name=fedavg")
+    space = make_subspace(few.config, len(few.initial()))
+    assert space is not None
+    message = few.site("north").answer(request(few))
+    assert len(message) < 7 * 4 + 500
+    event = few.read(request(few), message)
+    assert isinstance(event, Update)
+    update = torch.tensor(event.update)
+    torch.testing.assert_close(space.lift(space.project(update)), update, rtol=1e-3, atol=1e-5)
+    outcome = run_in_process(few)
+    moved = torch.from_numpy(outcome.server.parameters_for("north")) - few.initial()
+    torch.testing.assert_close(space.lift(space.project(moved)), moved, rtol=1e-3, atol=1e-4)
+    assert outcome.digest == run_in_process(few).digest
+
+
+def test_a_message_of_all_parameters_is_refused_where_few_are_expected(own_root: Path) -> None:
+    few, all_ = (plan(own_root, *LDP, *more) for more in (["privacy.release_dim=7"], []))
+    event = few.read(request(all_), all_.site("north").answer(request(all_)))
+    assert isinstance(event, SiteLost)
+    assert "its answer was refused" in event.reason
+
+
+def test_fewer_numbers_are_shorter_noise(own_root: Path) -> None:
+    few, all_ = (plan(own_root, *LDP, *more) for more in (["privacy.release_dim=9"], []))
+    ratio = few.promise()["signal_to_noise_at_most"] / all_.promise()["signal_to_noise_at_most"]
+    assert ratio == pytest.approx(math.sqrt(len(all_.initial()) / 9))
+
+
+def test_more_numbers_than_parameters_are_refused(own_root: Path) -> None:
+    with pytest.raises(ConfigError, match=r"privacy\.release_dim: got 9,999,999, but the network"):
+        plan(own_root, *LDP, "privacy.release_dim=9999999")
