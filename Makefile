@@ -39,6 +39,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/server_step.py
 	$(BIN)/python benchmarks/cohort.py
 	$(BIN)/python benchmarks/rounds.py
+	$(BIN)/python benchmarks/audit.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
