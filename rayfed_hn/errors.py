@@ -15,6 +15,10 @@ class DataError(RayfedError):
     """A manifest, bag store or run directory as a whole cannot be used."""
 
 
+class LedgerError(DataError):
+    """A site's privacy ledger is damaged: what it has spent is not known."""
+
+
 class FederationError(RayfedError):
     """A federation cannot go on (for example: every site was lost)."""
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import fields
 
-from rayfed_hn.config import RELEASE_NOTHING, Config, PrivacyConfig
+from rayfed_hn.config import FORMAL, RELEASE_NOTHING, Config, PrivacyConfig
 from rayfed_hn.errors import ConfigError
 
-FORMAL = ("site_ldp", "slide_dpsgd")
 _OF_THE_PAPER = ("noise_scale", "noise_biases", "noise_on")
 _FORMAL_ONLY = ("noise_multiplier", "target_epsilon", "release_dim", "budget")
 

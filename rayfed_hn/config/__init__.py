@@ -18,7 +18,7 @@ from rayfed_hn.config.federation import (
     TrainingConfig,
 )
 from rayfed_hn.config.onboard import OnboardConfig
-from rayfed_hn.config.privacy import PrivacyConfig
+from rayfed_hn.config.privacy import FORMAL, PrivacyConfig
 from rayfed_hn.config.rounds import RoundsConfig, SimulationConfig
 from rayfed_hn.config.runs import CompareConfig, DemoConfig, ResourcesConfig, RunConfig
 from rayfed_hn.config.scale import ScaleConfig
@@ -32,6 +32,7 @@ from rayfed_hn.config.slides import (
 from rayfed_hn.config.task import TaskConfig
 
 __all__ = [
+    "FORMAL",
     "METHODS",
     "RELEASE_NOTHING",
     "ArtefactsConfig",

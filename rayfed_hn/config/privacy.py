@@ -7,6 +7,8 @@ from typing import Literal
 
 from rayfed_hn.config.knob import knob
 
+FORMAL = ("site_ldp", "slide_dpsgd")  # mechanisms with a formal guarantee
+
 
 @dataclass(frozen=True)
 class PrivacyConfig:

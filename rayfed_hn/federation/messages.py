@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from rayfed_hn.errors import BudgetSpent, DataError, MessageError, SetAside
+from rayfed_hn.errors import BudgetSpent, DataError, LedgerError, MessageError, SetAside
 from rayfed_hn.federation.score_messages import (
     CandidateMetrics,
     CandidatesRequest,
@@ -210,6 +210,7 @@ FAILURE_BYTES = 1024  # more than one takes
 _FAILURES: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     ((MemoryError,), "the site ran out of memory"),
     ((BudgetSpent,), BudgetSpent.told),
+    ((LedgerError,), "the site's privacy ledger is damaged"),
     ((DataError, SetAside, OSError), "the site could not read its bags"),
     ((MessageError, ValueError), "the site refused the request"),
     ((Exception,), "the site failed"),

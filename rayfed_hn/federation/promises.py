@@ -6,7 +6,7 @@ import math
 from functools import lru_cache
 from typing import Any, Literal
 
-from rayfed_hn.config import RELEASE_NOTHING, Config, PrivacyConfig
+from rayfed_hn.config import FORMAL, RELEASE_NOTHING, Config, PrivacyConfig
 from rayfed_hn.errors import ConfigError
 from rayfed_hn.models.subspace import Subspace
 from rayfed_hn.models.tasks import Survival, Task
@@ -20,8 +20,6 @@ from rayfed_hn.privacy.mechanisms import (
     promised,
 )
 from rayfed_hn.seeds import derive
-
-FORMAL = ("site_ldp", "slide_dpsgd")
 
 
 def noise_multiplier(config: Config) -> float | None:

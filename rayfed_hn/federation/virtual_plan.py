@@ -96,6 +96,11 @@ def virtual_plan(config: Config, pool: Pool, method: str, num_sites: int) -> Vir
     Raises:
         ConfigError: It would take too much memory, or is no federation of virtual sites.
     """
+    if config.privacy.noise_source == "os":
+        raise ConfigError(
+            "privacy.noise_source: os charges ledgers beside the bags, and virtual sites have "
+            "neither; leave it unset"
+        )
     if config.hypernetwork.estimate != "none":
         raise ConfigError(
             f"hypernetwork.estimate: got {config.hypernetwork.estimate}, which compares all sites "

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
-from rayfed_hn.errors import DataError
+from rayfed_hn.errors import LedgerError
 from rayfed_hn.privacy.accounting import Spent
 
 _FIRST = "0" * 64
@@ -103,7 +103,7 @@ class FileLedger:
         """All charges.
 
         Raises:
-            DataError: A line was changed or taken out.
+            LedgerError: A line was changed or taken out.
         """
         with self._locked() as file:
             return [charge for charge, _ in _read(file)]
@@ -154,8 +154,8 @@ def _read(file: int) -> Iterator[tuple[Charge, int]]:
         yield charge, len(line)
 
 
-def _damaged(number: int) -> DataError:
-    return DataError(
+def _damaged(number: int) -> LedgerError:
+    return LedgerError(
         f"the privacy ledger is damaged at line {number}: what was spent is not known any more. "
         "Restore it from a backup; to begin anew is to promise nothing for what was released"
     )

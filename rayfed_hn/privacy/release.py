@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rayfed_hn.errors import BudgetSpent, DataError
+from rayfed_hn.errors import BudgetSpent, LedgerError
 from rayfed_hn.files import write_atomically
 from rayfed_hn.privacy.accounting import Spent, epsilon_of
 from rayfed_hn.privacy.ledger import Charge, FileLedger, Ledger, MemoryLedger, ReleaseKey
@@ -107,12 +107,12 @@ class Gate:
 
         Raises:
             BudgetSpent: It was not charged, and may not be.
-            DataError: The ledger has lost its end.
+            LedgerError: The ledger has lost its end.
         """
         if self._outbox is None:
             return None
         if self._outbox.last_number > len(self._ledger.charges()):
-            raise DataError(
+            raise LedgerError(
                 "the privacy ledger has lost its end: releases lie in the outbox that it does not "
                 "know of. Restore it from a backup; to begin anew is to promise nothing"
             )

@@ -207,6 +207,8 @@ def test_what_is_no_federation_of_virtual_sites_is_refused(tmp_path: Path) -> No
         load(None, ["scale.methods=pooled"])
     with pytest.raises(ConfigError, match=r"hypernetwork\.estimate: got kernel"):
         virtual(tmp_path, "hypernetwork.estimate=kernel")
+    with pytest.raises(ConfigError, match=r"privacy\.noise_source: os charges ledgers"):
+        virtual(tmp_path, "privacy.noise_source=os")
 
 
 @pytest.mark.parametrize("method", ["hypernetwork", "fedavg", "pfedhn", "local", "fedper"])

@@ -241,7 +241,7 @@ def test_a_failure_is_a_lost_site(error: Exception, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "tensor", [np.array([5]), np.array([-1]), np.array([0.0]), np.array([0, 0])]
+    "tensor", [np.array([6]), np.array([-1]), np.array([0.0]), np.array([0, 0])]
 )
 def test_a_failure_of_no_kind(tensor: np.ndarray) -> None:
     request, _ = _asked(10)
