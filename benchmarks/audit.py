@@ -109,7 +109,7 @@ COLUMNS = (
 
 
 def markdown(lines: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Means over seeds; of bounds the largest."""
+    """Means over seeds."""
     yield f"| {' | '.join(COLUMNS)} |"
     yield "|---" * len(COLUMNS) + "|"
     for arm in ARMS:
@@ -119,9 +119,7 @@ def markdown(lines: Sequence[dict[str, Any]]) -> Iterator[str]:
             for key, value in own[0].items()
             if isinstance(value, float)
         }
-        sharp = max(
-            (line["epsilon_by_sites"] for line in own if "epsilon_by_sites" in line), default=None
-        )
+        sharp, promised = mean.get("epsilon_by_sites"), mean.get("promised")
         cells = (
             arm,
             f"{mean['direction_auc']:.2f}",
@@ -131,9 +129,9 @@ def markdown(lines: Sequence[dict[str, Any]]) -> Iterator[str]:
             f"{mean['one_step']:.2g}",
             f"{mean['trained_on']:.2f} / {mean['never_seen']:.2f}",
             f"{mean['site_auc']:.2f}",
-            f"{max(line['epsilon_by_bags'] for line in own):.2f}",
+            f"{mean['epsilon_by_bags']:.2f}",
             "–" if sharp is None else f"{sharp:.2f}",
-            f"{own[0]['promised']:.2f}" if "promised" in own[0] else "nothing",
+            "nothing" if promised is None else f"{promised:.2f}",
         )
         yield f"| {' | '.join(cells)} |"
 
