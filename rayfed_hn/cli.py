@@ -32,6 +32,12 @@ def app() -> None:
     """Federated learning with a hypernetwork for whole-slide images, on Ray."""
 
 
+def _help(function: object, example: str, keys: tuple[str, ...]) -> str:
+    """What a verb does, how it is called, and the keys that it takes."""
+    about = inspect.cleandoc(inspect.getdoc(function) or "")
+    return f"{about}\n\n\b\nExample:\n  {example}\n\n\b\n{help_text(keys)}"
+
+
 def _verb(*keys: str, example: str) -> Callable[[Callable[..., int]], click.Command]:
     """A verb whose help lists the keys that start so."""
 
@@ -40,10 +46,9 @@ def _verb(*keys: str, example: str) -> Callable[[Callable[..., int]], click.Comm
             _note_idle(words, keys, function.__name__)
             return function(words, **flags)
 
-        text = f"{inspect.cleandoc(function.__doc__ or '')}\n\n\b\nExample:\n  {example}"
-        text += f"\n\n\b\n{help_text(keys)}"
         words = click.argument("words", nargs=-1, metavar="[CONFIG.yaml] [section.key=value ...]")
         run.__click_params__ = getattr(function, "__click_params__", [])  # pyright: ignore[reportFunctionMemberAccess]
+        text = _help(function, example, keys)
         return app.command(function.__name__, help=text)(words(run))
 
     return decorate
@@ -117,20 +122,9 @@ def train(words: tuple[str, ...]) -> int:
 
 
 @_verb(
-    *(
-        "compare.",
-        "data.bags",
-        "data.leave_out",
-        "data.positive_label",
-        "data.splits",
-        "data.max_",
-        "run.",
-        "task.",
-        "hypernetwork.",
-        "rounds.",
-        "simulation.",
-    ),
-    *("training.", "model.", "privacy.", "evaluation.", "resources.cpus"),
+    *("compare.", "data.bags", "data.leave_out", "data.positive_label", "data.splits", "data.max_"),
+    *("run.", "task.", "hypernetwork.", "rounds.", "simulation."),
+    *("training.", "model.", "privacy.", "evaluation.", "resources.cpus", "audit.exchanges"),
     example="rayfed-hn compare data.bags=bags compare.methods=local,fedavg,hypernetwork\n"
     "  rayfed-hn compare data.bags=bags task.kind=ordinal task.classes=low,middle,high\n"
     "  rayfed-hn compare data.bags=bags compare.noise=0,0.03,0.1,0.3,1\n"
@@ -219,15 +213,12 @@ _ONBOARD = ("onboard.", "run.", "data.fold", "data.splits", "data.max_")
 # What embed can be told, for --manifest; what the run was told holds otherwise.
 _ONBOARD_SLIDES = ("data.bags", "data.root", "embed.", "resources.cpus", "resources.gpus_per_enc")
 
-onboard.help = "\n\n\b\n".join(
-    [
-        inspect.cleandoc(str(onboard.callback.__doc__)),
-        "Example:\n"
-        "  rayfed-hn train   data.bags=bags data.leave_out=north run.dir=runs/three\n"
-        "  rayfed-hn onboard runs/three --site north run.dir=runs/north\n"
-        "  rayfed-hn report  runs/north",
-        help_text(_ONBOARD),
-    ]
+onboard.help = _help(
+    onboard.callback,
+    "rayfed-hn train   data.bags=bags data.leave_out=north run.dir=runs/three\n"
+    "  rayfed-hn onboard runs/three --site north run.dir=runs/north\n"
+    "  rayfed-hn report  runs/north",
+    _ONBOARD,
 )
 
 
@@ -250,14 +241,11 @@ def audit(run: Path, words: tuple[str, ...]) -> int:
     return attack(run, words)
 
 
-audit.help = "\n\n\b\n".join(
-    [
-        inspect.cleandoc(str(audit.callback.__doc__)),
-        "Example:\n"
-        "  rayfed-hn train data.bags=bags run.dir=runs/one run.keep_messages=true\n"
-        "  rayfed-hn audit runs/one audit.shadows=32",
-        help_text(("audit.", "data.bags")),
-    ]
+audit.help = _help(
+    audit.callback,
+    "rayfed-hn train data.bags=bags run.dir=runs/one run.keep_messages=true\n"
+    "  rayfed-hn audit runs/one audit.shadows=32",
+    ("audit.", "data.bags"),
 )
 
 

@@ -16,13 +16,10 @@ def check_privacy(config: Config) -> None:
     """Raise ``ConfigError`` at the first combination that is impossible, or plainly idle."""
     asked = [config.privacy.at(amount) for amount in config.compare.noise] or [config.privacy]
     each = [pair for privacy in asked for pair in _mechanism(privacy)]
-    for bad, words in (*_sweep(config), *each, *_private_steps(config), *_more(config)):
+    of_all = [pair for check in _OF_ALL for pair in check(config)]
+    for bad, words in (*_sweep(config), *each, *of_all):
         if bad:
             raise ConfigError(words)
-
-
-def _more(config: Config) -> list[tuple[bool, str]]:
-    return [*_replay(config), *_buffers(config), *_subspace(config)]
 
 
 def _sweep(config: Config) -> list[tuple[bool, str]]:
@@ -161,3 +158,6 @@ def _private_steps(config: Config) -> list[tuple[bool, str]]:
             "bags; set it to none",
         ),
     ]
+
+
+_OF_ALL = (_private_steps, _replay, _buffers, _subspace)

@@ -6,13 +6,16 @@ the seed, so that a run which follows the order of another ends in the same bits
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rayfed_hn.config import Config
 from rayfed_hn.errors import ConfigError, FederationError
-from rayfed_hn.federation.loop import Executor, Gathered
+from rayfed_hn.federation.loop import Around, Executor, Gathered
 from rayfed_hn.federation.messages import (
     Deadline,
     Event,
@@ -27,13 +30,27 @@ RESUMED = {"event": "resumed"}
 UNPREPARED = "unprepared"  # a site that was lost before training
 
 
+def settings_digest(config: Config, *found: str) -> str:
+    """SHA-256 of what decides a run's numbers, but for the order of answers.
+
+    Args:
+        config: Of the run.
+        found: What its bag store adds.
+    """
+    config = replace(config, rounds=replace(config.rounds, replay=None))
+    sections = ("task", "model", "training", "method", "hypernetwork", "rounds", "privacy")
+    values = [repr(getattr(config, name)) for name in (*sections, "evaluation")]
+    values.append(repr((config.run.seed, config.data.folds, config.data.fold)))
+    return hashlib.sha256("\n".join([*values, *found]).encode()).hexdigest()
+
+
 def begin_line(settings: str, simulated: bool) -> dict[str, Any]:
     """The first line of a trace: what another run must have in common to follow it."""
     clock = "simulated" if simulated else "real"
     return {"event": "begin", "settings": settings, "clock": clock, "time": 0.0}
 
 
-class Recorded:
+class Recorded(Around):
     """Wraps an executor and notes every event of training.
 
     Args:
@@ -41,30 +58,16 @@ class Recorded:
     """
 
     def __init__(self, inner: Executor) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self._lines: list[dict[str, Any]] = []
         self._aside: set[tuple[str, int]] = set()
 
-    @property
-    def now(self) -> float:
-        return self.inner.now
-
-    @property
-    def more_now(self) -> bool:
-        return self.inner.more_now
-
-    def begin_at(self, seconds: float) -> None:
-        self.inner.begin_at(seconds)
-
     def submit(self, requests: Sequence[Request]) -> None:
         self._aside |= {(r.site, r.version) for r in requests if not isinstance(r, TrainRequest)}
-        self.inner.submit(requests)
-
-    def set_alarm(self, version: int, seconds: float) -> None:
-        self.inner.set_alarm(version, seconds)
+        super().submit(requests)
 
     def next_event(self) -> Event:
-        event = self.inner.next_event()
+        event = super().next_event()
         line = _line(event)
         key = getattr(event, "site", ""), getattr(event, "version", -1)
         if key in self._aside and not isinstance(event, Update | SiteBack | Deadline):

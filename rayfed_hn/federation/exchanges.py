@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from rayfed_hn.errors import ConfigError, DataError
-from rayfed_hn.federation.loop import Executor
+from rayfed_hn.federation.loop import Around, Executor
 from rayfed_hn.federation.messages import Event, Request, SiteLost, TrainRequest, Update
 from rayfed_hn.files import write_atomically
 
@@ -47,7 +47,7 @@ class Exchange:
         return self.received - self.update
 
 
-class Overheard:
+class Overheard(Around):
     """Wraps an executor, and tells of every exchange; what is sent and received stays as it is.
 
     Args:
@@ -56,31 +56,18 @@ class Overheard:
     """
 
     def __init__(self, inner: Executor, tell: Callable[[Exchange], object]) -> None:
-        self._inner, self._tell = inner, tell
+        super().__init__(inner)
+        self._tell = tell
         self._asked: dict[tuple[str, int], np.ndarray] = {}
-
-    @property
-    def now(self) -> float:
-        return self._inner.now
-
-    @property
-    def more_now(self) -> bool:
-        return self._inner.more_now
-
-    def begin_at(self, seconds: float) -> None:
-        self._inner.begin_at(seconds)
-
-    def set_alarm(self, version: int, seconds: float) -> None:
-        self._inner.set_alarm(version, seconds)
 
     def submit(self, requests: Sequence[Request]) -> None:
         for request in requests:
             if isinstance(request, TrainRequest):
                 self._asked[request.site, request.turn] = request.parameters
-        self._inner.submit(requests)
+        super().submit(requests)
 
     def next_event(self) -> Event:
-        event = self._inner.next_event()
+        event = super().next_event()
         if isinstance(event, Update | SiteLost):
             received = self._asked.pop((event.site, event.turn), None)
             if received is not None and isinstance(event, Update):

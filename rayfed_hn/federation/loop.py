@@ -82,6 +82,37 @@ class Executor(Protocol):
         ...
 
 
+class Around:
+    """Wraps an executor and changes nothing; what is to be different is overridden.
+
+    Args:
+        inner: Moves the messages.
+    """
+
+    def __init__(self, inner: Executor) -> None:
+        self.inner = inner
+
+    @property
+    def now(self) -> float:
+        return self.inner.now
+
+    @property
+    def more_now(self) -> bool:
+        return self.inner.more_now
+
+    def begin_at(self, seconds: float) -> None:
+        self.inner.begin_at(seconds)
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        self.inner.submit(requests)
+
+    def next_event(self) -> Event:
+        return self.inner.next_event()
+
+    def set_alarm(self, version: int, seconds: float) -> None:
+        self.inner.set_alarm(version, seconds)
+
+
 def run_federation(server: Server, executor: Executor) -> Iterator[VersionReport]:
     """Run until all versions are made, yielding a report after each."""
     deadline, alarmed = server.schedule.config.deadline, -1

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from torch import Tensor
 
-from rayfed_hn.federation.loop import Executor, Read, run_federation
+from rayfed_hn.federation.loop import Around, Executor, Read, run_federation
 from rayfed_hn.federation.messages import Event, Request, SiteLost, TrainRequest, read_answer
 from rayfed_hn.federation.plan import Plan
 from rayfed_hn.federation.rules import Contribution, Rule
@@ -125,32 +125,19 @@ class _MeteredRule(Rule):
         self._rule.load_state(state)
 
 
-class _MeteredExecutor:
+class _MeteredExecutor(Around):
     def __init__(self, inner: Executor, meter: Meter) -> None:
-        self._inner, self._meter = inner, meter
-
-    @property
-    def now(self) -> float:
-        return self._inner.now
-
-    @property
-    def more_now(self) -> bool:
-        return self._inner.more_now
-
-    def begin_at(self, seconds: float) -> None:
-        self._inner.begin_at(seconds)
-
-    def set_alarm(self, version: int, seconds: float) -> None:
-        self._inner.set_alarm(version, seconds)
+        super().__init__(inner)
+        self._meter = meter
 
     def submit(self, requests: Sequence[Request]) -> None:
         self._meter.sent(requests)
         with self._meter.timed("sending"):
-            self._inner.submit(requests)
+            super().submit(requests)
 
     def next_event(self) -> Event:
         with self._meter.timed("waiting"):
-            event = self._inner.next_event()
+            event = super().next_event()
         self._meter.add("num_lost", isinstance(event, SiteLost))
         return event
 

@@ -6,7 +6,6 @@ metadata; it builds the server and every site, wherever they will live.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +20,13 @@ from rayfed_hn.bags.store import SiteBags
 from rayfed_hn.config import RELEASE_NOTHING, Config
 from rayfed_hn.errors import ConfigError
 from rayfed_hn.federation.data import Folds, SiteData, load_site, open_sites, pool
-from rayfed_hn.federation.event_trace import Recorded, Replay, begin_line, read_trace
+from rayfed_hn.federation.event_trace import (
+    Recorded,
+    Replay,
+    begin_line,
+    read_trace,
+    settings_digest,
+)
 from rayfed_hn.federation.exchanges import check_kept
 from rayfed_hn.federation.labels import knows
 from rayfed_hn.federation.loop import Executor, InProcessExecutor, Read
@@ -39,7 +44,7 @@ from rayfed_hn.federation.server import Server
 from rayfed_hn.federation.site import Site
 from rayfed_hn.federation.site_clock import SiteClock
 from rayfed_hn.federation.site_releases import SiteReleases
-from rayfed_hn.federation.site_trainer import LocalTraining, SiteSetup
+from rayfed_hn.federation.site_trainer import LocalTraining, SiteSetup, steps_of
 from rayfed_hn.federation.survey import Survey, survey
 from rayfed_hn.federation.virtual_time import VirtualTime
 from rayfed_hn.federation.wire import Message
@@ -148,15 +153,7 @@ class Plan(Survey):
 
     def _settings_digest(self) -> str:
         """Of what decides a run's numbers, but for the order of answers."""
-        config = replace(self.config, rounds=replace(self.config.rounds, replay=None))
-        sections = ("task", "model", "training", "method", "hypernetwork", "rounds", "privacy")
-        values = [repr(getattr(config, name)) for name in (*sections, "evaluation")]
-        values += [
-            repr((config.run.seed, config.data.folds, config.data.fold)),
-            self.digest,
-            repr((self.task, self.num_bags)),
-        ]
-        return hashlib.sha256("\n".join(values).encode()).hexdigest()
+        return settings_digest(self.config, self.digest, repr((self.task, self.num_bags)))
 
     def check(self) -> None:
         """Refuse what the server could not hold, and files that cannot be used.
@@ -200,26 +197,19 @@ class Plan(Survey):
 
     def site_data(self, name: str) -> SiteData:
         """A participant's bags."""
-        hospitals = self.hospitals if self.pooled else (name,)
         folds = Folds.of(self.config)
-        opened = self._open(hospitals)
+        opened = self._open(self.origins(name))
         for bags in opened.values():
             bags.keep(lambda entry: knows(self.task, entry))
         data = [load_site(bags, self.task, folds) for bags in opened.values()]
         return pool(data, POOLED) if self.pooled else data[0]
 
     def _local_training(self, name: str) -> LocalTraining:
-        training, times = self.config.training, 1.0
-        if self.pooled:  # what the sites that make a version take together
-            times = self._updates_per_version() / len(self.hospitals)
-        hospitals = self.hospitals if self.pooled else (name,)
-        if training.epochs is None:
-            steps = training.steps * len(hospitals) * times
-        else:
-            steps = training.epochs * sum(self.num_bags[h][0] for h in hospitals) * times
-        return LocalTraining(
-            self.learning_rate, max(min(1, training.steps), round(steps)), self.standardise
-        )
+        bags = [self.num_bags[hospital][0] for hospital in self.origins(name)]
+        # Pooled training takes what the sites that make a version take together.
+        times = self._updates_per_version() / len(self.hospitals) if self.pooled else 1.0
+        steps = steps_of(self.config.training, bags, times)
+        return LocalTraining(self.learning_rate, steps, self.standardise)
 
     @property
     def num_exchanges(self) -> int:
@@ -263,13 +253,13 @@ class Plan(Survey):
 
     def _releases(self, name: str, folder: Path | None) -> SiteReleases:
         """The way out of a site; where its noise is secret, its ledger lies beside its bags."""
-        mechanism, secret = self.mechanism(), self.noise_source == "os"
-        spent = mechanism.spent(self.config.training.steps)
+        secret, privacy = self.noise_source == "os", self.config.privacy
         ground = self._ground(name) if secret else folder
-        gate, privacy = None, self.config.privacy
-        if spent is not None or (secret and not isinstance(mechanism, NoNoise)):
+        spent = self.mechanism().spent(self.config.training.steps)
+        gate = None
+        if spent is not None or (secret and privacy.noise_scale > 0 and self.shares):
             gate = make_gate(
-                None if ground is None else ground / "privacy",
+                ground and ground / "privacy",
                 secret=secret,
                 delta=privacy.target_delta,
                 budget=privacy.budget,

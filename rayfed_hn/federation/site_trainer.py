@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from rayfed_hn.config import Config
+from rayfed_hn.config import Config, TrainingConfig
 from rayfed_hn.federation.data import SiteBag, SiteData, halves
 from rayfed_hn.federation.messages import TrainRequest
 from rayfed_hn.federation.mixture import MovingAverage
@@ -42,6 +43,18 @@ class LocalTraining:
     learning_rate: float
     num_steps: int
     standardise: Literal["shared", "site", "none"] = "none"
+
+
+def steps_of(training: TrainingConfig, bags: Sequence[int], times: float) -> int:
+    """Gradient steps of a participant per version.
+
+    Args:
+        training: ``steps``, or ``epochs`` in their place.
+        bags: Training bags of each of its hospitals.
+        times: What all of that is multiplied by.
+    """
+    usual = training.steps * len(bags) if training.epochs is None else training.epochs * sum(bags)
+    return max(min(1, training.steps), round(usual * times))
 
 
 @dataclass(frozen=True)
