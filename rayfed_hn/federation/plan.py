@@ -7,7 +7,6 @@ metadata; it builds the server and every site, wherever they will live.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from rayfed_hn.bags.store import SiteBags
 from rayfed_hn.config import RELEASE_NOTHING, Config
 from rayfed_hn.errors import ConfigError
 from rayfed_hn.federation.data import Folds, SiteData, load_site, open_sites, pool
@@ -198,7 +196,7 @@ class Plan(Survey):
     def site_data(self, name: str) -> SiteData:
         """A participant's bags."""
         folds = Folds.of(self.config)
-        opened = self._open(self.origins(name))
+        opened = open_sites(self.root, self.origins(name), self.config.data)
         for bags in opened.values():
             bags.keep(lambda entry: knows(self.task, entry))
         data = [load_site(bags, self.task, folds) for bags in opened.values()]
@@ -280,9 +278,6 @@ class Plan(Survey):
     def origins(self, participant: str) -> tuple[str, ...]:
         """The hospitals whose bags a participant scores."""
         return self.hospitals if self.pooled else (participant,)
-
-    def _open(self, hospitals: Sequence[str]) -> dict[str, SiteBags]:
-        return open_sites(self.root, hospitals, self.config.data)
 
 
 def make_plan(config: Config, root: Path) -> Plan:
