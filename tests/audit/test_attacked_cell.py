@@ -9,7 +9,7 @@ import pytest
 from rayfed_hn.audit.attacked_cell import attacked_cell
 from rayfed_hn.audit.membership import ALIGNMENT, membership
 from rayfed_hn.audit.run import KEPT, Heard, audited
-from rayfed_hn.federation.cell import Cell, run_cell
+from rayfed_hn.federation.cell import Cell, fingerprint, run_cell
 from rayfed_hn.federation.plan import make_plan
 from rayfed_hn.loading import load
 
@@ -50,3 +50,12 @@ def test_the_auc_is_that_of_audit(bag_root: Path) -> None:
 def test_what_releases_nothing_is_not_attacked(bag_root: Path) -> None:
     found = attacked_cell(Cell("local", 0, 0), load(None, [*WORDS, ATTACK]), bag_root)
     assert "membership_auc" not in found
+
+
+def test_a_cell_that_was_not_attacked_does_not_do_for_one_that_is_to_be() -> None:
+    marks = {
+        fingerprint(load(None, [*WORDS, *more]), "store")
+        for more in ([], [ATTACK], [ATTACK, "audit.exchanges=3"])
+    }
+    assert len(marks) == 3
+    assert fingerprint(load(None, ["audit.exchanges=3"]), "") == fingerprint(load(None, []), "")

@@ -170,6 +170,7 @@ def test_withheld_metrics_do_not_leave(own_root: Path, words: list[str]) -> None
     assert math.isnan(kept.train_loss)
     assert math.isnan(kept.validation_loss)
     assert (kept.validation_metric, kept.signal_to_noise, kept.clipped) == (None, None, None)
+    assert told.seconds > kept.seconds == 0  # private steps take as long as who takes part
     np.testing.assert_array_equal(told.update, kept.update)
 
 
@@ -245,3 +246,27 @@ def test_fewer_numbers_are_shorter_noise(own_root: Path) -> None:
 def test_more_numbers_than_parameters_are_refused(own_root: Path) -> None:
     with pytest.raises(ConfigError, match=r"privacy\.release_dim: got 9,999,999, but the network"):
         plan(own_root, *LDP, "privacy.release_dim=9999999")
+
+
+@pytest.mark.parametrize("words", [*FORMAL, ["privacy.noise_scale=.1"]])
+def test_real_noise_is_not_that_of_the_seed(own_root: Path, words: list[str]) -> None:
+    """The same bags, settings and seed; two runs, of which neither can be drawn again."""
+    seeded, *secret = (
+        answered(made.site("north"), request(made))
+        for made in (plan(own_root, *words), *(real(own_root, *words, run=run) for run in "ab"))
+    )
+    assert isinstance(seeded, Update)
+    updates = [seeded.update, *(one.update for one in secret if isinstance(one, Update))]
+    assert len({update.tobytes() for update in updates}) == 3
+
+
+@pytest.mark.parametrize(("unit", "records"), [("patient", 2), ("slide", 6)])
+def test_a_record_is_a_patient_or_a_slide(own_root: Path, unit: str, records: int) -> None:
+    site = plan(own_root, *SGD, f"privacy.unit={unit}").site("north")
+    bags = tuple(replace(bag, case=i % 2) for i, bag in enumerate(site.data.train[:6]))
+    site._trainer.use(replace(site.data, train=bags))
+    private = site._trainer._private_steps(0)
+    assert private is not None
+    assert len(private.patients) == records
+    kept = [id(bag) for own in private.patients.values() for bag in own]
+    assert sorted(kept) == sorted(map(id, bags))

@@ -72,6 +72,16 @@ def test_training_stays_within_the_subspace_and_learns() -> None:
     torch.testing.assert_close(space.lift(space.project(moved)), moved, rtol=1e-3, atol=1e-6)
 
 
+def test_parameters_move_as_far_as_without() -> None:
+    """One step of Adam moves every number by the rate, and every parameter as it would alone."""
+    config = TrainingConfig(weight_decay=0.0)
+    step = {"task": TASK, "learning_rate": 0.01, "num_steps": 1, "seed": 2}
+    space = Subspace(SIZE, 9, 0)
+    moved = train_locally(MODEL, THETA, bags(), config, subspace=space, **step)  # type: ignore[arg-type]
+    root_mean_square = float((moved.parameters - THETA).square().mean().sqrt())
+    assert root_mean_square == pytest.approx(0.01, rel=1e-3)
+
+
 def test_one_step_of_sgd_is_the_projected_gradient() -> None:
     config = TrainingConfig(optimiser="sgd", weight_decay=0.0)
     space = Subspace(SIZE, 9, 0)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -98,6 +100,19 @@ for version in range(20):
     key = a_key(sys.argv[3].encode(), version)
     FileLedger(Path(sys.argv[1])).charge(Charge(key, "what", SPENT))
 """
+
+
+def test_a_charge_waits_for_who_is_writing(tmp_path: Path) -> None:
+    ledger = filled(tmp_path / "ledger.jsonl")
+    more = Charge(a_key(b"more"), "what", SPENT)
+    writer = threading.Thread(target=ledger.charge, args=(more,))
+    with (tmp_path / "ledger.jsonl").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        writer.start()
+        writer.join(0.3)
+        assert writer.is_alive()
+    writer.join(60)
+    assert list(ledger.charges()) == [*CHARGES, more]
 
 
 def test_two_processes_at_once_lose_no_charge(tmp_path: Path) -> None:

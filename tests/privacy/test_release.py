@@ -163,6 +163,7 @@ def test_an_outbox_keeps_the_last_few_and_what_is_not_kept_is_charged_anew(tmp_p
     found = [way.again(of_run("run", version), SPENT) for version in range(KEPT + 3)]
     assert found[3:] == [bytes([version]) for version in range(3, KEPT + 3)]
     assert found[:3] == [None] * 3
+    assert way.again(of_run("another", 3), SPENT) == bytes([3])  # every run has its own
     assert len(way._ledger.charges()) == 2 * (KEPT + 3)
     way.release(of_run("run", 0), SPENT, b"new noise")
     assert len(way._ledger.charges()) == 2 * (KEPT + 3) + 1
