@@ -104,7 +104,7 @@ def conclude(name: str, cells: Sequence[Mapping[str, Any]]) -> Iterator[dict[str
             "method": method,
             "setting": setting,
             "readout": line["readout"],
-            "auc": line["mean"],
+            "auc": line["mean_site"],
             **{k: None if against is None else against[k] for k in ("difference", "low", "high")},
         }
 
@@ -121,7 +121,7 @@ def table(lines: Sequence[Mapping[str, Any]]) -> str:
 
 
 def cell(line: Mapping[str, Any]) -> str:
-    if line["difference"] is None:
+    if line["low"] is None:  # nothing to compare with, or a single split
         return f"{line['auc']:.3f}"
     return f"{line['auc']:.3f} ({line['low']:+.3f} to {line['high']:+.3f})"
 

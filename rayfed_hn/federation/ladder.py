@@ -35,14 +35,7 @@ def step_record(
         seconds: All that the step took, starting actors included.
         copy_bandwidth: Bytes read and written a second, of this machine just before.
     """
-    counted, config = costs[1:], plan.config
-    middle = {
-        name: median(getattr(cost, name) for cost in counted)
-        for name in ("seconds", "bytes_down", "bytes_up", "num_updates")
-    }
-    phases = [_phases(cost) for cost in counted]
-    totals = [sum(kind.pss_mib for kind in each.values()) for each in memory]
-    most = memory[totals.index(max(totals))] if memory else {}
+    config = plan.config
     return {
         "method": config.method.name,
         "sites": len(plan.hospitals),
@@ -50,6 +43,22 @@ def step_record(
         "num_parameters": ParameterLayout.of(plan.model()).size,
         "num_hosts": num_hosts,
         "num_versions": len(costs),
+        **_times(costs),
+        "copy_bytes_per_second": round(copy_bandwidth),
+        "lost_sites": sum(cost.num_lost for cost in costs),
+        **_most(memory),
+        "seconds": round(seconds, 2),
+    }
+
+
+def _times(costs: Sequence[VersionCost]) -> dict[str, Any]:
+    counted = costs[1:]
+    middle = {
+        name: median(getattr(cost, name) for cost in counted)
+        for name in ("seconds", "bytes_down", "bytes_up", "num_updates")
+    }
+    phases = [_phases(cost) for cost in counted]
+    return {
         "seconds_per_version": middle["seconds"],
         "seconds_lowest": min(cost.seconds for cost in counted),
         "seconds_highest": max(cost.seconds for cost in counted),
@@ -58,12 +67,17 @@ def step_record(
         "phases": {phase: median(each[phase] for each in phases) for phase in PHASES},
         "bytes_down": middle["bytes_down"],
         "bytes_up": middle["bytes_up"],
-        "copy_bytes_per_second": round(copy_bandwidth),
-        "lost_sites": sum(cost.num_lost for cost in costs),
+    }
+
+
+def _most(memory: Sequence[Mapping[str, Memory]]) -> dict[str, Any]:
+    """Memory when it was most."""
+    totals = [sum(kind.pss_mib for kind in each.values()) for each in memory]
+    most = memory[totals.index(max(totals))] if memory else {}
+    return {
         "memory": {kind: asdict(taken) for kind, taken in most.items()},
         "total_pss_mib": round(sum(taken.pss_mib for taken in most.values()), 1),
         "total_rss_mib": round(sum(taken.rss_mib for taken in most.values()), 1),
-        "seconds": round(seconds, 2),
     }
 
 

@@ -52,7 +52,6 @@ def privacy_record(summary: Record, metrics: Sequence[Record]) -> dict[str, Any]
     ]
     signal, planned = _signal(told, metrics), _planned(told)
     clipped = _mean(record.get("clipped") for record in metrics)
-    unit, neighbours = words.hidden(told)
     return {
         "format": 1,
         "method": method,
@@ -63,7 +62,22 @@ def privacy_record(summary: Record, metrics: Sequence[Record]) -> dict[str, Any]
             *_signal_words(told, signal),
             *_clipped_words(told, clipped),
         ],
-        "warnings": [*_delta_warnings(sites, planned), *_spent_warnings(sites, planned)],
+        "warnings": [*_delta_warnings(told, sites, planned), *_spent_warnings(sites, planned)],
+        **_promised(told, method),
+        "planned": planned,
+        "metrics": told.get("metrics"),
+        "clipped": clipped,
+        "signal_to_noise": signal,
+        "sites": sites,
+        "released_without_noise": list(summary["released_without_noise"]),
+        "outside": words.outside(told, method),
+    }
+
+
+def _promised(told: Record, method: str) -> dict[str, Any]:
+    """What follows from the promise alone."""
+    unit, neighbours = words.hidden(told)
+    return {
         "unit": told.get("unit"),
         "unit_in_words": unit,
         "neighbouring": told.get("neighbouring"),
@@ -75,13 +89,6 @@ def privacy_record(summary: Record, metrics: Sequence[Record]) -> dict[str, Any]
         "constants": {name: told[name] for name in _CONSTANTS if name in told},
         "noise_source": told.get("noise_source"),
         "noise_in_words": words.noise(told),
-        "planned": planned,
-        "metrics": told.get("metrics"),
-        "clipped": clipped,
-        "signal_to_noise": signal,
-        "sites": sites,
-        "released_without_noise": list(summary["released_without_noise"]),
-        "outside": words.outside(told, method),
     }
 
 
@@ -115,6 +122,7 @@ def _site(site: Record, own: Sequence[Record], lost: Iterable[Record]) -> dict[s
     return {
         "site": name,
         "num_training_cases": site.get("num_training_cases"),
+        "num_train": site.get("num_train"),
         "updates": len(own),
         "releases": releases,
         "not_used": max(0, releases - len(own)),
@@ -188,18 +196,20 @@ def _missing(told: Record) -> str:
     return "withheld by the sites (privacy.metrics)" if withheld else "not known"
 
 
-def _delta_warnings(sites: Sequence[Record], planned: Record | None) -> list[str]:
-    """Where delta alone would allow to publish a patient."""
+def _delta_warnings(told: Record, sites: Sequence[Record], planned: Record | None) -> list[str]:
+    """Where delta alone would allow to publish a case (or a slide, if that is the unit)."""
     if planned is None:
         return []
-    delta, most = planned["delta"], {s["site"]: s["num_training_cases"] or 0 for s in sites}
+    slides = told["unit"] == "slide"
+    count, unit = ("num_train", "slides") if slides else ("num_training_cases", "cases")
+    delta, most = planned["delta"], {s["site"]: s[count] or 0 for s in sites}
     small = {site: cases for site, cases in most.items() if cases and delta > 1 / cases}
     if not small:
         return []
     named = ", ".join(f"{site} ({cases})" for site, cases in small.items())
     return [
-        f"Delta is {delta:g}, more than one over the number of training cases of {named}: to "
-        "publish one case at random would be within it. Keep privacy.target_delta below "
+        f"Delta is {delta:g}, more than one over the number of training {unit} of {named}: to "
+        f"publish one of them at random would be within it. Keep privacy.target_delta below "
         f"{1 / max(small.values()):.3g}."
     ]
 

@@ -148,6 +148,7 @@ def outside(config: Config, task: Task, standardise: str, *, shares: bool) -> li
             "in this simulation the networks of this baseline, their losses, metrics and test "
             "scores pass through the server"
         ]
+    mixes = config.evaluation.readout == "mixture"
     told = {
         "once, mean and variance of every feature over its training bags": standardise == "shared",
         "once, number and quantiles of the times of events of its training and validation cases "
@@ -162,10 +163,16 @@ def outside(config: Config, task: Task, standardise: str, *, shares: bool) -> li
             and (config.privacy.mechanism in FORMAL or config.privacy.noise_scale > 0)
         ),
         "at the end, validation metric of each of six candidate networks": (
-            config.evaluation.readout == "mixture"
+            mixes and config.privacy.metrics == "released"
+        ),
+        "at the end, validation metric of its last network": (config.privacy.metrics == "released"),
+        "at the end, which version was the best one on its validation bags": True,
+        "with every update, how many steps it took until its validation loss rose": (
+            config.training.patience is not None
         ),
         "numbers of its training cases and of its training, validation and test bags, and which "
         "labels it has": True,
-        "at the end, prediction and truth of every test bag under salted hashes": True,
+        "at the end, truth of every test bag under salted hashes, and its predictions by networks "
+        "that were mixed, chosen or tuned on the bags of the site, without noise": True,
     }
     return [words for words, holds in told.items() if holds]

@@ -10,6 +10,7 @@ import os
 import time
 import traceback
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,7 @@ class Site:
         self._layout = ParameterLayout.of(setup.model)
         self._config = setup.config
         self._log = log
+        self._candidates: bytes | None = None
         kept_turns = (setup.config.rounds.buffer_size or 1) + 2
         self._trainer = SiteTrainer(data, setup, SiteMemory(folder, kept_turns))
         self._scorer = SiteScorer(data, setup.model, setup.task, folder, setup.device)
@@ -124,10 +126,21 @@ class Site:
             self._use(request.standardisation)
             return Prepared(self.data.name, request.version)
         if isinstance(request, EvaluateRequest):
-            return self._scorer.score(request)
+            return self._releases.last_words(self._scorer.score(request))
         assert isinstance(request, CandidatesRequest)
         self._check(request)
-        return self._judge(request)
+        self._once(request)
+        return self._releases.told(self._judge(request))
+
+    def _once(self, request: CandidatesRequest) -> None:
+        """Whoever could ask of any number of networks could feel the way to single bags."""
+        networks = (request.parameters, *request.shared_SP)
+        asked = sha256(b"".join(np.ascontiguousarray(n).tobytes() for n in networks)).digest()
+        if request.version != self._config.rounds.num_versions:
+            raise MessageError("candidates are judged at the end of a run only")
+        if self._candidates not in (None, asked):
+            raise MessageError("candidates are judged once, and others were judged before")
+        self._candidates = asked
 
     def _measure(self) -> tuple[np.ndarray, np.ndarray]:
         return measure(np.concatenate(bag.parts()) for bag in self.data.train)
@@ -154,6 +167,7 @@ class Site:
         for vector in vectors:
             if vector.shape != (self._layout.size,) or not _finite(vector):
                 raise MessageError("a network received is not of this kind or not finite")
+            self._releases.look_at(vector)
 
     def again(self, request: TrainRequest) -> Message | None:
         """The bytes that answered this very request before, if they are kept; None: train."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from rayfed_hn.config import PrivacyConfig
 from rayfed_hn.errors import MessageError
-from rayfed_hn.federation.messages import TrainRequest, Update
+from rayfed_hn.federation.messages import CandidateMetrics, Scores, TrainRequest, Update
 from rayfed_hn.federation.wire import Draft, Message
 from rayfed_hn.privacy.accounting import Spent
 from rayfed_hn.privacy.ledger import ReleaseKey
@@ -47,22 +47,38 @@ class SiteReleases:
         """The message that answered this very request before; None if there was none."""
         return None if self._gate is None else self._gate.again(self._key(request), self._spent)
 
-    def check(self, request: TrainRequest) -> None:
-        """Refuse a network that is not to be trained.
+    def look_at(self, network: np.ndarray) -> None:
+        """Refuse a network (P,) that is neither to be trained nor to be scored.
 
         Raises:
             MessageError: Its norm has grown too much.
-            BudgetSpent: What would be learned could not be released.
         """
         if self._most < math.inf:
-            norm = float(np.linalg.norm(request.parameters.astype(np.float64)))
+            norm = float(np.linalg.norm(network.astype(np.float64)))
             if norm > self._most:
                 raise MessageError(
                     f"a network received has a norm of {norm:.3g}; privacy.max_growth allows "
                     f"{self._most:.3g}"
                 )
+
+    def check(self, request: TrainRequest) -> None:
+        """Refuse to train for a release that could not be made.
+
+        Raises:
+            BudgetSpent: What would be learned could not be released.
+        """
         if self._gate is not None:
             self._gate.check(self._key(request), self._spent)
+
+    def told(self, metrics: CandidateMetrics) -> CandidateMetrics:
+        """What is said of candidates; the site itself goes on from what it has measured."""
+        if not self._withheld:
+            return metrics
+        return replace(metrics, metric_OC=np.full_like(metrics.metric_OC, np.nan))
+
+    def last_words(self, scores: Scores) -> Scores:
+        """Test scores as they leave."""
+        return replace(scores, validation_metric=None) if self._withheld else scores
 
     def seal(self, request: TrainRequest, update: Update, draft: Draft) -> Message:
         """The bytes that leave, charged; the draft has the update already."""

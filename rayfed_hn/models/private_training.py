@@ -19,12 +19,11 @@ import torch
 from torch import Tensor
 
 from rayfed_hn.config import TrainingConfig
+from rayfed_hn.models.descent import Descent
 from rayfed_hn.models.labelled_bag import LabelledBag
-from rayfed_hn.models.local_optimiser import joined, make_optimiser, take_up_all
 from rayfed_hn.models.masks import masks_of
-from rayfed_hn.models.parameters import bind
 from rayfed_hn.models.site_model import SiteModel
-from rayfed_hn.models.subspace import Freedom, Subspace
+from rayfed_hn.models.subspace import Subspace
 from rayfed_hn.models.tasks import Task
 from rayfed_hn.models.training import Trained, draw_rows
 from rayfed_hn.privacy.clipping import clip_factor
@@ -83,32 +82,27 @@ def train_privately(
     """
     if num_steps == 0:
         return Trained(parameters.detach(), 0.0, 0, dict(moments or {}))
-    received = parameters.detach().to(device)
-    theta = received.clone()
-    network = bind(model, theta, trains=True)
-    free = Freedom(theta, list(network.parameters()), subspace)
-    rate = learning_rate * free.rate
-    optimiser = make_optimiser(config, [{"params": free.parameters, "lr": rate}])
-    take_up_all(optimiser, free.parameters, moments or {})
+    way = Descent.begin(
+        model, parameters, config,
+        learning_rate=learning_rate, moments=moments, subspace=subspace, device=device,
+    )  # fmt: skip
     secret, counted = private.noise.secret(), _Counted()
     for step in range(num_steps):
-        total = [torch.zeros_like(parameter) for parameter in free.parameters]
+        total = [torch.zeros_like(parameter) for parameter in way.free.parameters]
         for key in _drawn(private, secret, step):
-            _add(network, free, total, private, key, derive(secret, "patient", step, key),
-                 task=task, config=config, counted=counted)  # fmt: skip
+            seed = derive(secret, "patient", step, key)
+            _add(way, total, private, key, seed, task=task, config=config, counted=counted)
         _noise(total, private, counted)
         if proximal_mu:
-            _pull(free, network, total, received, proximal_mu)
-        for parameter, gradient in zip(free.parameters, total, strict=True):
+            _pull(way, total, proximal_mu)
+        for parameter, gradient in zip(way.free.parameters, total, strict=True):
             parameter.grad = gradient
-        optimiser.step()
-        free.follow()
-    kept = joined(optimiser, free.parameters) if config.keep_optimiser else {}
+        way.step()
     return Trained(
-        theta.detach().cpu(),
+        way.theta.detach().cpu(),
         float(np.mean(counted.losses)) if counted.losses else 0.0,
         num_steps,
-        kept,
+        way.kept(config),
         clipped=counted.clipped / max(1, counted.patients),
         signal_to_noise=float(np.mean(counted.signals)),
     )
@@ -122,8 +116,7 @@ def _drawn(private: PrivateSteps, secret: int, step: int) -> Iterator[int]:
 
 
 def _add(
-    network: SiteModel,
-    free: Freedom,
+    way: Descent,
     total: Sequence[Tensor],
     private: PrivateSteps,
     key: int,
@@ -136,14 +129,14 @@ def _add(
     """Add a patient's clipped gradient."""
     bags, device = private.patients[key], total[0].device
     masks, rng = masks_of(seed, device), np.random.Generator(np.random.Philox(seed))
-    network.zero_grad()
+    way.network.zero_grad()
     for bag in bags:
         features = bag.tensor(device, draw_rows(len(bag), config, rng))
         target = task.target(bag, config.label_smoothing)
-        loss = network.objective(features, target, masks) / len(bags)
+        loss = way.network.objective(features, target, masks) / len(bags)
         loss.backward()
         counted.losses.append(loss.item() * len(bags))
-    gradients = free.gradients()
+    gradients = way.free.gradients()
     factor, norm = clip_factor(gradients, private.clip_norm)
     counted.patients += 1
     counted.clipped += int(norm > private.clip_norm)
@@ -164,17 +157,11 @@ def _noise(total: Sequence[Tensor], private: PrivateSteps, counted: _Counted) ->
         part.add_(drawn.view(part.shape), alpha=deviation).div_(expected)
 
 
-def _pull(
-    free: Freedom,
-    network: SiteModel,
-    total: Sequence[Tensor],
-    received: Tensor,
-    proximal_mu: float,
-) -> None:
+def _pull(way: Descent, total: Sequence[Tensor], proximal_mu: float) -> None:
     """Add FedProx's pull towards what was received, which has nothing to hide."""
-    tensors = list(network.parameters())
-    parts = received.split([tensor.numel() for tensor in tensors])
+    tensors = list(way.network.parameters())
+    parts = way.received.split([tensor.numel() for tensor in tensors])
     for tensor, part in zip(tensors, parts, strict=True):
         tensor.grad = proximal_mu * (tensor.detach() - part.view(tensor.shape))
-    for sum_, gradient in zip(total, free.gradients(), strict=True):
+    for sum_, gradient in zip(total, way.free.gradients(), strict=True):
         sum_.add_(gradient)

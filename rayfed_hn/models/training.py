@@ -14,13 +14,12 @@ import torch
 from torch import Tensor
 
 from rayfed_hn.config import TrainingConfig
+from rayfed_hn.models.descent import Descent
 from rayfed_hn.models.labelled_bag import LabelledBag
-from rayfed_hn.models.local_optimiser import joined, make_optimiser, take_up_all
 from rayfed_hn.models.masks import masks_of
-from rayfed_hn.models.parameters import bind
 from rayfed_hn.models.scoring import score_bags
 from rayfed_hn.models.site_model import SiteModel
-from rayfed_hn.models.subspace import Freedom, Subspace
+from rayfed_hn.models.subspace import Subspace
 from rayfed_hn.models.tasks import Task
 from rayfed_hn.seeds import derive
 
@@ -98,33 +97,29 @@ def train_locally(
     """
     if num_steps == 0:
         return Trained(parameters.detach(), 0.0, 0, dict(moments or {}))
-    received = parameters.detach().to(device)
-    theta = received.clone()
-    network = bind(model, theta, trains=True)
-    tensors = list(network.parameters())
-    free = Freedom(theta, tensors, subspace)
-    rate = learning_rate * free.rate
-    optimiser = make_optimiser(config, [{"params": free.parameters, "lr": rate}])
-    take_up_all(optimiser, free.parameters, moments or {})
+    way = Descent.begin(
+        model, parameters, config,
+        learning_rate=learning_rate, moments=moments, subspace=subspace, device=device,
+    )  # fmt: skip
+    network, tensors = way.network, list(way.network.parameters())
     draws = Draws(bags, config, task=task, num_steps=num_steps, seed=seed, device=device)
     watch = _Watch(model, validation, task, config, device)
     losses: list[float] = []
     for number, index in enumerate(draws.order):
-        if watch.enough(number, theta):
+        if watch.enough(number, way.theta):
             break
         bag = bags[index]
         target = task.target(bag, config.label_smoothing)
         loss = network.objective(bag.tensor(device, draws.rows(bag)), target, draws.masks)
         network.zero_grad()  # to none: what backward makes is taken as it is, and not added
         loss.backward()
-        _shape_gradients(tensors, received, proximal_mu, config.clip_gradient)
-        free.prepare()
-        optimiser.step()
-        free.follow()
+        _shape_gradients(tensors, way.received, proximal_mu, config.clip_gradient)
+        way.free.prepare()
+        way.step()
         losses.append(loss.item())
-    kept = joined(optimiser, free.parameters) if config.keep_optimiser else {}
     mean = float(np.mean(losses)) if losses else 0.0
-    return Trained(watch.best(theta).detach().cpu(), mean, len(losses), kept)
+    best = watch.best(way.theta).detach().cpu()
+    return Trained(best, mean, len(losses), way.kept(config))
 
 
 class Draws:

@@ -40,6 +40,19 @@ MECHANISMS = {
         "who is in a step is drawn by chance (sampling_rate), for each {unit} apart"
     ),
 }
+_WATCHERS = ("the server", "other sites", "a released network")
+_BASELINES = {
+    "local": (
+        "is not needed for sites that train alone; in this simulation it sees all networks",
+        "see nothing of each other",
+        "was trained on one site's slides without noise: nothing bounds what it tells",
+    ),
+    "pooled": (
+        "holds all bags, and sees everything",
+        "have given their bags away, and see the network",
+        "was trained on all sites' slides without noise: nothing bounds what it tells",
+    ),
+}
 _LARGEST_FACTOR = 1e6  # a larger one tells nobody more
 
 
@@ -155,48 +168,26 @@ def _pair(told: Told) -> str:
 
 def adversary(told: Told, method: str) -> dict[str, str]:
     """What the server, other sites, and whoever is given a network see."""
-    if method == "local":
-        return {
-            "the server": (
-                "is not needed for sites that train alone; in this simulation it sees all networks"
-            ),
-            "other sites": "see nothing of each other",
-            "a released network": (
-                "was trained on one site's slides without noise: nothing bounds what it tells"
-            ),
-        }
-    if method == "pooled":
-        return {
-            "the server": "holds all bags, and sees everything",
-            "other sites": "have given their bags away, and see the network",
-            "a released network": (
-                "was trained on all sites' slides without noise: nothing bounds what it tells"
-            ),
-        }
+    if method in _BASELINES:
+        return dict(zip(_WATCHERS, _BASELINES[method], strict=True))
     noised = "" if told["mechanism"] == "none" else ", its noise included"
     sees = f"sees every update of every site with the site's name{noised}"
     gets = "see no updates, but receive networks that were made from the updates of all sites"
-    if not is_formal(told):
-        return {
-            "the server": (
-                f"{sees}. Nothing bounds what it can learn from them, least of all if it sends "
-                "networks that were made up to learn more"
-            ),
-            "other sites": f"{gets}; nothing bounds what these tell",
-            "a released network": (
-                "may show who it was trained on, and more; nothing bounds what it tells"
-            ),
-        }
-    return {
-        "the server": (
+    if is_formal(told):
+        seen = (
             f"{sees}. What is said of them holds even if it sends networks that were made up to "
-            "learn more; it does not hold for what is listed below"
-        ),
-        "other sites": f"{gets}, which tell no more than those",
-        "a released network": (
-            "tells no more than the updates that it was made from, but for what is listed below"
-        ),
-    }
+            "learn more; it does not hold for what is listed below",
+            f"{gets}, which tell no more than those",
+            "tells no more than the updates that it was made from, but for what is listed below",
+        )
+    else:
+        seen = (
+            f"{sees}. Nothing bounds what it can learn from them, least of all if it sends "
+            "networks that were made up to learn more",
+            f"{gets}; nothing bounds what these tell",
+            "may show who it was trained on, and more; nothing bounds what it tells",
+        )
+    return dict(zip(_WATCHERS, seen, strict=True))
 
 
 def mechanism(told: Told) -> str:
@@ -241,7 +232,7 @@ def outside(told: Told, method: str) -> list[str]:
     ]
     if is_formal(told) and method not in ("local", "pooled"):
         found.append(
-            "releases of other runs on the same bags: they add up, and only the ledger at each "
-            "site knows all of them"
+            "releases of other runs on the same bags, and those of this run that were under way "
+            "when it ended: they add up, and only the ledger at each site knows all of them"
         )
     return found
