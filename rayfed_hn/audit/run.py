@@ -174,11 +174,11 @@ class _Thinned:
 
 
 def _kept(messages: ExchangeFiles, site: str, plan: Plan) -> tuple[Exchange, ...]:
-    turns = messages.turns(site)
-    if not turns:
+    files = messages.of(site)
+    if not files:
         return ()
-    chosen = spread(plan.config.audit.exchanges, len(turns))
-    return tuple(messages.read(site, turns[i]) for i in chosen)
+    chosen = spread(plan.config.audit.exchanges, len(files))
+    return tuple(messages.read(files[i]) for i in chosen)
 
 
 def audited(

@@ -5,6 +5,7 @@ Kept, it is what an audit attacks. It is as confidential as the updates themselv
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,7 @@ class Overheard(Around):
 
 
 class ExchangeFiles:
-    """Exchanges as safetensors files: ``<site>/turn-<turn>.safetensors``.
+    """Exchanges as safetensors files: ``<site>/turn-<turn>-<content>.safetensors``.
 
     Args:
         folder: Where; it need not exist.
@@ -88,38 +89,49 @@ class ExchangeFiles:
         self._folder = folder
 
     def write(self, exchange: Exchange) -> None:
-        """Keep an exchange; one that is made again, in a run that goes on, takes its place."""
+        """Keep an exchange.
+
+        One that is made again, in a run that goes on, is another one if its noise is: the server
+        has then seen both, and both are kept.
+        """
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         tensors = {"received": exchange.received, "update": exchange.update}
         about = {name: str(getattr(exchange, name)) for name in ("version", "num_steps")}
-        path = self._path(exchange.site, exchange.turn)
-        write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=about))
+        content = hashlib.sha256(exchange.received.tobytes() + exchange.update.tobytes())
+        name = f"turn-{exchange.turn:06}-{content.hexdigest()[:16]}.safetensors"
+        write_atomically(
+            self._folder / exchange.site / name,
+            lambda temporary: save_file(tensors, temporary, metadata=about),
+        )
 
-    def turns(self, site: str) -> list[int]:
-        """Of which requests of a site something is kept, in order."""
-        paths = (self._folder / site).glob("turn-*.safetensors")
-        return sorted(int(path.stem.removeprefix("turn-")) for path in paths)
+    def of(self, site: str) -> list[Path]:
+        """What is kept of a site, by turn."""
+        return sorted((self._folder / site).glob("turn-*.safetensors"))
 
-    def read(self, site: str, turn: int) -> Exchange:
-        """What was kept of a request.
+    def read(self, path: Path) -> Exchange:
+        """One of what ``of`` has found.
 
         Raises:
             DataError: The file is damaged.
         """
-        path = self._path(site, turn)
         try:
+            turn = int(path.stem.split("-")[1])
             with safe_open(path, framework="np") as file:
                 about = {name: int(text) for name, text in file.metadata().items()}
                 vectors = file.get_tensor("received"), file.get_tensor("update")
-                return Exchange(site, about["version"], turn, *vectors, about["num_steps"])
-        except (SafetensorError, OSError, KeyError, ValueError, AttributeError) as error:
+            return Exchange(path.parent.name, about["version"], turn, *vectors, about["num_steps"])
+        except (
+            SafetensorError,
+            OSError,
+            KeyError,
+            ValueError,
+            IndexError,
+            AttributeError,
+        ) as error:
             raise DataError(
                 f"{path} cannot be read as a kept message ({error}); delete the folder "
                 f"{self._folder.name}, and audit will make the run again"
             ) from None
-
-    def _path(self, site: str, turn: int) -> Path:
-        return self._folder / site / f"turn-{turn:06}.safetensors"
 
     def sites(self) -> list[str]:
         """Of whom something is kept."""

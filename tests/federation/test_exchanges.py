@@ -70,23 +70,32 @@ def test_files_give_back_what_was_written(tmp_path: Path) -> None:
     assert files.sites() == []
     for turn in (3, 0, 11):
         files.write(exchange(turn))
-    files.write(exchange(3, seed=1))  # made again by a run that goes on
-    assert files.turns("north") == [0, 3, 11]
-    found = [files.read("north", turn) for turn in files.turns("north")]
-    for one, expected in zip(found, (exchange(0), exchange(3, 1), exchange(11)), strict=True):
+    files.write(exchange(3))  # made again by a run that goes on, with the same noise
+    found = [files.read(path) for path in files.of("north")]
+    assert [one.turn for one in found] == [0, 3, 11]
+    for one, expected in zip(found, (exchange(0), exchange(3), exchange(11)), strict=True):
         for name, value in vars(expected).items():
             np.testing.assert_array_equal(getattr(one, name), value)
-    assert files.turns("south") == []
+    assert files.of("south") == []
     assert files.sites() == ["north"]
     assert (tmp_path / "messages").stat().st_mode & 0o777 == 0o700
+
+
+def test_what_the_server_has_seen_twice_with_other_noise_is_kept_twice(tmp_path: Path) -> None:
+    files = ExchangeFiles(tmp_path)
+    files.write(exchange(3))
+    files.write(exchange(3, seed=1))
+    found = {files.read(path).update.tobytes() for path in files.of("north")}
+    assert found == {exchange(3, seed).update.tobytes() for seed in (0, 1)}
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     files = ExchangeFiles(tmp_path)
     files.write(exchange(0))
-    (tmp_path / "north" / "turn-000000.safetensors").write_bytes(b"nothing")
+    (path,) = files.of("north")
+    path.write_bytes(b"nothing")
     with pytest.raises(DataError, match="audit will make the run again"):
-        files.read("north", 0)
+        files.read(path)
 
 
 def test_messages_of_a_large_run_are_not_kept(tasks_root: Path) -> None:

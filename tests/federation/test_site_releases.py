@@ -16,7 +16,14 @@ from one_site import ask, plan
 
 from rayfed_hn.errors import ConfigError
 from rayfed_hn.federation.experiment import run_in_process
-from rayfed_hn.federation.messages import SiteLost, TrainRequest, Update, read_answer
+from rayfed_hn.federation.messages import (
+    CandidateMetrics,
+    CandidatesRequest,
+    SiteLost,
+    TrainRequest,
+    Update,
+    read_answer,
+)
 from rayfed_hn.federation.plan import Plan
 from rayfed_hn.federation.promises import make_subspace
 from rayfed_hn.federation.site import Site
@@ -270,3 +277,45 @@ def test_a_record_is_a_patient_or_a_slide(own_root: Path, unit: str, records: in
     assert len(private.patients) == records
     kept = [id(bag) for own in private.patients.values() for bag in own]
     assert sorted(kept) == sorted(map(id, bags))
+
+
+def candidates(made: Plan, version: int = 4, factor: float = 1.0) -> CandidatesRequest:
+    theta = factor * made.initial().numpy()
+    return CandidatesRequest("north", version, theta, np.stack([theta] * 3), 0)
+
+
+def judged(site: Site, asked: CandidatesRequest) -> CandidateMetrics | SiteLost:
+    event = read_answer(asked, site.answer(asked))
+    assert isinstance(event, CandidateMetrics | SiteLost)
+    return event
+
+
+def test_candidates_are_judged_once_and_at_the_end(bag_root: Path) -> None:
+    made = plan(bag_root)
+    site = made.site("north")
+    assert isinstance(judged(site, candidates(made, version=2)), SiteLost)
+    first = judged(site, candidates(made))
+    again = judged(site, candidates(made))
+    assert isinstance(first, CandidateMetrics)
+    assert isinstance(again, CandidateMetrics)
+    np.testing.assert_array_equal(first.metric_OC, again.metric_OC)
+    assert isinstance(judged(site, candidates(made, factor=1.01)), SiteLost)
+
+
+def test_a_network_that_has_grown_is_not_scored_either(bag_root: Path) -> None:
+    made = plan(bag_root, "privacy.max_growth=2")
+    assert isinstance(judged(made.site("north"), candidates(made, factor=1.9)), CandidateMetrics)
+    assert isinstance(judged(made.site("north"), candidates(made, factor=2.1)), SiteLost)
+
+
+def test_withheld_metrics_stay_at_the_site_at_the_end_too(bag_root: Path) -> None:
+    open_, closed = (plan(bag_root, f"privacy.metrics={m}") for m in ("released", "withheld"))
+    told, kept = (run_in_process(made) for made in (open_, closed))
+    assert all(scores.validation_metric is not None for scores in told.scores)
+    assert all(scores.validation_metric is None for scores in kept.scores)
+    opinion = judged(closed.site("north"), candidates(closed))
+    assert isinstance(opinion, CandidateMetrics)
+    assert np.isnan(opinion.metric_OC).all()
+    assert opinion.metric_OC.shape == (1, 6)
+    # The site goes on from what it has measured; only the word of the others is missing.
+    assert all(np.isfinite(scores.mixture_BE).all() for scores in kept.scores)

@@ -248,6 +248,18 @@ def test_a_delta_above_one_over_the_cases_is_warned_of(tmp_path: Path) -> None:
     assert not [w for w in read(make_private_run(tmp_path / "b"))["warnings"] if "Delta" in w]
 
 
+def test_of_single_slides_delta_is_compared_with_their_number(tmp_path: Path) -> None:
+    sgd = ["privacy.mechanism=slide_dpsgd", "training.class_balanced=false", "privacy.unit=slide"]
+    folder = make_private_run(tmp_path / "run", words=[*sgd, "privacy.target_delta=0.025"])
+    sites = read(folder)["sites"]
+    assert all(1 / site["num_training_cases"] > 0.025 for site in sites)
+    large = {s["site"]: s["num_train"] for s in sites if 1 / s["num_train"] < 0.025}
+    (warning,) = [w for w in read(folder)["warnings"] if w.startswith("Delta")]
+    assert large
+    assert all(f"{site} ({n})" in warning for site, n in large.items())
+    assert "training slides" in warning
+
+
 def test_spending_more_than_planned_is_warned_of(tmp_path: Path) -> None:
     folder = make_private_run(tmp_path / "run")
     (warning,) = [w for w in read(folder)["warnings"] if "more than the 8" in w]
