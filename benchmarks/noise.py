@@ -93,20 +93,25 @@ def conclude(name: str, cells: Sequence[Mapping[str, Any]]) -> Iterator[dict[str
     rows = [row for cell in cells for row in cell["rows"]]
     scores = [row for cell in cells for row in cell["scores"]]
     found = compare_methods(rows, scores, judge=Judge("binary", 2))
-    differences = {(d["method"], d["against"], d["readout"]): d for d in found["differences"]}
+    quiet = {(d["against"], d["method"], d["readout"]): d for d in found["differences"]}
     for line in found["table"]:
         if line["readout"] not in READOUTS:
             continue
         method, _, setting = line["method"].partition(", ")
-        against = differences.get((line["method"], f"{method}, {QUIET}", line["readout"]))
+        against = quiet.get((line["method"], f"{method}, {QUIET}", line["readout"]), {})
         yield {
             "data": name,
             "method": method,
             "setting": setting,
             "readout": line["readout"],
             "auc": line["mean_site"],
-            **{k: None if against is None else against[k] for k in ("difference", "low", "high")},
+            **{name: _less(against.get(name)) for name in ("difference", "low", "high")},
         }
+
+
+def _less(value: float | None) -> float | None:
+    """Of no noise over noise, the other way round."""
+    return None if value is None else -value
 
 
 def table(lines: Sequence[Mapping[str, Any]]) -> str:
@@ -123,7 +128,7 @@ def table(lines: Sequence[Mapping[str, Any]]) -> str:
 def cell(line: Mapping[str, Any]) -> str:
     if line["low"] is None:  # nothing to compare with, or a single split
         return f"{line['auc']:.3f}"
-    return f"{line['auc']:.3f} ({line['low']:+.3f} to {line['high']:+.3f})"
+    return f"{line['auc']:.3f} ({line['high']:+.3f} to {line['low']:+.3f})"
 
 
 if __name__ == "__main__":
