@@ -54,6 +54,30 @@ def settings_of(data: str) -> Mapping[str, tuple[str, ...]]:
         ldp = ("privacy.mechanism=site_ldp", target)
         found[f"site, epsilon {epsilon}"] = ldp
         found[f"site, 64 numbers, epsilon {epsilon}"] = (*ldp, *few)
+    return found | _small()
+
+
+def _small() -> dict[str, tuple[str, ...]]:
+    """A network of few parameters that takes few steps, and what it is where it takes none.
+
+    An untrained network may be far from .5, to either side: noise that is all there is looks alike.
+    """
+    small = (
+        *("model.hidden_dim=8", "model.attention_dim=4", "rounds.num_versions=5"),
+        *("training.steps=4", "training.optimiser=sgd", "training.class_balanced=false"),
+    )
+    learns = (*small, "training.learning_rate=0.3")
+    private = (
+        *("privacy.mechanism=slide_dpsgd", "privacy.sampling_rate=0.5"),
+        *("privacy.release_dim=32", "privacy.clip_norm=1"),
+    )
+    found = {
+        "small, untrained": (*small, "training.learning_rate=1e-9"),
+        "small, no noise": learns,
+    }
+    for epsilon in (8, 50, 200):
+        words = (*learns, *private, f"privacy.target_epsilon={epsilon}")
+        found[f"small, patients, 32 numbers, epsilon {epsilon}"] = words
     return found
 
 
