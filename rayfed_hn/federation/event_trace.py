@@ -19,6 +19,7 @@ from rayfed_hn.federation.loop import Around, Executor, Gathered
 from rayfed_hn.federation.messages import (
     Deadline,
     Event,
+    Refused,
     Request,
     SiteBack,
     SiteLost,
@@ -28,6 +29,7 @@ from rayfed_hn.federation.messages import (
 
 RESUMED = {"event": "resumed"}
 UNPREPARED = "unprepared"  # a site that was lost before training
+SCREENED = "screened"  # an update that the server did not take: its own verdict, not an event
 
 
 def settings_digest(config: Config, *found: str) -> str:
@@ -70,7 +72,7 @@ class Recorded(Around):
         event = super().next_event()
         line = _line(event)
         key = getattr(event, "site", ""), getattr(event, "version", -1)
-        if key in self._aside and not isinstance(event, Update | SiteBack | Deadline):
+        if key in self._aside and not isinstance(event, Update | Refused | SiteBack | Deadline):
             self._aside.discard(key)
             line = line and {"event": UNPREPARED, "site": key[0]}
         if line is not None:
@@ -138,6 +140,8 @@ class Replay:
         if line["event"] == "lost":
             return SiteLost(site, line["version"], line["reason"], turn, line["returns"])
         answer = self._answers.wait_for(site, turn)
+        if line["event"] == "refused" and not isinstance(answer, SiteLost):
+            return Refused(site, line["version"], turn, line["reason"])
         if not isinstance(answer, Update):
             raise FederationError(
                 f"rounds.replay: {site} answered its request {turn} when the trace was written, "
@@ -179,16 +183,18 @@ def read_trace(path: Path, settings: str) -> list[dict[str, Any]]:
     ):
         if bad:
             raise ConfigError(f"rounds.replay: the run of {path} cannot be followed: {why}")
-    return lines[1:]
+    return [line for line in lines[1:] if line["event"] != SCREENED]
 
 
 _KEYS: dict[str, dict[str, type]] = {
     "update": {"site": str, "version": int, "turn": int},
     "lost": {"site": str, "version": int, "turn": int, "reason": str, "returns": bool},
+    "refused": {"site": str, "version": int, "turn": int, "reason": str},
     "back": {"site": str},
     "deadline": {"version": int},
     "begin": {"settings": str, "clock": str},
     UNPREPARED: {"site": str},
+    SCREENED: {"site": str, "version": int, "turn": int, "reason": str},
     RESUMED["event"]: {},
 }
 
@@ -202,8 +208,16 @@ def _check(line: Mapping[str, Any]) -> None:
 
 
 def _line(event: Event) -> dict[str, Any] | None:
-    kinds = {Update: "update", SiteLost: "lost", SiteBack: "back", Deadline: "deadline"}
-    kind = kinds.get(type(event))
+    kind = _KINDS.get(type(event))
     if kind is None:
         return None
     return {"event": kind} | {key: getattr(event, key) for key in _KEYS[kind]}
+
+
+_KINDS: dict[type, str] = {
+    Update: "update",
+    Refused: "refused",
+    SiteLost: "lost",
+    SiteBack: "back",
+    Deadline: "deadline",
+}
