@@ -37,8 +37,8 @@ def _robust(config: Config) -> list[tuple[bool, str]]:
     few = [
         (
             robust != "none" and size is not None and size < FEWEST_VOTES,
-            f"rounds.{key}={size}: of fewer than {FEWEST_VOTES} sites nobody can be outvoted; raise it, "
-            f"or set rounds.robust={robust} to none",
+            f"rounds.{key}={size}: of fewer than {FEWEST_VOTES} sites nobody can be outvoted; "
+            f"raise it, or set rounds.robust={robust} to none",
         )
         for key, size in (("cohort_size", rounds.cohort_size), ("buffer_size", rounds.buffer_size))
     ]

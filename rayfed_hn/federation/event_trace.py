@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from rayfed_hn.federation.messages import (
     TrainRequest,
     Update,
 )
+from rayfed_hn.federation.versions import VersionReport
 
 RESUMED = {"event": "resumed"}
 UNPREPARED = "unprepared"  # a site that was lost before training
@@ -50,6 +51,21 @@ def begin_line(settings: str, simulated: bool) -> dict[str, Any]:
     """The first line of a trace: what another run must have in common to follow it."""
     clock = "simulated" if simulated else "real"
     return {"event": "begin", "settings": settings, "clock": clock, "time": 0.0}
+
+
+def verdicts(report: VersionReport, events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Lines of the updates that the server judged and did not take for a version.
+
+    Args:
+        report: Of the version.
+        events: What came before it: messages that were refused unread have lines already.
+    """
+    told = {(e["site"], e["turn"]) for e in events if e["event"] == "refused"}
+    return [
+        {"event": SCREENED, **asdict(refused), "time": round(report.time, 6)}
+        for refused in report.refused
+        if (refused.site, refused.turn) not in told
+    ]
 
 
 class Recorded(Around):

@@ -176,11 +176,11 @@ class Plan(Survey):
                 f"rounds.min_sites: got {needed}, but {len(self.participants)} sites take part; "
                 "give at most so many"
             )
-        robust = self.schedule().config.robust
-        if robust != "none" and len(self.participants) < FEWEST_VOTES:
+        robust, present = self.schedule().config.robust, len(self.participants)
+        if robust != "none" and present < FEWEST_VOTES:
             raise ConfigError(
-                f"rounds.robust: {robust} needs {FEWEST_VOTES} sites, and {len(self.participants)} take "
-                "part; set it to none"
+                f"rounds.robust: {robust} needs {FEWEST_VOTES} sites, and {present} take part; "
+                "set it to none"
             )
 
     def site(self, name: str, folder: Path | None = None, device: str = "cpu") -> Site:
