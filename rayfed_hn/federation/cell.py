@@ -125,9 +125,9 @@ def run_cell(
         tell: Called with everything that passes between the server and its sites.
 
     Returns:
-        JSON-ready ``rows``, ``scores``, ``metrics``, ``lost``, ``refused`` and ``set_aside``, each record
-        naming method, seed and fold (and noise, if asked for); and ``validation_metric``, of the
-        last networks, mean over sites.
+        JSON-ready ``rows``, ``scores``, ``metrics``, ``lost``, ``refused`` and ``set_aside``, each
+        record naming method, seed and fold (and noise, if asked for); and ``validation_metric``, of
+        the last networks, mean over sites.
     """
     key = cell.key
     plan = make_plan(cell.config(config), root)
