@@ -35,9 +35,8 @@ class Screen:
     ``own`` is the median of the site's last norms that were taken, and ``usual`` the median over
     sites of the last norm that each sent, taken or not: so that a minority cannot move it, and all
     may move together. Work is a site's steps over those of most, if it has more. Where fewer than
-    three sites were seen, nobody knows what is usual, and ``factor * own`` is the limit; where a
-    site has no history either, nothing but absurd numbers is refused. Medians are the lower ones,
-    and norms of 0 tell nothing.
+    three sites were seen, nobody knows what is usual, and ``factor * own`` is the limit. Medians
+    are the lower ones, and norms of 0 tell nothing. Absurd numbers are refused from anybody.
 
     Verdicts depend on versions and the updates of this one, not on the order in which these came.
 
@@ -85,11 +84,9 @@ class Screen:
     def _verdict(self, update: Update, norm: float, usual: float) -> str:
         number = self._number[update.site]
         own, factor = _middle(self._taken_KR[number], 1), self._factor or math.inf
-        if usual:
-            limit = factor * min(max(own, usual), factor * usual)
-        else:
-            limit = factor * own or ABSURD * math.sqrt(update.update.size)
-        limit *= float(self._work_K[number])
+        limit = factor * (min(max(own, usual), factor * usual) if usual else own)
+        limit = limit * float(self._work_K[number]) or math.inf  # of who is the first, all goes
+        limit = min(limit, ABSURD * math.sqrt(update.update.size))
         if norm <= limit:
             return ""
         known = f"its own {own:.3g}, " if own else ""
@@ -165,6 +162,9 @@ def norm(vector: np.ndarray) -> float:
 
 
 def bounded(norms: Sequence[float]) -> list[float]:
-    """What every vector is multiplied with so that none is longer than the (lower) median."""
+    """What every vector is multiplied with so that none is longer than the (lower) median.
+
+    Vectors of length 0 are not counted: sites that learned nothing stop no others.
+    """
     usual = _middle(np.array(norms), 1)
     return [1.0 if norm <= usual else usual / norm for norm in norms]

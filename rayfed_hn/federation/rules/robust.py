@@ -32,9 +32,9 @@ class Trimming:
     def cut(self, num_sites: int) -> int:
         """Values at each end; of three sites and more at least one, so that it protects them."""
         most = (num_sites - 1) // 2
-        if self.share is None:
-            return most
-        return min(most, max(self.share > 0, int(self.share * num_sites)))
+        if self.share is None or self.share == 0:
+            return most if self.share is None else 0
+        return min(most, max(1, int(self.share * num_sites)))
 
 
 def combine(
@@ -75,13 +75,12 @@ def pull_in(
     """
     if trimming is None:
         return pieces_NW
-    pieces_BCW = pieces_NW.unflatten(0, (len(sites), chunks))
-    count_B = torch.tensor([1 / sites.count(site) for site in sites], device=pieces_NW.device)
-    votes_SCW = _by_site(sites, count_B[:, None, None] * pieces_BCW)
-    cut = trimming.cut(len(votes_SCW))
-    ordered_SCW = votes_SCW.sort(dim=0).values if cut else votes_SCW
+    cut = trimming.cut(len(set(sites)))
     if not cut:
         return pieces_NW
+    pieces_BCW = pieces_NW.unflatten(0, (len(sites), chunks))
+    count_B = torch.tensor([1 / sites.count(site) for site in sites], device=pieces_NW.device)
+    ordered_SCW = _by_site(sites, count_B[:, None, None] * pieces_BCW).sort(dim=0).values
     return pieces_BCW.clamp(ordered_SCW[cut], ordered_SCW[-1 - cut]).flatten(0, 1)
 
 
