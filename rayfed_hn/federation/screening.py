@@ -21,7 +21,7 @@ from rayfed_hn.federation.messages import Refused, SiteLost, Update
 from rayfed_hn.federation.rules.base import same_shape
 
 RECENT = 5  # norms of a site that are its own history
-ABSURD = 1e6  # root mean square of a parameter's change that no training and no noise makes
+ABSURD = 1e18  # root mean square of what parameters change by; float32 holds its square
 BLOCK = 16_384  # values whose squares are added at a time: they stay in a core's cache
 
 
@@ -32,9 +32,9 @@ class Screen:
 
         factor * sqrt(work) * min(max(own, usual), factor * usual)
 
-    ``own`` is the median of the site's last norms that were taken, and ``usual`` the median over
-    sites of the last norm that each sent, taken or not: so that a minority cannot move it, and all
-    may move together. Work is a site's steps over those of most, if it has more. Where fewer than
+    ``own`` is the median of the site's last norms that were taken, or the very last one if that is
+    larger: strong noise makes norms grow with every version. ``usual`` is the median over sites of
+    the last norm that each sent, taken or not: a minority cannot move it, and all may move together. Work is a site's steps over those of most, if it has more. Where fewer than
     three sites were seen, nobody knows what is usual, and ``factor * own`` is the limit. Medians
     are the lower ones, and norms of 0 tell nothing. Absurd numbers are refused from anybody.
 
@@ -83,7 +83,8 @@ class Screen:
 
     def _verdict(self, update: Update, norm: float, usual: float) -> str:
         number = self._number[update.site]
-        own, factor = _middle(self._taken_KR[number], 1), self._factor or math.inf
+        own = max(_middle(self._taken_KR[number], 1), float(self._taken_KR[number, 0]))
+        factor = self._factor or math.inf
         limit = factor * (min(max(own, usual), factor * usual) if usual else own)
         limit = limit * float(self._work_K[number]) or math.inf  # of who is the first, all goes
         limit = min(limit, ABSURD * math.sqrt(update.update.size))

@@ -58,8 +58,8 @@ def test_of_two_sites_neither_says_what_is_usual() -> None:
     judge = screen("ab")
     assert judge.version(a=1, b=5000) == ""
     assert judge.version(a=9, b=49_000) == ""
-    assert judge.version(a=11, b=5000) == "a"  # but its own history does
-    assert screen("ab").version(a=1, b=1e8) == "b"  # and what no training does is refused
+    assert judge.version(a=91, b=5000) == "a"  # but its own history does
+    assert screen("ab").version(a=1, b=1e20) == "b"  # and what no training does is refused
 
 
 def test_a_site_is_what_it_usually_is_within_reason() -> None:
@@ -76,9 +76,18 @@ def test_its_history_is_its_last_updates() -> None:
     judge = screen("ab")
     for length in (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0):
         judge.version(a=length)
-    assert RECENT == 5  # 3 to 7, of which 5 is in the middle
+    assert judge.version(a=70.1) == "a"
+    judge.version(a=0.1)
+    assert RECENT == 5  # 4 to 7 and 0.1, of which 5 is in the middle
     assert judge.version(a=50.1) == "a"
     assert judge.version(a=49.9) == ""
+
+
+def test_growth_is_no_attack() -> None:
+    """Noise in proportion to the parameters grows with them, for ever."""
+    judge = screen("ab")
+    for version in range(25):
+        assert judge.version(a=5.0**version, b=4.0**version) == ""
 
 
 def test_all_may_move_together() -> None:
@@ -235,7 +244,9 @@ def test_a_run_of_nothing_but_refusals_ends_with_a_named_error(
 ) -> None:
     server = new_server(replace(ROUNDS, buffer_size=buffer_size))
     sites = Broken(value)
-    with pytest.raises(FederationError, match="all 4 sites were lost by version 0.*3 updates in a"):
+    with pytest.raises(
+        FederationError, match=r"all 4 sites were lost by version 0.*3 updates in a"
+    ):
         list(run_federation(server, sites))  # type: ignore[arg-type]
     assert sites.asked == 12
 
@@ -273,7 +284,7 @@ def test_fewer_than_three_sites_cannot_vote() -> None:
     requests = server.dispatch()
     server.receive(SiteLost("a", 0, "cable", 0))
     with pytest.raises(
-        FederationError, match="2 of 4 sites are left .* rounds.robust=median needs"
+        FederationError, match=r"2 of 4 sites are left .* rounds\.robust=median needs"
     ):
         server.receive(SiteLost("b", 0, "cable", requests[1].turn))
 
