@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import trim_mean
 from small_server import answer, new_server
+from tiny_federations import SHORT, federation, plan_of
 
 from rayfed_hn.config import RoundsConfig
+from rayfed_hn.errors import ConfigError
+from rayfed_hn.federation.experiment import run_in_process
+from rayfed_hn.federation.plan import make_plan
 from rayfed_hn.federation.rules.averaging import FedAvg
 from rayfed_hn.federation.rules.base import Contribution, Rule
 from rayfed_hn.federation.rules.blocks import WIDTH
@@ -22,6 +27,7 @@ from rayfed_hn.federation.rules.optimisers import Optimiser
 from rayfed_hn.federation.rules.pfedhn import PFedHN
 from rayfed_hn.federation.rules.robust import Trimming, combine
 from rayfed_hn.federation.screening import bounded
+from rayfed_hn.loading import load
 
 K, P = 5, 23
 MEDIAN, FIFTH, NONE = Trimming(None), Trimming(0.2), Trimming(0.0)
@@ -221,3 +227,27 @@ def test_the_order_of_names_changes_no_bit() -> None:
             rule.apply(named, complete=True, among=K)
             found.append(rule.parameters_for(0).tobytes())
         assert found[0] == found[1]
+
+
+def test_fewer_than_three_sites_are_told_so_before_anything_starts(tmp_path: Path) -> None:
+    root = federation(tmp_path, {"a": ("0", "1") * 5, "b": ("0", "1") * 5})
+    words = ("task.classes=0,1", "rounds.robust=median")
+    with pytest.raises(ConfigError, match=r"rounds\.robust: median needs 3 sites, and 2 take part"):
+        plan_of(root, *words)
+    for method in ("pooled", "local"):  # where nothing is combined
+        plan = plan_of(root, *words, f"method.name={method}")
+        assert (
+            run_in_process(plan).digest
+            == run_in_process(plan_of(root, words[0], f"method.name={method}")).digest
+        )
+
+
+@pytest.mark.parametrize("robust", ["norm_bound", "trimmed_mean"])
+@pytest.mark.parametrize("method", ["hypernetwork", "pfedhn", "fedper"])
+def test_whole_runs_repeat(bag_root: Path, method: str, robust: str) -> None:
+    words = [*SHORT, f"method.name={method}", f"rounds.robust={robust}"]
+    made = [run_in_process(make_plan(load(None, words), bag_root)) for _ in range(2)]
+    assert made[0].digest == made[1].digest
+    assert not made[0].lost
+    plain = run_in_process(make_plan(load(None, words[:-1]), bag_root))
+    assert plain.digest != made[0].digest
