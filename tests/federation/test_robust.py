@@ -99,7 +99,7 @@ def test_a_hypernetwork_that_shares_all_is_fedavg(trimming: Trimming) -> None:
             rule.apply(some(turn, range(K)), complete=True, among=K)
     shared = rules[0].parameters_for(0)
     np.testing.assert_array_equal(rules[1].parameters_for(0), shared)
-    np.testing.assert_allclose(rules[1].shared(), shared, atol=1e-7)
+    np.testing.assert_allclose(networks(rules[1])[-1], shared, atol=1e-7)
 
 
 @given(
@@ -148,7 +148,7 @@ def test_deviations_are_from_the_middle() -> None:
     expected = np.linspace(-1, 1, P) - centre - 0.3 * (sent - centre)
     for site in range(K):
         np.testing.assert_allclose(rule.parameters_for(site), expected[site], atol=1e-6)
-    np.testing.assert_allclose(rule.shared(), np.median(expected, axis=0), atol=1e-6)
+    np.testing.assert_allclose(networks(rule)[-1], np.median(expected, axis=0), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["fedavg", "hypernetwork", "rho 0", "pfedhn", "pfedhn in pieces"])
