@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from rayfed_hn.config import Config
+from rayfed_hn.config import FEWEST_VOTES, Config
 from rayfed_hn.errors import ConfigError
 
 
 def check_rounds(config: Config) -> None:
     """Raise ``ConfigError`` at the first combination that is impossible, or plainly idle."""
-    for bad, words in (*_estimate(config), *_time(config)):
+    for bad, words in (*_estimate(config), *_robust(config), *_time(config)):
         if bad:
             raise ConfigError(words)
 
@@ -27,6 +27,32 @@ def _estimate(config: Config) -> list[tuple[bool, str]]:
             estimate != "none" and features != "fixed",
             f"hypernetwork.features={features}: with hypernetwork.estimate={estimate} embeddings "
             "are learned from the updates; leave it at fixed",
+        ),
+    ]
+
+
+def _robust(config: Config) -> list[tuple[bool, str]]:
+    rounds, hypernetwork = config.rounds, config.hypernetwork
+    robust, method = rounds.robust, config.method.name
+    few = [
+        (
+            robust != "none" and size is not None and size < FEWEST_VOTES,
+            f"rounds.{key}={size}: of fewer than {FEWEST_VOTES} sites nobody can be outvoted; "
+            f"raise it, or set rounds.robust={robust} to none",
+        )
+        for key, size in (("cohort_size", rounds.cohort_size), ("buffer_size", rounds.buffer_size))
+    ]
+    return [
+        *few,
+        (
+            robust != "none" and hypernetwork.estimate != "none",
+            f"rounds.robust={robust}: hypernetwork.estimate={hypernetwork.estimate} learns how "
+            "sites differ from all that they send; set one of the two to none",
+        ),
+        (
+            robust == "median" and method.startswith("pfedhn"),
+            f"rounds.robust=median: would make the updates of all sites one, and {method} has "
+            "nothing else to tell them apart by; use trimmed_mean or norm_bound",
         ),
     ]
 

@@ -24,6 +24,13 @@ ESTIMATE = "hypernetwork.estimate=rho"
         (["simulation.dropout=0.1"], "simulation.dropout: has no effect without"),
         ([ESTIMATE, "hypernetwork.features=mlp"], "hypernetwork.features=mlp: with hypernetwork.e"),
         (["hypernetwork.estimate=kernel", "hypernetwork.features=learned"], "leave it at fixed"),
+        (["rounds.robust=median", "rounds.cohort_size=2"], "rounds.cohort_size=2: of fewer than 3"),
+        (["rounds.robust=norm_bound", "rounds.buffer_size=2"], "rounds.buffer_size=2: of fewer"),
+        ([ESTIMATE, "rounds.robust=trimmed_mean"], "set one of the two to none"),
+        (["rounds.robust=median", "method.name=pfedhn_pc"], "use trimmed_mean or norm_bound"),
+        (["rounds.norm_factor=1.5"], "rounds.norm_factor"),
+        (["rounds.trim=0.5"], "rounds.trim"),
+        (["rounds.max_refusals=0"], "rounds.max_refusals"),
     ],
 )
 def test_what_cannot_go_together_is_refused(words: list[str], says: str) -> None:
@@ -44,6 +51,9 @@ def test_what_cannot_go_together_is_refused(words: list[str], says: str) -> None
         ["hypernetwork.features=mlp"],
         [ESTIMATE, "hypernetwork.features=fixed"],
         ["rounds.replay=events.jsonl"],
+        ["rounds.robust=median", "rounds.cohort_size=3"],
+        ["rounds.robust=trimmed_mean", "method.name=pfedhn"],
+        ["rounds.norm_factor=null"],
     ],
 )
 def test_what_can_go_together_is_not(words: list[str]) -> None:

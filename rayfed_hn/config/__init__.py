@@ -19,7 +19,7 @@ from rayfed_hn.config.federation import (
 )
 from rayfed_hn.config.onboard import OnboardConfig
 from rayfed_hn.config.privacy import FORMAL, PrivacyConfig
-from rayfed_hn.config.rounds import RoundsConfig, SimulationConfig
+from rayfed_hn.config.rounds import FEWEST_VOTES, RoundsConfig, SimulationConfig
 from rayfed_hn.config.runs import CompareConfig, DemoConfig, ResourcesConfig, RunConfig
 from rayfed_hn.config.scale import ScaleConfig
 from rayfed_hn.config.slides import (
@@ -32,6 +32,7 @@ from rayfed_hn.config.slides import (
 from rayfed_hn.config.task import TaskConfig
 
 __all__ = [
+    "FEWEST_VOTES",
     "FORMAL",
     "METHODS",
     "RELEASE_NOTHING",

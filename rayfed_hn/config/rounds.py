@@ -7,6 +7,8 @@ from typing import Literal
 
 from rayfed_hn.config.knob import knob
 
+FEWEST_VOTES = 3  # sites of which one can be outvoted
+
 
 @dataclass(frozen=True)
 class RoundsConfig:
@@ -50,6 +52,28 @@ class RoundsConfig:
         "sites that a version is made of after its deadline (it waits on for them), and that must "
         "be left in the federation",
         at_least=1,
+    )
+    max_refusals: int = knob(
+        3, "a site is lost when so many of its updates in a row were refused", at_least=1
+    )
+    norm_factor: float | None = knob(
+        30.0,
+        "refuse an update whose norm is beyond so many times both what its site usually sends and "
+        "what most sites do, or beyond its square times the latter; null: take any that is finite",
+        at_least=2,
+    )
+    robust: Literal["none", "norm_bound", "trimmed_mean", "median"] = knob(
+        "none",
+        "how what sites share is combined, so that some cannot move it at will; three sites at "
+        "least. norm_bound: no update is longer than the median one; trimmed_mean: of every "
+        "parameter the extremes are left out; median: all but the middle. They cost accuracy where "
+        "sites differ",
+    )
+    trim: float = knob(
+        0.2,
+        "share of the sites that trimmed_mean leaves out at each end, rounded down, one at least",
+        above=0,
+        at_most=0.49,
     )
     replay: str | None = knob(
         None, "events.jsonl of an earlier run, whose order of answers is followed exactly"

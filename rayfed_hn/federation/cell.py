@@ -125,9 +125,9 @@ def run_cell(
         tell: Called with everything that passes between the server and its sites.
 
     Returns:
-        JSON-ready ``rows``, ``scores``, ``metrics``, ``lost`` and ``set_aside``, each record
-        naming method, seed and fold (and noise, if asked for); and ``validation_metric``, of the
-        last networks, mean over sites.
+        JSON-ready ``rows``, ``scores``, ``metrics``, ``lost``, ``refused`` and ``set_aside``, each
+        record naming method, seed and fold (and noise, if asked for); and ``validation_metric``, of
+        the last networks, mean over sites.
     """
     key = cell.key
     plan = make_plan(cell.config(config), root)
@@ -140,6 +140,7 @@ def run_cell(
         "scores": [{**key, **row} for row in score_records(plan, outcome.scores)],
         "metrics": [{**key, **row} for row in metrics],
         "lost": [{**key, **asdict(loss)} for loss in outcome.lost],
+        "refused": [{**key, **asdict(refused)} for refused in outcome.server.refused],
         "set_aside": [{**key, "site": name, **_words(why)} for name, why in plan.set_aside],
         "classes": list(plan.task.names),
         "task": plan.task.kind,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,18 @@ from rayfed_hn.federation.loop import Around, Executor, Gathered
 from rayfed_hn.federation.messages import (
     Deadline,
     Event,
+    Refused,
     Request,
     SiteBack,
     SiteLost,
     TrainRequest,
     Update,
 )
+from rayfed_hn.federation.versions import VersionReport
 
 RESUMED = {"event": "resumed"}
 UNPREPARED = "unprepared"  # a site that was lost before training
+SCREENED = "screened"  # an update that the server did not take: its own verdict, not an event
 
 
 def settings_digest(config: Config, *found: str) -> str:
@@ -50,6 +53,21 @@ def begin_line(settings: str, simulated: bool) -> dict[str, Any]:
     return {"event": "begin", "settings": settings, "clock": clock, "time": 0.0}
 
 
+def verdicts(report: VersionReport, events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Lines of the updates that the server judged and did not take for a version.
+
+    Args:
+        report: Of the version.
+        events: What came before it: messages that were refused unread have lines already.
+    """
+    told = {(e["site"], e["turn"]) for e in events if e["event"] == "refused"}
+    return [
+        {"event": SCREENED, **asdict(refused), "time": round(report.time, 6)}
+        for refused in report.refused
+        if (refused.site, refused.turn) not in told
+    ]
+
+
 class Recorded(Around):
     """Wraps an executor and notes every event of training.
 
@@ -70,7 +88,7 @@ class Recorded(Around):
         event = super().next_event()
         line = _line(event)
         key = getattr(event, "site", ""), getattr(event, "version", -1)
-        if key in self._aside and not isinstance(event, Update | SiteBack | Deadline):
+        if key in self._aside and not isinstance(event, Update | Refused | SiteBack | Deadline):
             self._aside.discard(key)
             line = line and {"event": UNPREPARED, "site": key[0]}
         if line is not None:
@@ -138,6 +156,8 @@ class Replay:
         if line["event"] == "lost":
             return SiteLost(site, line["version"], line["reason"], turn, line["returns"])
         answer = self._answers.wait_for(site, turn)
+        if line["event"] == "refused" and not isinstance(answer, SiteLost):
+            return Refused(site, line["version"], turn, line["reason"])
         if not isinstance(answer, Update):
             raise FederationError(
                 f"rounds.replay: {site} answered its request {turn} when the trace was written, "
@@ -179,16 +199,18 @@ def read_trace(path: Path, settings: str) -> list[dict[str, Any]]:
     ):
         if bad:
             raise ConfigError(f"rounds.replay: the run of {path} cannot be followed: {why}")
-    return lines[1:]
+    return [line for line in lines[1:] if line["event"] != SCREENED]
 
 
 _KEYS: dict[str, dict[str, type]] = {
     "update": {"site": str, "version": int, "turn": int},
     "lost": {"site": str, "version": int, "turn": int, "reason": str, "returns": bool},
+    "refused": {"site": str, "version": int, "turn": int, "reason": str},
     "back": {"site": str},
     "deadline": {"version": int},
     "begin": {"settings": str, "clock": str},
     UNPREPARED: {"site": str},
+    SCREENED: {"site": str, "version": int, "turn": int, "reason": str},
     RESUMED["event"]: {},
 }
 
@@ -202,8 +224,16 @@ def _check(line: Mapping[str, Any]) -> None:
 
 
 def _line(event: Event) -> dict[str, Any] | None:
-    kinds = {Update: "update", SiteLost: "lost", SiteBack: "back", Deadline: "deadline"}
-    kind = kinds.get(type(event))
+    kind = _KINDS.get(type(event))
     if kind is None:
         return None
     return {"event": kind} | {key: getattr(event, key) for key in _KEYS[kind]}
+
+
+_KINDS: dict[type, str] = {
+    Update: "update",
+    Refused: "refused",
+    SiteLost: "lost",
+    SiteBack: "back",
+    Deadline: "deadline",
+}

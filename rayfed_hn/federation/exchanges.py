@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from rayfed_hn.errors import ConfigError, DataError
 from rayfed_hn.federation.loop import Around, Executor
-from rayfed_hn.federation.messages import Event, Request, SiteLost, TrainRequest, Update
+from rayfed_hn.federation.messages import Event, Refused, Request, SiteLost, TrainRequest, Update
 from rayfed_hn.files import write_atomically
 
 MOST_BYTES = 64 * 2**30  # in one run directory
@@ -69,7 +69,7 @@ class Overheard(Around):
 
     def next_event(self) -> Event:
         event = super().next_event()
-        if isinstance(event, Update | SiteLost):
+        if isinstance(event, Update | Refused | SiteLost):
             received = self._asked.pop((event.site, event.turn), None)
             if received is not None and isinstance(event, Update):
                 vectors = np.array(received), np.array(event.update)

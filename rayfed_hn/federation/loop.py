@@ -22,6 +22,7 @@ from rayfed_hn.federation.messages import (
     Event,
     FeatureStatistics,
     PrepareRequest,
+    Refused,
     Request,
     Scores,
     SiteBack,
@@ -123,7 +124,7 @@ def run_federation(server: Server, executor: Executor) -> Iterator[VersionReport
         if not executor.more_now:  # who answers together is asked together
             executor.submit(server.dispatch())
         event = executor.next_event()
-        if not isinstance(event, Update | SiteLost | SiteBack | Deadline):
+        if not isinstance(event, Update | Refused | SiteLost | SiteBack | Deadline):
             raise FederationError(f"site {event.site} sent {type(event).__name__} during training")
         report = server.receive(event)
         if report is not None:
@@ -191,7 +192,7 @@ def _ask_all(executor: Executor, requests: Sequence[Request]) -> list[Event]:
     while waiting:
         event = executor.next_event()
         if (
-            not isinstance(event, Update | SiteBack | Deadline)
+            not isinstance(event, Update | Refused | SiteBack | Deadline)
             and (event.site, event.version) in waiting
         ):
             waiting.remove((event.site, event.version))
@@ -239,7 +240,7 @@ class Gathered:
     def next_aside(self) -> Event:
         """Whatever comes next while such a request is under way."""
         event = self._inner.next_event()
-        if not isinstance(event, Update | SiteBack | Deadline):
+        if not isinstance(event, Update | Refused | SiteBack | Deadline):
             self._aside.discard((event.site, event.version))
         return event
 
@@ -248,7 +249,7 @@ class Gathered:
         key = site, turn
         while key not in self._early:
             event = self._inner.next_event()
-            if isinstance(event, Update | SiteLost):
+            if isinstance(event, Update | Refused | SiteLost):
                 self._early[event.site, event.turn] = event
         return self._early.pop(key)
 

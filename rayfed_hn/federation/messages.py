@@ -133,6 +133,8 @@ class Update:
             MessageError: It is not an update of this network.
         """
         tensors = open_message(message, 4 * num_parameters)
+        if len(tensors) > 2:
+            raise MessageError(f"message of {len(tensors)} tensors; expected 2")
         update = expect(tensors, "update", np.float32, (num_parameters,))
         scalars = expect(tensors, "scalars", np.float64, (len(cls.SCALARS),))
         if not all_finite(update):
@@ -182,6 +184,22 @@ class SiteLost:
 
 
 @dataclass(frozen=True)
+class Refused:
+    """An update was not taken; its site stays in the federation and is asked again.
+
+    Attributes:
+        site: Who sent it.
+        version, turn: Of the request that it answers.
+        reason: In words and numbers of the server's own; nothing that the site wrote.
+    """
+
+    site: str
+    version: int
+    turn: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class SiteBack:
     """A site that was lost can be asked again."""
 
@@ -197,7 +215,7 @@ class Deadline:
 
 Request = TrainRequest | StatisticsRequest | PrepareRequest | CandidatesRequest | EvaluateRequest
 Answer = Update | FeatureStatistics | Prepared | CandidateMetrics | Scores
-Event = Answer | SiteLost | SiteBack | Deadline
+Event = Answer | Refused | SiteLost | SiteBack | Deadline
 
 
 def failure_message(error: Exception) -> bytes:
@@ -218,7 +236,10 @@ _FAILURES: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
 
 
 def read_answer(request: Request, message: Message, subspace: Subspace | None = None) -> Event:
-    """Turn a site's bytes into an event; whatever is wrong with them means that it is lost.
+    """Turn a site's bytes into an event.
+
+    An update that is not what was asked for is refused, and its site asked again: bytes may be
+    damaged on their way. Where nothing is asked twice, a wrong answer means that the site is lost.
 
     Args:
         request: What was asked.
@@ -237,6 +258,8 @@ def read_answer(request: Request, message: Message, subspace: Subspace | None = 
         if isinstance(answer, Update) and answer.turn != turn:
             raise MessageError(f"answers turn {answer.turn}, asked was {turn}")
     except MessageError as error:
+        if isinstance(request, TrainRequest):
+            return Refused(site, version, turn, str(error))
         return SiteLost(site, version, f"its answer was refused: {error}", turn)
     return answer
 

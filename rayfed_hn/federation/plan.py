@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from rayfed_hn.config import RELEASE_NOTHING, Config
+from rayfed_hn.config import FEWEST_VOTES, RELEASE_NOTHING, Config
 from rayfed_hn.errors import ConfigError
 from rayfed_hn.federation.data import Folds, SiteData, load_site, open_sites, pool
 from rayfed_hn.federation.event_trace import (
@@ -120,13 +120,18 @@ class Plan(Survey):
         rule = make_rule(self.config, initial, layout, len(self.participants))
         averaging = self.config.evaluation.readout == "mixture"
         versions = self.config.rounds.num_versions
-        return Server(rule, self.schedule(), versions, averaging=averaging)
+        steps = None
+        if self.config.training.epochs is not None:
+            steps = {name: self._local_training(name).num_steps for name in self.participants}
+        return Server(rule, self.schedule(), versions, averaging=averaging, steps=steps)
 
     def schedule(self) -> Schedule:
         """Who is asked when. Pooled training waits for its only site in every case."""
         rounds = self.config.rounds
         if self.pooled:
             rounds = replace(rounds, buffer_size=None, cohort_size=None, deadline=None)
+        if not self.shares:
+            rounds = replace(rounds, robust="none")  # nothing is combined
         return Schedule(rounds, self.num_training_bags(), self.config.run.seed)
 
     def num_training_bags(self) -> dict[str, int]:
@@ -170,6 +175,12 @@ class Plan(Survey):
             raise ConfigError(
                 f"rounds.min_sites: got {needed}, but {len(self.participants)} sites take part; "
                 "give at most so many"
+            )
+        robust, present = self.schedule().config.robust, len(self.participants)
+        if robust != "none" and present < FEWEST_VOTES:
+            raise ConfigError(
+                f"rounds.robust: {robust} needs {FEWEST_VOTES} sites, and {present} take part; "
+                "set it to none"
             )
 
     def site(self, name: str, folder: Path | None = None, device: str = "cpu") -> Site:

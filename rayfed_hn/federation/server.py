@@ -13,11 +13,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rayfed_hn.config import FEWEST_VOTES
 from rayfed_hn.errors import FederationError
-from rayfed_hn.federation.messages import Deadline, SiteBack, SiteLost, TrainRequest, Update
+from rayfed_hn.federation.messages import (
+    Deadline,
+    Refused,
+    SiteBack,
+    SiteLost,
+    TrainRequest,
+    Update,
+)
 from rayfed_hn.federation.mixture import MovingAverage
 from rayfed_hn.federation.rules.base import Contribution, Rule, same_shape
 from rayfed_hn.federation.schedule import Schedule
+from rayfed_hn.federation.screening import Screen, bounded, norm
 from rayfed_hn.federation.versions import Asked, VersionReport, Waiting
 from rayfed_hn.models.standardise import Standardisation
 
@@ -30,6 +39,7 @@ class Server:
         schedule: Who is asked when, and what makes a version; it names the sites.
         num_versions: Versions to make.
         averaging: Keep averages of the shared network, for the mixture readout.
+        steps: Local steps of every site per version, where they differ.
 
     Attributes:
         version: Versions made so far.
@@ -41,7 +51,13 @@ class Server:
     """
 
     def __init__(
-        self, rule: Rule, schedule: Schedule, num_versions: int, *, averaging: bool = True
+        self,
+        rule: Rule,
+        schedule: Schedule,
+        num_versions: int,
+        *,
+        averaging: bool = True,
+        steps: Mapping[str, int] | None = None,
     ) -> None:
         self.rule = rule
         self.schedule = schedule
@@ -59,7 +75,8 @@ class Server:
         self._in_flight: dict[str, Asked] = {}
         self._buffer: list[Waiting] = []
         self._overdue = False
-        self._refused = dict.fromkeys(self.sites, 0)
+        self._refused = dict.fromkeys(self.sites, 0)  # for their age
+        self._screen = Screen(self.sites, schedule.config, steps)
         self._reported_refused = 0
         self._averaging = averaging
         self._average = MovingAverage()
@@ -72,7 +89,7 @@ class Server:
     @property
     def num_updates(self) -> dict[str, int]:
         """Updates of every site that went into a version or wait for one."""
-        return dict(self._accepted)
+        return {s: n - self._screen.num_refused(s) for s, n in self._accepted.items()}
 
     @property
     def turns_done(self) -> dict[str, int]:
@@ -83,6 +100,11 @@ class Server:
     def num_refused(self) -> int:
         """Updates that were dropped for their age since the start."""
         return sum(self._refused.values())
+
+    @property
+    def refused(self) -> tuple[Refused, ...]:
+        """Updates that were judged and not taken since the start."""
+        return tuple(self._screen.refused)
 
     @property
     def finished(self) -> bool:
@@ -99,11 +121,16 @@ class Server:
 
     def dispatch(self) -> list[TrainRequest]:
         """Requests for sites that should train now; they count as in flight from here on."""
-        if self.finished or (self.schedule.synchronous and self._buffer):
+        if self.finished:
             return []
-        idle = [site for site in self.alive if site not in self._in_flight]
+        busy = set(self._in_flight)
+        if self.schedule.synchronous and self._buffer:
+            if self._in_flight or self._answered() >= self._fewest:
+                return []
+            busy |= {waiting.update.site for waiting in self._buffer}  # of others too much was lost
+        idle = [site for site in self.alive if site not in busy]
         draw = sum(self._turns.values())
-        chosen = self.schedule.choose(idle, len(self._in_flight), draw)
+        chosen = self.schedule.choose(idle, len(busy), draw)
         networks = self.rule.networks([self._number[site] for site in chosen]) if chosen else []
         so_far = sum(self._accepted.values())
         return [self._request(*each, so_far) for each in zip(chosen, networks, strict=True)]
@@ -114,7 +141,9 @@ class Server:
         self._turns[site] += 1
         return TrainRequest(site, asked.version, network, asked.turn)
 
-    def receive(self, event: Update | SiteLost | SiteBack | Deadline) -> VersionReport | None:
+    def receive(
+        self, event: Update | Refused | SiteLost | SiteBack | Deadline
+    ) -> VersionReport | None:
         """Take an event; return a report if it completed a version.
 
         What nobody waits for (a duplicate, a late answer to an older request, anything after the
@@ -136,12 +165,21 @@ class Server:
         del self._in_flight[event.site]
         if isinstance(event, SiteLost):
             self.lose(event)
+        elif isinstance(event, Refused):
+            self._last_turn[event.site] = event.turn  # its site has gone on from there
+            self._refuse(event)
         elif self.schedule.too_late(self.version - event.version):
             self._refused[event.site] += 1
             self._last_turn[event.site] = event.turn  # its site has gone on from there
         else:
             self._accept(event, asked)
         return self._make_version() if self._full() else None
+
+    def _refuse(self, refused: Refused) -> None:
+        """Count an update that is not taken, and do without a site that sends no other."""
+        loss = self._screen.refuse(refused)
+        if loss is not None:
+            self.lose(loss)
 
     def _accept(self, update: Update, asked: Asked) -> None:
         self._accepted[update.site] += 1
@@ -153,8 +191,14 @@ class Server:
             return True
         if self.schedule.synchronous:
             # The target follows the living: waiting for a lost site would wait for ever.
-            return bool(self._buffer) and not self._in_flight
-        return len(self._buffer) >= (self.schedule.config.buffer_size or 1)
+            return self._answered() >= self._fewest and not self._in_flight
+        enough = len(self._buffer) >= (self.schedule.config.buffer_size or 1)
+        return enough and self._answered() >= self._fewest
+
+    @property
+    def _fewest(self) -> int:
+        """Sites that any version is made of: a vote of two is none."""
+        return 1 if self.schedule.config.robust == "none" else FEWEST_VOTES
 
     def lose(self, event: SiteLost) -> None:
         """Do without a site. Raises ``FederationError`` if no site is left."""
@@ -172,6 +216,12 @@ class Server:
                 f"rounds.min_sites is {self.schedule.config.min_sites}; the last one that was lost "
                 f"({event.site}): {event.reason}"
             )
+        if left < self._fewest:
+            raise FederationError(
+                f"{left} of {len(self.sites)} sites are left at version {self.version}, and "
+                f"rounds.robust={self.schedule.config.robust} needs {self._fewest}; the last one "
+                f"that was lost ({event.site}): {event.reason}"
+            )
 
     def _deadline(self, event: Deadline) -> VersionReport | None:
         """Make a version of who is there, or as soon as enough are."""
@@ -186,13 +236,19 @@ class Server:
     def _needed(self) -> int:
         """Sites that a version is made of after its deadline."""
         cohort = self.schedule.config.cohort_size or len(self.sites)
-        return max(1, min(self.schedule.config.min_sites, len(self.alive), cohort))
+        wanted = min(self.schedule.config.min_sites, len(self.alive), cohort)
+        return max(self._fewest, wanted)
 
-    def _make_version(self) -> VersionReport:
-        waiting = sorted(self._buffer, key=lambda w: (self._number[w.update.site], w.update.turn))
+    def _make_version(self) -> VersionReport | None:
+        """Make a version of what is taken; None where that is not enough."""
+        waiting, norms = self._judged()
+        if not self._full():
+            return None
         updates = tuple(w.update for w in waiting)
         staleness = tuple(self.version - update.version for update in updates)
         weights = self._weights(waiting)
+        bound = self.schedule.config.robust == "norm_bound"
+        scales = bounded(norms) if bound else [1.0] * len(norms)
         contributions = [
             Contribution(
                 self._number[w.update.site],
@@ -200,8 +256,9 @@ class Server:
                 self.schedule.discount(late),
                 weights[w.update.site],
                 w.update.turn,
+                scale,
             )
-            for w, late in zip(waiting, staleness, strict=True)
+            for w, late, scale in zip(waiting, staleness, scales, strict=True)
         ]
         once = not any(staleness) and len({u.site for u in updates}) == len(updates)
         complete = once and {u.site for u in updates} == set(self.alive)
@@ -213,7 +270,26 @@ class Server:
         self._take_average(len(updates))
         refused = self.num_refused - self._reported_refused
         self._reported_refused = self.num_refused
-        return VersionReport(self.version, updates, staleness, len(self.alive), refused)
+        for update, length in zip(updates, norms, strict=True):
+            self._screen.take(update.site, length)
+        news = self._screen.news()
+        return VersionReport(self.version, updates, staleness, len(self.alive), refused, news)
+
+    def _judged(self) -> tuple[list[Waiting], list[float]]:
+        """What is in the buffer after all of it was judged, in site order, and its norms.
+
+        Judged together, so that the order in which updates came changes no verdict.
+        """
+        waiting = sorted(self._buffer, key=lambda w: (self._number[w.update.site], w.update.turn))
+        norms = [norm(w.update.update) for w in waiting]
+        refused = self._screen.judge([w.update for w in waiting], norms)
+        out = {(r.site, r.turn) for r in refused}
+        taken = [(w.update.site, w.update.turn) not in out for w in waiting]
+        waiting = [w for w, fine in zip(waiting, taken, strict=True) if fine]
+        self._buffer = list(waiting)
+        for one in refused:
+            self._refuse(one)
+        return waiting, [n for n, fine in zip(norms, taken, strict=True) if fine]
 
     def _weights(self, waiting: Sequence[Waiting]) -> dict[str, float]:
         """Inverse arrival rate of every site that has updates in the version."""
@@ -252,7 +328,7 @@ class Server:
         }
         scale = {} if self.standardisation is None else self.standardisation.state()
         rule = {name: tensor.cpu() for name, tensor in self.rule.state().items()}
-        return rule | average | counts | scale
+        return rule | average | counts | scale | self._screen.state()
 
     def resume(self, state: Mapping[str, Tensor], version: int, lost: Sequence[SiteLost]) -> None:
         """Go on from a committed version. Sites that were lost are asked again."""
@@ -266,6 +342,8 @@ class Server:
         self._refused = self._counts(state, "refused")
         self._reported_refused = self.num_refused
         self._last_turn = self._counts(state, "last_turn")
+        if "screen.last" in state:  # runs of older versions remember nothing of norms
+            self._screen.load_state(state)
         self.away, self.lost, self.lost_before = {}, [], list(lost)
         self._in_flight.clear()
         self._buffer.clear()

@@ -90,7 +90,8 @@ class Site:
         self._config = setup.config
         self._log = log
         self._candidates: bytes | None = None
-        kept_turns = (setup.config.rounds.buffer_size or 1) + 2
+        rounds = setup.config.rounds
+        kept_turns = (rounds.buffer_size or 1) + 2 + rounds.max_refusals
         self._trainer = SiteTrainer(data, setup, SiteMemory(folder, kept_turns))
         self._scorer = SiteScorer(data, setup.model, setup.task, folder, setup.device)
         self._prepared = setup.training.standardise != "shared"

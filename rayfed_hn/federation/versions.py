@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rayfed_hn.federation.messages import Update
+from rayfed_hn.federation.messages import Refused, Update
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class VersionReport:
         staleness: Of every update: versions made since its site was asked.
         num_alive: Sites still in the federation.
         num_refused: Updates dropped for their age since the version before.
+        refused: Updates that were judged and not taken since the version before.
         time: Seconds since the start by the executor's clock; the server has none.
     """
 
@@ -27,6 +28,7 @@ class VersionReport:
     staleness: tuple[int, ...]
     num_alive: int
     num_refused: int = 0
+    refused: tuple[Refused, ...] = ()
     time: float = 0.0
 
     @property

@@ -14,10 +14,11 @@ import numpy as np
 import ray
 import torch
 
+from rayfed_hn.federation.event_trace import verdicts
 from rayfed_hn.federation.exchanges import FOLDER, ExchangeFiles, Overheard
 from rayfed_hn.federation.experiment import Outcome, finish, prepare
 from rayfed_hn.federation.loop import run_federation
-from rayfed_hn.federation.messages import Request, SiteLost
+from rayfed_hn.federation.messages import Refused, Request, SiteLost
 from rayfed_hn.federation.meter import VersionCost, metered_versions
 from rayfed_hn.federation.plan import Plan
 from rayfed_hn.federation.record import RunRecord
@@ -76,6 +77,7 @@ class Result:
     num_versions: int
     num_updates: dict[str, int]
     num_refused: int
+    refused: tuple[Refused, ...]
     num_absences: int
     seconds: float
     busy_share: float | None
@@ -110,7 +112,8 @@ class _Centre:
     def run(self) -> Iterator[Progress | Result]:
         prepare(self._plan, self._server, self._executor)
         for report in run_federation(self._server, self._executor):
-            self._record.commit(self._server, report, self._executor.take())
+            events = self._executor.take()
+            self._record.commit(self._server, report, [*events, *verdicts(report, events)])
             news = Progress(
                 report.version,
                 report.num_alive,
@@ -165,6 +168,7 @@ def _result(plan: Plan, outcome: Outcome) -> Result:
         num_versions=outcome.server.version,
         num_updates=outcome.server.num_updates,
         num_refused=outcome.server.num_refused,
+        refused=outcome.server.refused,
         num_absences=outcome.num_absences,
         seconds=outcome.seconds,
         busy_share=outcome.busy_share,

@@ -88,7 +88,7 @@ def _conclude(
     else:
         comparison = compare_methods(rows, scores, **how)
     write_text(folder / "table.md", markdown_table(comparison, config.evaluation.readout))
-    degraded = bool(failed or gather("lost") or gather("set_aside"))
+    degraded = bool(failed or gather("lost") or gather("refused") or gather("set_aside"))
     summary = {
         "verb": "compare",
         "status": "degraded" if degraded else "complete",
@@ -102,6 +102,7 @@ def _conclude(
         "membership": _membership(finished),
         "failed_cells": failed,
         "lost_sites": gather("lost"),
+        "refused": gather("refused"),
         "set_aside": gather("set_aside"),
         "seconds": round(seconds, 2),
         "versions": package_versions(),

@@ -124,7 +124,7 @@ def _run(centre: Any, on_version: Callable[[Progress], object]) -> Result:
 
 def _summary(plan: Plan, result: Result, seconds: float) -> dict[str, Any]:
     config = plan.config
-    degraded = bool(result.lost or plan.set_aside)
+    degraded = bool(result.lost or result.refused or plan.set_aside)
     layout = ParameterLayout.of(plan.model())
     hidden, attention = widths(plan.feature_dim, config.model)
     return {
@@ -139,6 +139,7 @@ def _summary(plan: Plan, result: Result, seconds: float) -> dict[str, Any]:
         "clock_seconds": round(result.seconds, 3),
         "busy_share": result.busy_share,
         "num_refused": result.num_refused,
+        "refused": [asdict(refused) for refused in result.refused],
         "absences": result.num_absences,
         "num_parameters": layout.size,
         "feature_dim": plan.feature_dim,

@@ -12,13 +12,14 @@ NO_REASON = "no reason given"
 
 
 def troubles(summary: Mapping[str, Any]) -> tuple[str, ...]:
-    """List cells that failed, sites that were lost, and what was set aside.
+    """List cells that failed, sites that were lost, updates refused, and what was set aside.
 
     What befell the same site for the same reason in many cells of a comparison is one line.
     """
     return (
         *_failed_cells(summary.get("failed_cells", [])),
         *_lost_sites(summary.get("lost_sites", [])),
+        *_refused(summary.get("refused", [])),
         *_set_aside(summary.get("set_aside", [])),
     )
 
@@ -39,6 +40,19 @@ def _lost_sites(records: Iterable[_Record]) -> list[str]:
         when = f" at version {versions.pop()}" if len(versions) == 1 else ""
         what = "stopped" if reason.startswith(BudgetSpent.told) else "was lost"
         lines.append(f"{site} {what}{when}{_where(alike)}: {reason or NO_REASON}")
+    return lines
+
+
+def _refused(records: Iterable[_Record]) -> list[str]:
+    """A line for every site: its updates that were judged and not taken."""
+    lines = []
+    for (site,), alike in _alike(records, "site").items():
+        last = alike[-1]
+        what = "1 update was" if len(alike) == 1 else f"{len(alike)} updates were"
+        lines.append(
+            f"{site}: {what} refused{_where(alike)}, the last one at version "
+            f"{last.get('version')}: {last.get('reason') or NO_REASON}"
+        )
     return lines
 
 

@@ -95,6 +95,13 @@ def print_troubles(summary: dict[str, Any]) -> None:
     for loss in summary.get("lost_sites", []):
         what = "stopped" if loss["reason"].startswith(BudgetSpent.told) else "lost"
         print(f"{what}: site {loss['site']} at version {loss['version']}: {loss['reason']}")
+    last = {refused["site"]: refused for refused in summary.get("refused", [])}
+    for site, refused in last.items():
+        number = sum(other["site"] == site for other in summary["refused"])
+        print(
+            f"refused: {number} of the updates of site {site}, the last one at version "
+            f"{refused['version']}: {refused['reason']}"
+        )
     for cell in summary.get("failed_cells", []):
         noise = f" noise {cell['noise']:g}" if cell.get("noise") is not None else ""
         print(

@@ -17,6 +17,7 @@ from rayfed_hn.federation.messages import (
     CandidateMetrics,
     CandidatesRequest,
     EvaluateRequest,
+    Refused,
     Request,
     Scores,
     SiteLost,
@@ -120,13 +121,17 @@ def test_candidate_metrics_survive_the_border() -> None:
         (save({"failure": np.array([np.nan])}), "expected int64"),
         (update(validation_metric=float("inf")).to_bytes(), "within 0 to 1|lie in 0 to 1"),
         (update(seconds=float("nan")).to_bytes(), "seconds must be finite"),
+        (
+            save(load(bytes(update().to_bytes())) | {"jane": np.zeros(1)}),
+            "message of 3 tensors; expected",
+        ),
     ],
 )
-def test_a_bad_update_loses_its_site_with_a_reason(message: bytes, words: str) -> None:
+def test_a_bad_update_is_refused_with_a_reason(message: bytes, words: str) -> None:
     event = read_answer(REQUEST, message)
-    assert isinstance(event, SiteLost)
+    assert isinstance(event, Refused)
     assert (event.site, event.version, event.turn) == ("north", 3, 5)
-    assert not event.returns
+    assert "jane" not in event.reason
     assert re.search(words, event.reason)
 
 
@@ -140,7 +145,8 @@ def test_every_request_takes_only_its_own_kind_of_answer() -> None:
     for request, _ in answers:
         for other, answer in answers:
             event = read_answer(request, answer.to_bytes())
-            assert isinstance(event, type(answer) if request is other else SiteLost)
+            wrong = Refused if request is REQUEST else SiteLost
+            assert isinstance(event, type(answer) if request is other else wrong)
 
 
 @pytest.mark.parametrize(
@@ -251,7 +257,8 @@ requests = st.sampled_from([REQUEST, JUDGE, SCORE])
 
 @given(requests, st.binary(max_size=400))
 def test_no_bytes_crash_the_server(request: Request, message: bytes) -> None:
-    assert isinstance(read_answer(request, message), SiteLost)
+    wrong = Refused if isinstance(request, TrainRequest) else SiteLost
+    assert isinstance(read_answer(request, message), wrong)
 
 
 @given(st.data())
@@ -260,7 +267,7 @@ def test_no_damaged_update_crashes_the_server(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 4))):
         message[data.draw(st.integers(0, len(message) - 1))] = data.draw(st.integers(0, 255))
     event = read_answer(REQUEST, bytes(message))
-    assert isinstance(event, SiteLost) or np.isfinite(event.update).all()  # type: ignore[union-attr]
+    assert isinstance(event, Refused) or np.isfinite(event.update).all()  # type: ignore[union-attr]
 
 
 SHAPES = st.sampled_from([(), (0,), (1,), (2,), (3,), (6,), (2, 3)])
@@ -294,4 +301,4 @@ def test_no_well_formed_message_of_the_wrong_kind_crashes_the_server(
     if isinstance(event, CandidateMetrics):
         assert np.isfinite(agreed_metrics([event])).all()
     else:
-        assert isinstance(event, SiteLost | Update)
+        assert isinstance(event, SiteLost | Refused | Update)

@@ -12,6 +12,7 @@ from rayfed_hn.federation.rules.estimated import EstimatedHypernetwork
 from rayfed_hn.federation.rules.generator import Hypernetwork, SiteFeatures
 from rayfed_hn.federation.rules.optimisers import Optimiser
 from rayfed_hn.federation.rules.pfedhn import HIDDEN, PFedHN
+from rayfed_hn.federation.rules.robust import Trimming
 from rayfed_hn.models.parameters import ParameterLayout
 
 __all__ = ["Contribution", "Generator", "Rule", "check_memory", "make_rule"]
@@ -29,6 +30,7 @@ def make_rule(config: Config, initial: Tensor, layout: ParameterLayout, num_site
         num_sites: K.
     """
     name = config.method.name.removesuffix("_ft").removesuffix("_pc")
+    trimming = Trimming.of(config.rounds)
     if name == "hypernetwork":
         rule = _hypernetwork(config, initial, layout, num_sites)
         rule.gate = config.hypernetwork.gate
@@ -38,11 +40,13 @@ def make_rule(config: Config, initial: Tensor, layout: ParameterLayout, num_site
         half = knobs.moments == "bfloat16"
         optimiser = Optimiser(knobs.optimiser, knobs.learning_rate, 0.9, knobs.weight_decay, half)
         dim, seed = knobs.embedding_dim, config.run.seed
-        return PFedHN(layout.size, num_sites, dim, optimiser, knobs.chunks, seed, initial.device)
+        return PFedHN(
+            layout.size, num_sites, dim, optimiser, knobs.chunks, seed, initial.device, trimming
+        )
     if name == "local":
         return Local(initial.cpu(), num_sites)  # keeps networks, and computes next to nothing
     # fedprox and fedper differ at the sites; pooled is the same with a single site
-    return FedAvg(initial)
+    return FedAvg(initial, None if name == "pooled" else trimming)
 
 
 def check_memory(config: Config, size: int, num_sites: int) -> None:
@@ -90,4 +94,5 @@ def _hypernetwork(config: Config, initial: Tensor, layout: ParameterLayout, num_
     dim = knobs.embedding_dim or max(16, num_sites)
     features = SiteFeatures(knobs.features, num_sites, dim, knobs.feature_rate, config.run.seed)
     discount_all = config.rounds.discount == "all"
-    return Hypernetwork(initial, num_sites, features, dim, knobs.rho, discount_all)
+    trimming = Trimming.of(config.rounds)
+    return Hypernetwork(initial, num_sites, features, dim, knobs.rho, discount_all, trimming)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from rayfed_hn.federation.rules.base import Contribution, Rule, factors, same_shape, stack
-from rayfed_hn.federation.rules.blocks import total
+from rayfed_hn.federation.rules.blocks import blocks, total
+from rayfed_hn.federation.rules.robust import Trimming, combine
 
 
 class FedAvg(Rule):
@@ -21,10 +23,15 @@ class FedAvg(Rule):
     to its own network. A synchronous round is B = K, s = w = 1. FedProx (Li et al. 2020)
     is this rule with a proximal term at the sites, FedPer (Arivazhagan et al. 2019) with a layer
     that stays there; with one site it is pooled training.
+
+    Args:
+        initial: theta at the start, float32 (P,).
+        trimming: Which of the terms w s u of every parameter do not count.
     """
 
-    def __init__(self, initial: Tensor) -> None:
+    def __init__(self, initial: Tensor, trimming: Trimming | None = None) -> None:
         self.theta = initial.clone()
+        self._trimming = trimming
 
     @property
     def size(self) -> int:
@@ -38,7 +45,19 @@ class FedAvg(Rule):
 
     def apply(self, contributions: Sequence[Contribution], *, complete: bool, among: int) -> None:
         share_B = factors(contributions).clamp(max=len(contributions))[:, 0] / len(contributions)
-        self.theta.sub_(total(share_B, [c.update for c in contributions], self.theta.device))
+        self.theta.sub_(self._sum(share_B, contributions))
+
+    def _sum(self, share_B: Tensor, contributions: Sequence[Contribution]) -> Tensor:
+        vectors, scales = [c.update for c in contributions], [c.scale for c in contributions]
+        device = self.theta.device
+        if self._trimming is None:
+            return total(share_B * torch.tensor(scales, dtype=torch.float64), vectors, device)
+        sites = [c.site for c in contributions]
+        parts = [
+            combine(share_B, sites, updates_BW, self._trimming)
+            for _, updates_BW in blocks(vectors, device, scales)
+        ]
+        return torch.cat(parts)
 
     def state(self) -> dict[str, Tensor]:
         return {"theta": self.theta}

@@ -28,6 +28,7 @@ class Contribution:
         discount: s(tau) = (1 + tau)^-a for an update that is tau versions late; 1 for a fresh one.
         weight: Inverse arrival rate of the site, 1 where all sites are equally fast.
         turn: How many requests the site had before the one that this answers.
+        scale: What the update is multiplied with before anything else.
     """
 
     site: int
@@ -35,6 +36,7 @@ class Contribution:
     discount: float = 1.0
     weight: float = 1.0
     turn: int = 0
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +137,7 @@ class Rule(ABC):
 
 def stack(contributions: Sequence[Contribution]) -> tuple[list[int], Tensor]:
     """The sites' numbers and their updates, float64 (B, P)."""
-    updates = np.stack([c.update for c in contributions]).astype(np.float64)
+    updates = np.stack([c.scale * c.update.astype(np.float64) for c in contributions])
     return [c.site for c in contributions], torch.from_numpy(updates)
 
 

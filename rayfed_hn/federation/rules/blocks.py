@@ -38,7 +38,9 @@ def places(size: int, count: int, device: torch.device) -> Iterator[slice]:
         yield slice(start, min(start + width, size))
 
 
-def blocks(vectors: Sequence[np.ndarray], device: torch.device) -> Iterator[tuple[slice, Tensor]]:
+def blocks(
+    vectors: Sequence[np.ndarray], device: torch.device, scales: Sequence[float] | None = None
+) -> Iterator[tuple[slice, Tensor]]:
     """A block of all vectors after the other: its place, and its values (B, block).
 
     The values are overwritten by those of the next block.
@@ -46,7 +48,9 @@ def blocks(vectors: Sequence[np.ndarray], device: torch.device) -> Iterator[tupl
     Args:
         vectors: float32, all of one length.
         device: Where the values are wanted.
+        scales: What the vectors are multiplied with (default: 1).
     """
+    scaled = [(i, scale) for i, scale in enumerate(scales or ()) if scale != 1]
     buffer: np.ndarray | None = None
     for place in places(len(vectors[0]), len(vectors), device):
         width = place.stop - place.start
@@ -54,6 +58,8 @@ def blocks(vectors: Sequence[np.ndarray], device: torch.device) -> Iterator[tupl
             buffer = np.empty((len(vectors), width), np.float32)
         for row, vector in zip(buffer, vectors, strict=True):
             row[:width] = vector[place]
+        for number, scale in scaled:
+            buffer[number, :width] *= np.float32(scale)
         yield place, torch.from_numpy(buffer[:, :width]).to(device)
 
 

@@ -17,8 +17,9 @@ from rayfed_hn.federation.rules.base import (
     SiteEmbeddings,
     same_shape,
 )
-from rayfed_hn.federation.rules.blocks import blocks, generate, total, weighted_sum
+from rayfed_hn.federation.rules.blocks import blocks, generate, places, total
 from rayfed_hn.federation.rules.optimisers import Optimiser, RowState
+from rayfed_hn.federation.rules.robust import Trimming, combine
 from rayfed_hn.models.site_features import MLP, normal_embeddings, unit_embeddings
 
 MLP_HIDDEN = 100  # pFedHN's width
@@ -151,6 +152,10 @@ class Hypernetwork(Rule):
 
     Lateness discounts the shared base only: what a site learned for itself is not out of date.
 
+    With ``trimming`` the terms of theta_0 are combined without their extremes, deviations are from
+    that middle, and what is shared is the middle of the sites' networks. What a site says of itself
+    still moves its own row: where rows are orthonormal, its own network and no other.
+
     Args:
         initial: theta_0 at the start, float32 (P,).
         num_sites: K.
@@ -158,6 +163,7 @@ class Hypernetwork(Rule):
         dim: E, their length.
         rho: Share of what sites do not agree on that stays personal.
         discount_all: Whether lateness discounts the personal part too.
+        trimming: Which terms of every shared parameter do not count.
     """
 
     def __init__(
@@ -168,6 +174,7 @@ class Hypernetwork(Rule):
         dim: int,
         rho: float,
         discount_all: bool = False,
+        trimming: Trimming | None = None,
     ) -> None:
         self.theta_0 = initial.detach().clone().to(torch.float32)
         self.head_EP = torch.zeros(dim, self.theta_0.numel(), device=initial.device)
@@ -175,6 +182,7 @@ class Hypernetwork(Rule):
         self.rho = rho
         self._num_sites = num_sites
         self._discount_all = discount_all
+        self._trimming = trimming
 
     @property
     def size(self) -> int:
@@ -185,8 +193,17 @@ class Hypernetwork(Rule):
 
     def shared(self) -> np.ndarray | None:
         """The mean of the sites' networks; theta_0 as long as rounds are complete."""
-        mean_E = self.features(list(range(self._num_sites))).mean(dim=0)
-        return generate(self.theta_0, self._on_device(mean_E[None]), self.head_EP)[0]
+        sites = list(range(self._num_sites))
+        rows_KE = self.features(sites)
+        if self._trimming is None:
+            mean_1E = self._on_device(rows_KE.mean(dim=0)[None])
+            return generate(self.theta_0, mean_1E, self.head_EP)[0]
+        shared_P, rows_KE = np.empty(self.size, np.float32), self._on_device(rows_KE)
+        even_K = torch.full((len(sites),), 1 / len(sites), dtype=torch.float64)
+        for place in places(self.size, len(sites), self.head_EP.device):
+            networks_KW = torch.addmm(self.theta_0[place], rows_KE, self.head_EP[:, place])
+            shared_P[place] = combine(even_K, sites, networks_KW, self._trimming).cpu().numpy()
+        return shared_P
 
     def _on_device(self, rows: Tensor) -> Tensor:
         return rows.to(self.head_EP.device, torch.float32)
@@ -210,22 +227,31 @@ class Hypernetwork(Rule):
         rows_BE = self.features(sites)
         base_B, late_B = self._shares(contributions, complete, among)
         vectors, device = [c.update for c in contributions], self.head_EP.device
-        if self.rho == 0:
-            self.theta_0.sub_(total(base_B, vectors, device))
+        scales = [c.scale for c in contributions]
+        if self.rho == 0 and self._trimming is None:
+            scale_B = torch.tensor(scales, dtype=torch.float64)
+            self.theta_0.sub_(total(scale_B * base_B, vectors, device))
             return
+        even_B = torch.full_like(base_B, 1 / len(sites))
+        # A mean is subtracted from the rows, which are small; a middle has to be from the updates.
+        centred = complete and self._trimming is None
         # W <- W - step H^T (own U): the small product first, so that nothing of P rows is made.
-        mix_EB = self._on_device(-self._step(rows_BE) * _own(rows_BE, late_B, complete).T)
+        mix_EB = self._on_device(-self._step(rows_BE) * _own(rows_BE, late_B, centred).T)
         pulled_BE = torch.zeros(rows_BE.shape, device=device)
-        for place, updates_BW in blocks(vectors, device):
+        for place, updates_BW in blocks(vectors, device, scales):
             head_EW = self.head_EP[:, place]
-            self.theta_0[place].sub_(weighted_sum(base_B, updates_BW))
+            self.theta_0[place].sub_(combine(base_B, sites, updates_BW, self._trimming))
+            if self.rho == 0:
+                continue
+            if complete and not centred:
+                updates_BW -= combine(even_B, sites, updates_BW, self._trimming).float()
             if self.features.learned:  # pulled back through the old head, as in one step
                 pulled_BE += updates_BW @ head_EW.T
             head_EW.addmm_(mix_EB, updates_BW)
         if self.features.learned:
             unique = sorted(set(sites))
             of_site = torch.tensor([[float(s == u) for s in sites] for u in unique])
-            self.features.learn(unique, of_site @ _own(pulled_BE.cpu(), late_B, complete).float())
+            self.features.learn(unique, of_site @ _own(pulled_BE.cpu(), late_B, centred).float())
 
     def _shares(
         self, contributions: Sequence[Contribution], complete: bool, among: int
@@ -251,10 +277,10 @@ class Hypernetwork(Rule):
         self.features.load_state(state)
 
 
-def _own(rows_BE: Tensor, late_B: Tensor, complete: bool) -> Tensor:
-    """The rows of what is each site's own, float64: centred in a complete round, else discounted.
+def _own(rows_BE: Tensor, late_B: Tensor, centred: bool) -> Tensor:
+    """The rows of what is each site's own, float64: centred on their mean, or discounted.
 
     Centring is symmetric: applied to the rows of H it is applied to the updates.
     """
     rows_BE = rows_BE.double()
-    return rows_BE - rows_BE.mean(dim=0) if complete else late_B[:, None] * rows_BE
+    return rows_BE - rows_BE.mean(dim=0) if centred else late_B[:, None] * rows_BE

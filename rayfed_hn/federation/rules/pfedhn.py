@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from rayfed_hn.federation.rules.base import (
 )
 from rayfed_hn.federation.rules.blocks import blocks, generate
 from rayfed_hn.federation.rules.optimisers import Optimiser, RowState
+from rayfed_hn.federation.rules.robust import Trimming, pull_in
 from rayfed_hn.models.site_features import MLP, normal_embeddings, uniform
 from rayfed_hn.seeds import derive
 
@@ -44,6 +45,9 @@ class PFedHN(Rule):
     With ``chunks`` > 1 the network is made in so many pieces by one smaller head that also sees a
     learned embedding of the piece (von Oswald et al. 2020): less memory, more sharing.
 
+    With ``trimming``, what is pulled back are updates whose extremes were replaced by the values
+    next to them, parameter by parameter.
+
     Args:
         size: P.
         num_sites: K.
@@ -52,6 +56,7 @@ class PFedHN(Rule):
         chunks: Pieces.
         seed: The run's.
         device: Where the head is kept and moved.
+        trimming: What is extreme.
     """
 
     def __init__(
@@ -63,9 +68,10 @@ class PFedHN(Rule):
         chunks: int,
         seed: int,
         device: torch.device | str = "cpu",
+        trimming: Trimming | None = None,
     ) -> None:
         dim = dim or int(1 + num_sites / 4)
-        self._size, self._chunks = size, chunks
+        self._size, self._chunks, self._trimming = size, chunks, trimming
         width = -(-size // chunks)
         self._rows = RowState(normal_embeddings(num_sites, dim, seed), optimiser)
         self._mlp = MLP((dim * (2 if chunks > 1 else 1), *[HIDDEN] * (DEPTH + 1)), seed)
@@ -153,7 +159,7 @@ class PFedHN(Rule):
         count, device = len(contributions) * self._chunks, head_HW.device
         cotangent_NH = torch.zeros(count, HIDDEN, device=device)
         gram_NN = torch.zeros(count, count, dtype=torch.float64, device=device)
-        for place, pieces_NW in blocks(self._pieces(contributions), device):
+        for place, pieces_NW in self._blocks(contributions, device):
             cotangent_NH.addmm_(pieces_NW, head_HW[:, place].T)
             gram_NN += pieces_NW @ pieces_NW.T
         return cotangent_NH.view(len(contributions), self._chunks, HIDDEN).cpu(), gram_NN.cpu()
@@ -165,9 +171,18 @@ class PFedHN(Rule):
         head.begin_whole()
         bias.begin_whole()
         shared_HN, bias_1N = shared_NH.T.to(head.table.device), bias_N[None].to(head.table.device)
-        for place, pieces_NW in blocks(self._pieces(contributions), head.table.device):
+        for place, pieces_NW in self._blocks(contributions, head.table.device):
             head.move_part(lambda t, p=place: t.view(HIDDEN, -1)[:, p], shared_HN, pieces_NW)
             bias.move_part(lambda t, p=place: t[:, p], bias_1N, pieces_NW)
+
+    def _blocks(
+        self, contributions: Sequence[Contribution], device: torch.device
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Blocks of the pieces of all updates, without extremes."""
+        sites = [c.site for c in contributions]
+        scales = [c.scale for c in contributions for _ in range(self._chunks)]
+        for place, pieces_NW in blocks(self._pieces(contributions), device, scales):
+            yield place, pull_in(sites, pieces_NW, self._chunks, self._trimming)
 
     def _pieces(self, contributions: Sequence[Contribution]) -> list[np.ndarray]:
         """All updates in pieces of one length, in site order; the last of each ends in zeros."""
