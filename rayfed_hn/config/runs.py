@@ -17,6 +17,12 @@ class RunConfig:
     resume: bool = knob(
         False, "go on with the run in run.dir: from its last checkpoint, or with its missing cells"
     )
+    keep_commits: int = knob(
+        2,
+        "train: commits that are kept, the newest ones; a run goes on from the one before where "
+        "the last one is damaged",
+        at_least=2,
+    )
     keep_messages: bool = knob(
         False,
         "train: keep every network sent and every update received in run.dir/messages, as the "

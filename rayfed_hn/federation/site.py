@@ -33,6 +33,7 @@ from rayfed_hn.federation.messages import (
     failure_message,
 )
 from rayfed_hn.federation.mixture import MARKS, MovingAverage
+from rayfed_hn.federation.schedule import kept_turns
 from rayfed_hn.federation.site_memory import SiteMemory
 from rayfed_hn.federation.site_releases import SiteReleases
 from rayfed_hn.federation.site_scorer import SiteScorer
@@ -88,8 +89,7 @@ class Site:
         self._layout = ParameterLayout.of(setup.model)
         self._config = setup.config
         self._log = log
-        kept_turns = (setup.config.rounds.buffer_size or 1) + 2
-        self._trainer = SiteTrainer(data, setup, SiteMemory(folder, kept_turns))
+        self._trainer = SiteTrainer(data, setup, SiteMemory(folder, kept_turns(setup.config)))
         self._scorer = SiteScorer(data, setup.model, setup.task, folder, setup.device)
         self._prepared = setup.training.standardise != "shared"
         if setup.training.standardise == "site":

@@ -90,7 +90,7 @@ class _Centre:
         torch.set_num_threads(1)
         keep_memory()
         self._plan = plan
-        self._record = RunRecord(folder, plan.digest)
+        self._record = RunRecord(folder, plan)
         self._server = plan.server(claim_device(gpus))
         self._resume = resume
         inner = RayExecutor(hosts, plan.read)
@@ -100,9 +100,7 @@ class _Centre:
 
     def start(self) -> int:
         """Take up the last commit, if asked to; returns the version to go on from."""
-        if self._resume and self._record.resume(self._server):
-            self._executor.begin_at(self._record.seconds)
-        else:
+        if not self._resume or not self._record.resume(self._server, self._executor):
             self._record.begin(self._server, self._plan.begin_line())
         return self._server.version
 
@@ -110,7 +108,7 @@ class _Centre:
     def run(self) -> Iterator[Progress | Result]:
         prepare(self._plan, self._server, self._executor)
         for report in run_federation(self._server, self._executor):
-            self._record.commit(self._server, report, self._executor.take())
+            self._record.commit(self._server, report, self._executor)
             news = Progress(
                 report.version,
                 report.num_alive,
@@ -121,7 +119,7 @@ class _Centre:
             yield news
         outcome = finish(self._plan, self._server, self._executor)
         self._record.scores(score_records(self._plan, outcome.scores))
-        self._record.finish(outcome.scores)
+        self._record.finish(self._server.version, outcome.scores)
         write_site_map(self._record.folder, self._server)
         yield _result(self._plan, outcome)
 

@@ -52,7 +52,10 @@ class RayExecutor:
     def more_now(self) -> bool:
         return False  # no two moments of real time are the same
 
-    def begin_at(self, seconds: float) -> None:
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def begin_at(self, seconds: float, state: Mapping[str, Any]) -> None:
         self._start = time.monotonic() - seconds
 
     def submit(self, requests: Sequence[Request]) -> None:
