@@ -24,6 +24,15 @@ ALL = (
     *(RECEIVED, APPLIED, METRICS, EVENTS, TENSORS, DESCRIBED, POINTED, PRUNED),
     *(EVALUATION, SUMMARY),
 )
+SITE_RECEIVED = "site.received"  # a site was asked, and has done nothing yet
+SITE_TRAINED = "site.trained"
+SITE_SEALED = "site.sealed"  # the update is charged, but has not left
+SITE_ANSWERED = "site.answered"  # the answer is about to leave
+SITE = (SITE_RECEIVED, SITE_TRAINED, SITE_SEALED, SITE_ANSWERED)
+DRIVER_STARTED = "driver.started"  # all actors are there
+DRIVER_VERSION = "driver.version"  # the driver has heard of a version
+DRIVER_ENDED = "driver.ended"  # it has the result, and has written nothing of it
+DRIVER = (DRIVER_STARTED, DRIVER_VERSION, DRIVER_ENDED)
 
 
 def reached(point: str) -> None:

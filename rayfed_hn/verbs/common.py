@@ -95,9 +95,20 @@ def print_troubles(summary: dict[str, Any]) -> None:
     for loss in summary.get("lost_sites", []):
         what = "stopped" if loss["reason"].startswith(BudgetSpent.told) else "lost"
         print(f"{what}: site {loss['site']} at version {loss['version']}: {loss['reason']}")
+    for site, times in summary.get("restarts", {}).items():
+        print(f"note: the actor of {site} died and was started anew {_times(times)}")
+    if summary.get("centre_restarts"):
+        print(
+            f"note: the central actor died {_times(summary['centre_restarts'])}; the run went on "
+            "from its last commit"
+        )
     for cell in summary.get("failed_cells", []):
         noise = f" noise {cell['noise']:g}" if cell.get("noise") is not None else ""
         print(
             f"missing: {cell['method']} seed {cell['seed']} fold {cell['fold']}{noise}: "
             f"{cell['reason']}"
         )
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"
