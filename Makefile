@@ -1,12 +1,13 @@
 # make demo: environment if there is none, then the main job on synthetic slides.
 # make test: the same environment, then every test that needs no GPU: first the core with Ray kept
 # from being imported, then what runs on it.
+# make test-faults: what takes minutes: whole runs whose processes are killed, nodes that go and come.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check format bench clean
+.PHONY: demo test test-faults check format bench clean
 
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -17,8 +18,11 @@ demo: $(READY)
 	$(BIN)/rayfed-hn demo
 
 test: $(READY)
-	RAYFED_HN_WITHOUT_RAY=1 $(BIN)/python -m pytest -m 'not ray and not gpu'
-	$(BIN)/python -m pytest -m 'ray and not gpu'
+	RAYFED_HN_WITHOUT_RAY=1 $(BIN)/python -m pytest -m 'not ray and not gpu and not faults'
+	$(BIN)/python -m pytest -m 'ray and not gpu and not faults'
+
+test-faults: $(READY)
+	$(BIN)/python -m pytest -s -m faults tests/faults
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -18,7 +18,7 @@ import argparse
 import json
 import os
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,10 @@ class Instant:
 
     now, more_now = 0.0, False
 
-    def begin_at(self, seconds: float) -> None:
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def begin_at(self, seconds: float, state: Mapping[str, Any]) -> None:
         raise NotImplementedError
 
     def __init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +17,7 @@ from rayfed_hn.trees import flatten
 
 # What may change between a run and its continuation: where it runs, not what it computes.
 _MAY_CHANGE = ("run.dir", "run.resume")
-_WHERE = ("resources.",)
+_WHERE = ("resources.", "data.bags")  # whether the bags are the same is asked of the bags
 
 
 def run_id(folder: Path) -> str:
@@ -53,6 +54,13 @@ def claim(folder: Path, config: Config, *, resume: bool, measured: bool = False)
     for name in ("summary.json", "privacy.json"):  # they would speak for the run before
         (folder / name).unlink(missing_ok=True)
     write_text(path, to_yaml(config))
+
+
+def config_digest(config: Config) -> str:
+    """SHA-256 of what may not change between a run and its continuation."""
+    found = sorted(flatten(asdict(config)))
+    kept = [(key, repr(value)) for key, value in found if not key.startswith(_MAY_CHANGE + _WHERE)]
+    return hashlib.sha256(repr(kept).encode()).hexdigest()
 
 
 def _check_same(path: Path, config: Config, may_change: tuple[str, ...]) -> None:

@@ -75,6 +75,12 @@ class RoundsConfig:
         above=0,
         at_most=0.49,
     )
+    answer_timeout: float | None = knob(
+        None,
+        "seconds that the actor of a site that was asked may be silent; then it is ended and "
+        "started anew, as if it had died (resources.site_restarts; default: no limit)",
+        above=0,
+    )
     replay: str | None = knob(
         None, "events.jsonl of an earlier run, whose order of answers is followed exactly"
     )

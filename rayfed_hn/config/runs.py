@@ -17,6 +17,12 @@ class RunConfig:
     resume: bool = knob(
         False, "go on with the run in run.dir: from its last checkpoint, or with its missing cells"
     )
+    keep_commits: int = knob(
+        2,
+        "train: commits that are kept, the newest ones; a run goes on from the one before where "
+        "the last one is damaged",
+        at_least=2,
+    )
     keep_messages: bool = knob(
         False,
         "train: keep every network sent and every update received in run.dir/messages, as the "
@@ -74,6 +80,28 @@ class ResourcesConfig:
         "sites that share an actor (default: one site each up to 16 sites, or as many as there are "
         "cores, if memory allows; beyond, one actor a core for all sites)",
         at_least=1,
+    )
+    site_restarts: int = knob(
+        3,
+        "times that a site's actor is started anew when it dies without an answer in between; then "
+        "its sites are lost",
+        at_least=0,
+    )
+    centre_restarts: int = knob(
+        3,
+        "times that the central actor is started anew, from the last commit, when it dies without "
+        "a new version in between; then the run stops",
+        at_least=0,
+    )
+    node_wait: float = knob(
+        120.0,
+        "seconds that everybody waits for the node of a site that is gone; then the others go on "
+        "without it, and it joins them when it is back (with simulated time all wait for "
+        "resources.node_limit)",
+        above=0,
+    )
+    node_limit: float = knob(
+        3600.0, "seconds after which a site whose node is gone is lost for good", above=0
     )
     pin_label: str | None = knob(
         None,

@@ -11,11 +11,11 @@ from typing import Any
 from rayfed_hn.bags.tile_filter import tile_filter
 from rayfed_hn.config import RELEASE_NOTHING, Config
 from rayfed_hn.errors import ConfigError, SetAside
+from rayfed_hn.federation.curves import metric_records
 from rayfed_hn.federation.data import Folds
 from rayfed_hn.federation.exchanges import Exchange
 from rayfed_hn.federation.experiment import run_in_process
 from rayfed_hn.federation.plan import Plan, make_plan
-from rayfed_hn.federation.record import metric_records
 from rayfed_hn.federation.results import score_records, site_rows
 
 

@@ -126,7 +126,10 @@ class Replay:
         self._inner.submit(answered)
         self._answers.submit_aside([r for r in requests if not isinstance(r, TrainRequest)])
 
-    def begin_at(self, seconds: float) -> None:
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def begin_at(self, seconds: float, state: Mapping[str, Any]) -> None:
         raise NotImplementedError("a replayed run is not resumed")
 
     def set_alarm(self, version: int, seconds: float) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
+from rayfed_hn.federation.commits import digest_of
 from rayfed_hn.federation.event_trace import Recorded
 from rayfed_hn.federation.exchanges import Exchange, Overheard
 from rayfed_hn.federation.loop import (
@@ -49,11 +49,7 @@ class Outcome:
     @property
     def digest(self) -> str:
         """SHA-256 of the final state: equal runs have equal ones."""
-        hasher = hashlib.sha256()
-        for name, tensor in sorted(self.server.state().items()):
-            raw = tensor.contiguous().flatten().view(torch.uint8)  # NumPy has no bfloat16
-            hasher.update(name.encode() + raw.numpy().tobytes())
-        return hasher.hexdigest()
+        return digest_of(self.server.state())
 
 
 def run_in_process(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rayfed_hn.files import write_text
+from rayfed_hn.saving import saving
 
 
 class JsonLines:
@@ -21,8 +23,15 @@ class JsonLines:
         self._path = path
 
     def append(self, records: Sequence[Mapping[str, Any]]) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
+        """Add lines, which are on disk before anything that vouches for them is.
+
+        Raises:
+            DataError: They cannot be written.
+        """
+        with saving(self._path), self._path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(record) + "\n" for record in records)
+            file.flush()
+            os.fsync(file.fileno())
 
     def keep_until(self, version: int) -> None:
         """Drop records of versions that were never committed; they will be made again."""
@@ -31,7 +40,8 @@ class JsonLines:
     def keep(self, wanted: Callable[[Mapping[str, Any]], bool]) -> list[dict[str, Any]]:
         """Drop records that are not wanted, and a torn last line; returns what is left."""
         kept = [record for record in self.read() if wanted(record)]
-        write_text(self._path, "".join(json.dumps(record) + "\n" for record in kept))
+        with saving(self._path):
+            write_text(self._path, "".join(json.dumps(record) + "\n" for record in kept))
         return kept
 
     def read(self) -> list[dict[str, Any]]:

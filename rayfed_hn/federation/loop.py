@@ -7,9 +7,9 @@ on a cluster, the loop, the messages and the results are the same.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -36,6 +36,7 @@ from rayfed_hn.federation.server import Server
 from rayfed_hn.federation.versions import VersionReport
 from rayfed_hn.federation.wire import Message
 from rayfed_hn.models.standardise import agree
+from rayfed_hn.points import APPLIED, EVALUATION, RECEIVED, reached
 
 WAVE_BYTES = 2**29  # of networks that are under way to be scored
 
@@ -62,8 +63,19 @@ class Executor(Protocol):
         """Whether another event of this very moment is at hand."""
         ...
 
-    def begin_at(self, seconds: float) -> None:
-        """Let the clock of a run that goes on begin where it stopped."""
+    def state(self) -> dict[str, Any]:
+        """What a commit must hold of the clock, ready for JSON; nothing in real time."""
+        ...
+
+    def begin_at(self, seconds: float, state: Mapping[str, Any]) -> None:
+        """Let the clock of a run that goes on begin where it stopped.
+
+        Requests that were in flight are submitted once more.
+
+        Args:
+            seconds: ``now`` at the commit.
+            state: What ``state`` was at the commit.
+        """
         ...
 
     def submit(self, requests: Sequence[Request]) -> None:
@@ -101,8 +113,11 @@ class Around:
     def more_now(self) -> bool:
         return self.inner.more_now
 
-    def begin_at(self, seconds: float) -> None:
-        self.inner.begin_at(seconds)
+    def state(self) -> dict[str, Any]:
+        return self.inner.state()
+
+    def begin_at(self, seconds: float, state: Mapping[str, Any]) -> None:
+        self.inner.begin_at(seconds, state)
 
     def submit(self, requests: Sequence[Request]) -> None:
         self.inner.submit(requests)
@@ -117,6 +132,7 @@ class Around:
 def run_federation(server: Server, executor: Executor) -> Iterator[VersionReport]:
     """Run until all versions are made, yielding a report after each."""
     deadline, alarmed = server.schedule.config.deadline, -1
+    executor.submit(server.ask_again())
     while not server.finished:
         if deadline is not None and alarmed < server.version:
             alarmed = server.version
@@ -124,10 +140,12 @@ def run_federation(server: Server, executor: Executor) -> Iterator[VersionReport
         if not executor.more_now:  # who answers together is asked together
             executor.submit(server.dispatch())
         event = executor.next_event()
+        reached(RECEIVED)
         if not isinstance(event, Update | Refused | SiteLost | SiteBack | Deadline):
             raise FederationError(f"site {event.site} sent {type(event).__name__} during training")
         report = server.receive(event)
         if report is not None:
+            reached(APPLIED)
             yield replace(report, time=executor.now)
 
 
@@ -145,10 +163,17 @@ def prepare_sites(server: Server, executor: Executor, feature_dim: int) -> None:
             [(one.mean_D, one.variance_D) for one in sorted(found, key=lambda one: one.site)]
         )
     scale = server.standardisation
-    requests = [PrepareRequest(site, server.version, scale) for site in server.alive]
+    # Who is away but comes back is prepared too: its site may have been started anew.
+    requests = [PrepareRequest(site, server.version, scale) for site in _reachable(server)]
     for event in _ask_all(executor, requests):
         if isinstance(event, SiteLost):
             server.lose(event)
+
+
+def _reachable(server: Server) -> list[str]:
+    """Sites that are not lost for good."""
+    gone = {site for site, loss in server.away.items() if not loss.returns}
+    return [site for site in server.sites if site not in gone]
 
 
 def evaluate_sites(server: Server, executor: Executor) -> tuple[list[Scores], list[SiteLost]]:
@@ -159,8 +184,8 @@ def evaluate_sites(server: Server, executor: Executor) -> tuple[list[Scores], li
     Returns:
         Scores in site order, and who was lost.
     """
-    gone = {site for site, loss in server.away.items() if not loss.returns}
-    sites = [site for site in server.sites if site not in gone]
+    reached(EVALUATION)
+    sites = _reachable(server)
     shared_SP, turns = server.shared_candidates(), server.turns_done
     judged: list[Event] = []
     wave = max(1, WAVE_BYTES // (4 * server.rule.size))
@@ -267,7 +292,10 @@ class InProcessExecutor:
     def submit(self, requests: Sequence[Request]) -> None:
         self._waiting.extend(requests)
 
-    def begin_at(self, seconds: float) -> None:
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def begin_at(self, seconds: float, state: Mapping[str, Any]) -> None:
         self.now = seconds
 
     def set_alarm(self, version: int, seconds: float) -> None:

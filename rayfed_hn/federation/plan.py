@@ -37,7 +37,7 @@ from rayfed_hn.federation.promises import (
     promise,
 )
 from rayfed_hn.federation.rules import check_memory, make_rule
-from rayfed_hn.federation.schedule import Schedule
+from rayfed_hn.federation.schedule import Schedule, kept_turns
 from rayfed_hn.federation.server import Server
 from rayfed_hn.federation.site import Site
 from rayfed_hn.federation.site_clock import SiteClock
@@ -273,6 +273,7 @@ class Plan(Survey):
                 delta=privacy.target_delta,
                 budget=privacy.budget,
                 run_budget=self.promise().get("epsilon"),
+                kept=kept_turns(self.config),
             )
         usual = math.inf if privacy.max_growth is None else float(self.initial().double().norm())
         return SiteReleases(name, self.run_id, privacy, spent, gate, usual)

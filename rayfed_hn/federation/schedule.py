@@ -7,8 +7,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rayfed_hn.config import RoundsConfig
+from rayfed_hn.config import Config, RoundsConfig
 from rayfed_hn.seeds import derive
+
+
+def kept_turns(config: Config) -> int:
+    """Turns of which a site keeps what it knew and what it sent, since the server may go back.
+
+    It may go back ``run.keep_commits``; between two of them a site has at most as many turns as
+    updates go into a version, and one that came too late; and as many refused ones as it may have
+    in a row. One more is in flight at the oldest commit, and needs what the site knew before.
+    """
+    rounds = config.rounds
+    between = (rounds.buffer_size or 1) + 1
+    return config.run.keep_commits * between + rounds.max_refusals + 2
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from rayfed_hn.federation.mixture import MovingAverage
 from rayfed_hn.federation.rules.base import Contribution, Rule, same_shape
 from rayfed_hn.federation.schedule import Schedule
 from rayfed_hn.federation.screening import Screen, bounded, norm
-from rayfed_hn.federation.versions import Asked, VersionReport, Waiting
+from rayfed_hn.federation.versions import Asked, InFlight, VersionReport, Waiting
 from rayfed_hn.models.standardise import Standardisation
 
 
@@ -73,6 +73,8 @@ class Server:
         self._accepted = dict.fromkeys(self.sites, 0)
         self._last_turn = dict.fromkeys(self.sites, -1)
         self._in_flight: dict[str, Asked] = {}
+        self._sent: dict[str, np.ndarray] = {}  # the networks in flight
+        self._to_ask_again: list[TrainRequest] = []
         self._buffer: list[Waiting] = []
         self._overdue = False
         self._refused = dict.fromkeys(self.sites, 0)  # for their age
@@ -137,7 +139,7 @@ class Server:
 
     def _request(self, site: str, network: np.ndarray, num_updates: int) -> TrainRequest:
         asked = Asked(self.version, self._turns[site], num_updates)
-        self._in_flight[site] = asked
+        self._in_flight[site], self._sent[site] = asked, network
         self._turns[site] += 1
         return TrainRequest(site, asked.version, network, asked.turn)
 
@@ -162,7 +164,7 @@ class Server:
         asked = self._in_flight.get(event.site)
         if asked is None or (asked.version, asked.turn) != (event.version, event.turn):
             return None
-        del self._in_flight[event.site]
+        del self._in_flight[event.site], self._sent[event.site]
         if isinstance(event, SiteLost):
             self.lose(event)
         elif isinstance(event, Refused):
@@ -330,8 +332,32 @@ class Server:
         rule = {name: tensor.cpu() for name, tensor in self.rule.state().items()}
         return rule | average | counts | scale | self._screen.state()
 
-    def resume(self, state: Mapping[str, Tensor], version: int, lost: Sequence[SiteLost]) -> None:
-        """Go on from a committed version. Sites that were lost are asked again."""
+    def in_flight(self) -> list[InFlight]:
+        """Requests that are not answered, in the order in which they were sent."""
+        return [InFlight(s, asked, self._sent[s]) for s, asked in self._in_flight.items()]
+
+    def ask_again(self) -> list[TrainRequest]:
+        """The requests that were in flight when a run stopped that now goes on; once."""
+        again, self._to_ask_again = self._to_ask_again, []
+        return again
+
+    def resume(
+        self,
+        state: Mapping[str, Tensor],
+        version: int,
+        lost: Sequence[SiteLost],
+        in_flight: Sequence[InFlight] = (),
+        away: Sequence[SiteLost] = (),
+    ) -> None:
+        """Go on from a committed version.
+
+        Args:
+            state: As ``state`` gave it.
+            version: The version committed.
+            lost: All losses before; those sites are idle and asked again.
+            in_flight: As ``in_flight`` gave it.
+            away: But these sites are still expected back.
+        """
         self.rule.load_state(state)
         own = {k.removeprefix("shared."): v for k, v in state.items() if k.startswith("shared.")}
         self._average = MovingAverage.of(own)
@@ -342,10 +368,11 @@ class Server:
         self._refused = self._counts(state, "refused")
         self._reported_refused = self.num_refused
         self._last_turn = self._counts(state, "last_turn")
-        if "screen.last" in state:  # runs of older versions remember nothing of norms
-            self._screen.load_state(state)
-        self.away, self.lost, self.lost_before = {}, [], list(lost)
-        self._in_flight.clear()
+        self._screen.load_state(state)
+        self.away, self.lost, self.lost_before = {x.site: x for x in away}, [], list(lost)
+        self._in_flight = {one.site: one.asked for one in in_flight}
+        self._sent = {one.site: one.network for one in in_flight}
+        self._to_ask_again = [one.request for one in in_flight]
         self._buffer.clear()
         self._overdue = False
 
@@ -357,6 +384,7 @@ class Server:
     def check_invariants(self) -> None:
         """Assert what must hold between any two calls (for tests)."""
         assert not self._in_flight.keys() & self.away.keys(), "a site is in two places"
+        assert self._sent.keys() == self._in_flight.keys(), "a network is not that of a request"
         assert self._in_flight.keys() | self.away.keys() <= set(self.sites)
         assert all(asked.version <= self.version for asked in self._in_flight.values())
         assert all(asked.turn < self._turns[s] for s, asked in self._in_flight.items())

@@ -34,6 +34,7 @@ from rayfed_hn.federation.messages import (
     failure_message,
 )
 from rayfed_hn.federation.mixture import MARKS, MovingAverage
+from rayfed_hn.federation.schedule import kept_turns
 from rayfed_hn.federation.site_memory import SiteMemory
 from rayfed_hn.federation.site_releases import SiteReleases
 from rayfed_hn.federation.site_scorer import SiteScorer
@@ -43,6 +44,7 @@ from rayfed_hn.models.cohort import Job
 from rayfed_hn.models.parameters import ParameterLayout
 from rayfed_hn.models.standardise import Standardisation, agree, measure
 from rayfed_hn.models.training import Trained
+from rayfed_hn.points import SITE_RECEIVED, SITE_SEALED, SITE_TRAINED, reached
 
 _finite = LastFinite()  # of all sites in this process
 
@@ -86,15 +88,16 @@ class Site:
         folder: Path | None = None,
     ) -> None:
         self.data, self._releases = data, releases
+        self._unscaled = data
+        self._scale: Standardisation | None = None
         self._layout = ParameterLayout.of(setup.model)
         self._config = setup.config
         self._log = log
         self._candidates: bytes | None = None
-        rounds = setup.config.rounds
-        kept_turns = (rounds.buffer_size or 1) + 2 + rounds.max_refusals
-        self._trainer = SiteTrainer(data, setup, SiteMemory(folder, kept_turns))
+        self._trainer = SiteTrainer(data, setup, SiteMemory(folder, kept_turns(setup.config)))
         self._scorer = SiteScorer(data, setup.model, setup.task, folder, setup.device)
-        self._prepared = setup.training.standardise != "shared"
+        self._shared = setup.training.standardise == "shared"
+        self._prepared = not self._shared
         if setup.training.standardise == "site":
             self._use(agree([self._measure()]))
 
@@ -107,6 +110,7 @@ class Site:
         try:
             if isinstance(request, TrainRequest):
                 return self.again(request) or self._train(request)
+            reached(SITE_RECEIVED)
             return self._answer(request).to_bytes()
         except Exception as error:
             return self.failed(error)
@@ -119,12 +123,12 @@ class Site:
     def _answer(
         self, request: StatisticsRequest | PrepareRequest | CandidatesRequest | EvaluateRequest
     ) -> Answer:
-        if isinstance(request, StatisticsRequest | PrepareRequest) and self._prepared:
-            raise MessageError("the scale of the features is not asked for, or settled already")
+        if isinstance(request, StatisticsRequest | PrepareRequest) and not self._shared:
+            raise MessageError("the scale of the features is not asked for")
         if isinstance(request, StatisticsRequest):
             return FeatureStatistics(self.data.name, request.version, *self._measure())
         if isinstance(request, PrepareRequest):
-            self._use(request.standardisation)
+            self._prepare(request.standardisation)
             return Prepared(self.data.name, request.version)
         if isinstance(request, EvaluateRequest):
             return self._releases.last_words(self._scorer.score(request))
@@ -144,7 +148,14 @@ class Site:
         self._candidates = asked
 
     def _measure(self) -> tuple[np.ndarray, np.ndarray]:
-        return measure(np.concatenate(bag.parts()) for bag in self.data.train)
+        return measure(np.concatenate(bag.parts()) for bag in self._unscaled.train)
+
+    def _prepare(self, scale: Standardisation) -> None:
+        """Take the scale that was agreed on; a server that was started anew says it again."""
+        if self._scale is None:
+            self._use(scale)
+        elif not _same(self._scale, scale):
+            raise MessageError("the scale of the features is settled already")
 
     def _use(self, scale: Standardisation) -> None:
         """Standardise all bags from now on."""
@@ -157,7 +168,7 @@ class Site:
         self.data = self.data.standardised(scale)
         self._trainer.use(self.data)
         self._scorer.use(self.data, scale)
-        self._prepared = True
+        self._prepared, self._scale = True, scale
 
     def _check(self, request: TrainRequest | CandidatesRequest) -> None:
         if not self._prepared:
@@ -172,6 +183,7 @@ class Site:
 
     def again(self, request: TrainRequest) -> Message | None:
         """The bytes that answered this very request before, if they are kept; None: train."""
+        reached(SITE_RECEIVED)
         return self._releases.again(request)
 
     def _train(self, request: TrainRequest) -> Message:
@@ -198,6 +210,7 @@ class Site:
 
     def end(self, begun: Begun, trained: Trained, seconds: float) -> Message:
         """Remember what was trained in so many seconds, and seal what leaves the site."""
+        reached(SITE_TRAINED)
         request = begun.request
         draft = Update.draft(self._trainer.released_size)
         out = torch.from_numpy(draft["update"])
@@ -216,7 +229,9 @@ class Site:
             signal_to_noise=trained.signal_to_noise if private else released.signal_to_noise,
             clipped=trained.clipped if private else released.clipped,
         )
-        return self._releases.seal(request, update, draft)
+        message = self._releases.seal(request, update, draft)
+        reached(SITE_SEALED)
+        return message
 
     def _judge(self, request: CandidatesRequest) -> CandidateMetrics:
         if len(request.shared_SP) not in (0, len(MARKS) + 1):
@@ -242,3 +257,10 @@ def note_failure(log: Path | None) -> None:
         handle = os.open(log, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
         with os.fdopen(handle, "a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}\n{traceback.format_exc()}\n")
+
+
+def _same(one: Standardisation, other: Standardisation) -> bool:
+    return all(
+        np.array_equal(getattr(one, name), getattr(other, name))
+        for name in ("centre_D", "deviation_D")
+    )

@@ -16,6 +16,7 @@ from rayfed_hn.federation.wire import Message
 from rayfed_hn.kept_memory import keep_memory
 from rayfed_hn.models.cohort import Job, train_cohort
 from rayfed_hn.models.training import Trained
+from rayfed_hn.points import SITE_ANSWERED, reached
 
 TOGETHER = 64  # sites that train together at most, so that the first need not wait for the last
 BATCH_SECONDS, BATCH_BYTES = 0.1, 2**25  # answers wait for each other no longer
@@ -69,6 +70,7 @@ class SiteHost:
         for message in map(self.answer, requests) if self._alone else self._together(requests):
             batch.append(np.frombuffer(message, np.uint8))
             size += batch[-1].size
+            reached(SITE_ANSWERED)
             if size >= BATCH_BYTES or time.monotonic() - begun >= BATCH_SECONDS:
                 yield batch
                 batch, size, begun = [], 0, time.monotonic()

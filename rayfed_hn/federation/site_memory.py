@@ -24,8 +24,8 @@ class SiteMemory:
 
     Args:
         folder: Where to keep them; None keeps them in memory only.
-        kept_turns: Turns that are kept: more than a site can have between two commits of the
-            server, which may go on from the older one.
+        kept_turns: Turns that are kept: more than a site can have since the oldest commit that
+            the server may go back to.
     """
 
     def __init__(self, folder: Path | None, kept_turns: int = 3) -> None:
@@ -47,16 +47,18 @@ class SiteMemory:
     def after(self, turn: int, tensors: Mapping[str, Tensor]) -> None:
         """Remember what is known after a turn."""
         before = [other for other in self._recent if other < turn]
-        kept = {other: self._recent[other] for other in before[-1:]}
-        self._recent = {**kept, turn: dict(tensors)}
+        last = {other: self._recent[other] for other in before[-1:]}
+        self._recent = {**last, turn: dict(tensors)}
         if self._folder is None or not tensors:
             return
         contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
         write_atomically(self._file(turn), lambda path: save_file(contiguous, path))
-        for other in self._turns():
-            # Turns after this one were of a run that stopped and goes on from here.
-            if not turn - self._kept_turns < other <= turn:
-                self._file(other).unlink(missing_ok=True)
+        turns = sorted(self._turns())
+        # Turns after this one were of a run that stopped and goes on from here. Turns that were
+        # lost on the way left nothing behind, and do not count.
+        kept = [other for other in turns if other <= turn][-self._kept_turns :]
+        for other in set(turns).difference(kept):
+            self._file(other).unlink(missing_ok=True)
 
     def _load(self, turn: int) -> dict[str, Tensor]:
         turns = self._turns()

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rayfed_hn.federation.messages import Refused, Update
+import numpy as np
+
+from rayfed_hn.federation.messages import Refused, TrainRequest, Update
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,26 @@ class Asked:
     version: int
     turn: int
     num_updates: int
+
+
+@dataclass(frozen=True, eq=False)
+class InFlight:
+    """A request that was not answered yet, with the network that was sent.
+
+    Attributes:
+        site: Who was asked.
+        asked: For what.
+        network: float32 (P,).
+    """
+
+    site: str
+    asked: Asked
+    network: np.ndarray
+
+    @property
+    def request(self) -> TrainRequest:
+        """The request as it was sent."""
+        return TrainRequest(self.site, self.asked.version, self.network, self.asked.turn)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Both are plain classes of the federation behind Ray's calls; nothing is computed
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,9 @@ import numpy as np
 import ray
 import torch
 
-from rayfed_hn.federation.event_trace import verdicts
 from rayfed_hn.federation.exchanges import FOLDER, ExchangeFiles, Overheard
 from rayfed_hn.federation.experiment import Outcome, finish, prepare
-from rayfed_hn.federation.loop import run_federation
+from rayfed_hn.federation.loop import Executor, run_federation
 from rayfed_hn.federation.messages import Refused, Request, SiteLost
 from rayfed_hn.federation.meter import VersionCost, metered_versions
 from rayfed_hn.federation.plan import Plan
@@ -27,6 +26,7 @@ from rayfed_hn.federation.site_host import SiteHost
 from rayfed_hn.federation.site_map import write_site_map
 from rayfed_hn.kept_memory import keep_memory
 from rayfed_hn.orchestration.executor import RayExecutor
+from rayfed_hn.orchestration.hosts import Care, Home
 
 
 def claim_device(gpus: float) -> str:
@@ -58,12 +58,18 @@ class _Sites:
 
 @dataclass(frozen=True)
 class Progress:
-    """What the driver is told after each version; the ratios are means over its updates."""
+    """What the driver is told after each version; the ratios are means over its updates.
+
+    ``restarts`` says how often the actor of a site was started anew, ``centre_restarts`` how often
+    the central one was, which only the driver knows.
+    """
 
     version: int
     num_alive: int
     validation_metric: float | None
     signal_to_noise: float | None = None
+    restarts: Mapping[str, int] = field(default_factory=dict)
+    centre_restarts: int = 0
 
 
 @dataclass(frozen=True)
@@ -81,30 +87,37 @@ class Result:
     num_absences: int
     seconds: float
     busy_share: float | None
+    restarts: Mapping[str, int] = field(default_factory=dict)
 
 
 class _Centre:
     """Holds the rule's state (the hypernetwork), runs the loop and commits every version."""
 
     def __init__(
-        self, plan: Plan, hosts: Mapping[str, Any], folder: Path, resume: bool, gpus: float
+        self,
+        plan: Plan,
+        hosts: Mapping[str, Any],
+        homes: Sequence[Home],
+        folder: Path,
+        resume: bool,
+        gpus: float,
     ) -> None:
         torch.set_num_threads(1)
         keep_memory()
         self._plan = plan
-        self._record = RunRecord(folder, plan.digest)
+        self._record = RunRecord(folder, plan)
         self._server = plan.server(claim_device(gpus))
         self._resume = resume
-        inner = RayExecutor(hosts, plan.read)
+        calls = RayExecutor(hosts, plan.read, Care.of(plan.config, homes))
+        self._restarts = calls.restarts
+        inner: Executor = calls
         if plan.config.run.keep_messages:
             inner = Overheard(inner, ExchangeFiles(folder / FOLDER).write)
         self._executor = plan.executor(inner)
 
     def start(self) -> int:
         """Take up the last commit, if asked to; returns the version to go on from."""
-        if self._resume and self._record.resume(self._server):
-            self._executor.begin_at(self._record.seconds)
-        else:
+        if not self._resume or not self._record.resume(self._server, self._executor):
             self._record.begin(self._server, self._plan.begin_line())
         return self._server.version
 
@@ -112,21 +125,21 @@ class _Centre:
     def run(self) -> Iterator[Progress | Result]:
         prepare(self._plan, self._server, self._executor)
         for report in run_federation(self._server, self._executor):
-            events = self._executor.take()
-            self._record.commit(self._server, report, [*events, *verdicts(report, events)])
+            self._record.commit(self._server, report, self._executor)
             news = Progress(
                 report.version,
                 report.num_alive,
                 report.mean_validation_metric,
                 report.mean_signal_to_noise,
+                dict(self._restarts),
             )
             del report  # with its updates, before the next version has its own
             yield news
         outcome = finish(self._plan, self._server, self._executor)
         self._record.scores(score_records(self._plan, outcome.scores))
-        self._record.finish(outcome.scores)
+        self._record.finish(self._server.version, outcome.scores)
         write_site_map(self._record.folder, self._server)
-        yield _result(self._plan, outcome)
+        yield replace(_result(self._plan, outcome), restarts=dict(self._restarts))
 
 
 class _MeteredCentre:

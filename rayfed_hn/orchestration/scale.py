@@ -23,8 +23,8 @@ from rayfed_hn.federation.virtual_plan import VirtualPlan, virtual_plan
 from rayfed_hn.federation.virtual_pool import make_pool
 from rayfed_hn.machine import Memory, copy_bandwidth, memory_by_kind
 from rayfed_hn.orchestration.actors import MeteredActor
+from rayfed_hn.orchestration.crew import get, start_hosts, wait_for_start
 from rayfed_hn.orchestration.packing import Cluster, pack
-from rayfed_hn.orchestration.train import get, start_hosts, wait_for_start
 
 LOOK_SECONDS = 20.0  # looking at memory takes a core a while, which sites would be slower for
 

@@ -8,12 +8,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import ray
-from ray.exceptions import RayError, RayTaskError
-
 from rayfed_hn.bags.store import read_recipe, recipe_digest
 from rayfed_hn.config import Config
-from rayfed_hn.errors import FederationError, RayfedError
+from rayfed_hn.errors import FederationError
 from rayfed_hn.federation.plan import Plan, make_plan
 from rayfed_hn.federation.privacy_record import write_privacy
 from rayfed_hn.federation.record import package_versions, write_summary
@@ -21,9 +18,10 @@ from rayfed_hn.federation.results import READOUTS
 from rayfed_hn.models.parameters import ParameterLayout
 from rayfed_hn.models.registry import widths
 from rayfed_hn.models.tasks import Survival, Task
-from rayfed_hn.orchestration.actors import CentralActor, Progress, Result, SiteActor
-from rayfed_hn.orchestration.packing import Cluster, Packing, pack
-from rayfed_hn.orchestration.resources import START_SECONDS
+from rayfed_hn.orchestration.actors import Progress, Result
+from rayfed_hn.orchestration.crew import Crew
+from rayfed_hn.orchestration.faults import Faults
+from rayfed_hn.points import DRIVER_ENDED, DRIVER_STARTED, DRIVER_VERSION, reached
 from rayfed_hn.run_directory import run_id
 
 
@@ -44,85 +42,31 @@ def train(
     """
     begun = time.monotonic()
     plan = replace(make_plan(config, root), run_id=run_id(folder))
-    centre, actors = _start(plan, folder)
+    faults = Faults(folder)
+    crew = Crew(plan, folder)
     try:
-        result = _run(centre, on_version)
+        reached(DRIVER_STARTED)
+        result = _run(crew, faults, on_version)
+        reached(DRIVER_ENDED)
     finally:
-        for actor in [centre, *actors]:
-            ray.kill(actor)
-    summary = _summary(plan, result, time.monotonic() - begun)
+        crew.stop()
+    summary = _summary(plan, result, faults, time.monotonic() - begun)
     write_summary(folder, summary)
     write_privacy(folder, summary)
     return summary
 
 
-def _start(plan: Plan, folder: Path) -> tuple[Any, list[Any]]:
-    packing = pack(plan.config, plan.participants, Cluster.joined(plan.config))
-    resume = plan.config.run.resume
-    actors = start_hosts(plan, packing, folder, resume)
-    handles = {site: actors[number] for site, number in packing.host_of.items()}
-    gpus = packing.centre.gpus
-    centre = CentralActor.options(**packing.centre.options).remote(
-        plan, handles, folder, resume, gpus
-    )
-    begun = centre.start.remote()
-    wait_for_start(packing, [begun, *(actor.ready.remote() for actor in actors)])
-    get(begun)  # a site actor that failed is lost at its first request, and said to be
-    return centre, actors
-
-
-def start_hosts(
-    plan: Plan, packing: Packing, folder: Path | None, resume: bool = False
-) -> list[Any]:
-    """Start the actors of all sites, without waiting for them."""
-    return [
-        SiteActor.options(**place.options).remote(plan, place.sites, folder, place.gpus, resume)
-        for place in packing.hosts
-    ]
-
-
-def wait_for_start(packing: Packing, starting: list[Any]) -> None:
-    """Wait for what actors answer once they are there.
-
-    Raises:
-        FederationError: They have no room.
-    """
-    _, waiting = ray.wait(starting, num_returns=len(starting), timeout=START_SECONDS)
-    if waiting:
-        options = packing.hosts[0].options
-        raise FederationError(
-            f"{len(waiting)} of {len(starting)} actors did not start within {START_SECONDS:.0f} s: "
-            f"the cluster has no room for {len(packing.hosts)} site actors with "
-            f"{options['num_cpus']:g} CPU and {options['num_gpus']:g} GPU each; raise "
-            "resources.sites_per_actor, or wait for others"
-        )
-
-
-def get(reference: Any) -> Any:
-    """The central actor's answer, or its error as it was raised there, without Ray's traceback."""
-    try:
-        return ray.get(reference)
-    except RayTaskError as error:
-        if isinstance(error.cause, RayfedError):
-            raise error.cause from None
-        raise FederationError(f"the central actor failed: {error.cause!r}") from error
-    except RayError as error:
-        raise FederationError(
-            f"the central actor died ({type(error).__name__}); run.resume=true goes on from the "
-            "last commit"
-        ) from error
-
-
-def _run(centre: Any, on_version: Callable[[Progress], object]) -> Result:
-    for reference in centre.run.remote():
-        news: Progress | Result = get(reference)
+def _run(crew: Crew, faults: Faults, on_version: Callable[[Progress], object]) -> Result:
+    for news in crew.run():
+        faults.note(crew)
         if isinstance(news, Result):
             return news
-        on_version(news)
+        on_version(replace(news, restarts=crew.restarts, centre_restarts=crew.centre_restarts))
+        reached(DRIVER_VERSION)
     raise FederationError("the central actor ended without a result")
 
 
-def _summary(plan: Plan, result: Result, seconds: float) -> dict[str, Any]:
+def _summary(plan: Plan, result: Result, faults: Faults, seconds: float) -> dict[str, Any]:
     config = plan.config
     degraded = bool(result.lost or result.refused or plan.set_aside)
     layout = ParameterLayout.of(plan.model())
@@ -141,6 +85,8 @@ def _summary(plan: Plan, result: Result, seconds: float) -> dict[str, Any]:
         "num_refused": result.num_refused,
         "refused": [asdict(refused) for refused in result.refused],
         "absences": result.num_absences,
+        "restarts": faults.restarts,
+        "centre_restarts": faults.centre_restarts,
         "num_parameters": layout.size,
         "feature_dim": plan.feature_dim,
         "hidden_dim": hidden,

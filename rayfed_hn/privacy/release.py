@@ -24,7 +24,7 @@ from rayfed_hn.privacy.accounting import Spent, epsilon_of
 from rayfed_hn.privacy.ledger import Charge, FileLedger, Ledger, MemoryLedger, ReleaseKey
 
 Message = bytes | memoryview
-KEPT = 4  # messages in an outbox; a site is asked again for its last one, or for few before
+KEPT = 4  # messages in an outbox, unless a site may be asked again for more
 
 
 class Outbox:
@@ -35,10 +35,11 @@ class Outbox:
 
     Args:
         folder: On the site's own ground.
+        kept: Messages of a run that are kept: as many as a site may be asked for again.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, kept: int = KEPT) -> None:
+        self._folder, self._kept = folder, kept
 
     def find(self, key: ReleaseKey) -> bytes | None:
         """The message of a release that was sealed last, if it is still kept."""
@@ -50,7 +51,7 @@ class Outbox:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self._folder / f"{key.run}.{number:09}.{key.digest}.sealed"
         write_atomically(path, lambda temporary: temporary.write_bytes(message))
-        for old in self._of(key.run)[:-KEPT]:
+        for old in self._of(key.run)[: -self._kept]:
             old.unlink(missing_ok=True)
 
     @property
@@ -128,8 +129,9 @@ class Gate:
             BudgetSpent: That would be more than it may.
         """
         known = self._ledger.charges()
-        if self._outbox is None:  # made again, it is the same release
-            known = [charge for charge in known if charge.key != key]
+        if self._outbox is None:  # made again, it is the same release, with what was before it
+            places = [place for place, charge in enumerate(known) if charge.key == key]
+            known = known[: places[0]] if places else known
         return self._allow(Charge(key, "", spent), known)
 
     def release(self, key: ReleaseKey, spent: Spent | None, message: Message) -> Message:
@@ -185,8 +187,9 @@ def make_gate(
     delta: float,
     budget: float | None,
     run_budget: float | None,
+    kept: int = KEPT,
 ) -> Gate:
     """A gate whose ledger lies in a folder, or in memory; an outbox only where noise is secret."""
     ledger: Ledger = MemoryLedger() if folder is None else FileLedger(folder / "ledger.jsonl")
-    outbox = Outbox(folder / "outbox") if secret and folder is not None else None
+    outbox = Outbox(folder / "outbox", kept) if secret and folder is not None else None
     return Gate(ledger, outbox, delta=delta, budget=budget, run_budget=run_budget)

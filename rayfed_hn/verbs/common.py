@@ -102,9 +102,20 @@ def print_troubles(summary: dict[str, Any]) -> None:
             f"refused: {number} of the updates of site {site}, the last one at version "
             f"{refused['version']}: {refused['reason']}"
         )
+    for site, times in summary.get("restarts", {}).items():
+        print(f"note: the actor of {site} died and was started anew {_times(times)}")
+    if summary.get("centre_restarts"):
+        print(
+            f"note: the central actor died {_times(summary['centre_restarts'])}; the run went on "
+            "from its last commit"
+        )
     for cell in summary.get("failed_cells", []):
         noise = f" noise {cell['noise']:g}" if cell.get("noise") is not None else ""
         print(
             f"missing: {cell['method']} seed {cell['seed']} fold {cell['fold']}{noise}: "
             f"{cell['reason']}"
         )
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"

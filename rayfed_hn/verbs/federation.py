@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from rayfed_hn.federation.plan import Plan
     from rayfed_hn.orchestration.actors import Progress
 
+CENTRE = "the central actor"
 # What the demo changes about the defaults, so that it says something within minutes.
 DEMO_WORDS = ("embed.tile_px=128", "compare.seeds=2")
 
@@ -83,8 +85,14 @@ def train(words: Sequence[str]) -> int:
     print(line(dataclasses.replace(plan, run_id=run_id(folder)).promise()))
     total = config.rounds.num_versions
     with resumable(_go_on(folder)), connected(config), bar("versions", total) as progress:
+        told: Counter[str] = Counter()
 
         def show(news: Progress) -> None:
+            again = Counter(news.restarts) + Counter({CENTRE: news.centre_restarts})
+            for name in sorted(again - told):
+                line = f"started anew: {name} (its process was gone)"
+                progress.update(news.version, line, line=True)
+            told.update(again - told)
             progress.update(news.version, _note(news, metric))
 
         summary = run(config, root, folder, show)

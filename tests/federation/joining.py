@@ -69,7 +69,7 @@ def everything(root: Path, task: Task, fold: int = 0, site: str = NEW) -> Labell
 def run_directory(folder: Path, plan: Plan, server: Server) -> Path:
     """What train leaves, as far as a site that joins needs it."""
     folder.mkdir()
-    RunRecord(folder, plan.digest).begin(server, plan.begin_line())
+    RunRecord(folder, plan).begin(server, plan.begin_line())
     write_text(folder / "config.yaml", yaml.safe_dump(_changed(plan.config)))
     task = plan.task
     summary = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +36,10 @@ class Shuffled:
 
     more_now = False
 
-    def begin_at(self, seconds: float) -> None:
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def begin_at(self, seconds: float, state: Mapping[str, Any]) -> None:
         raise NotImplementedError
 
     def __init__(self, seed: int = 0) -> None:
@@ -92,8 +96,11 @@ class Watched:
     def more_now(self) -> bool:
         return self.inner.more_now
 
-    def begin_at(self, seconds: float) -> None:
-        self.inner.begin_at(seconds)
+    def state(self) -> dict[str, Any]:
+        return self.inner.state()
+
+    def begin_at(self, seconds: float, state: Mapping[str, Any]) -> None:
+        self.inner.begin_at(seconds, state)
 
     def submit(self, requests: Sequence[Request]) -> None:
         self.inner.submit(requests)

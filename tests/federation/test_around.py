@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rayfed_hn.federation.loop import Around
 from rayfed_hn.federation.messages import Deadline, Event, Request, StatisticsRequest
@@ -14,8 +15,11 @@ class Noted:
     def __init__(self) -> None:
         self.calls: list[object] = []
 
-    def begin_at(self, seconds: float) -> None:
-        self.calls.append(("begin", seconds))
+    def state(self) -> dict[str, Any]:
+        return {"queue": [3]}
+
+    def begin_at(self, seconds: float, state: Mapping[str, Any]) -> None:
+        self.calls.append(("begin", seconds, state))
 
     def submit(self, requests: Sequence[Request]) -> None:
         self.calls.append(list(requests))
@@ -31,8 +35,9 @@ def test_everything_is_handed_on() -> None:
     inner = Noted()
     around = Around(inner)
     requests = [StatisticsRequest("north", 0, 5)]
-    around.begin_at(2.0)
+    around.begin_at(2.0, {"sent": 1})
+    assert around.state() == {"queue": [3]}
     around.submit(requests)
     around.set_alarm(4, 5.0)
     assert (around.now, around.more_now, around.next_event()) == (3.5, True, Deadline(7))
-    assert inner.calls == [("begin", 2.0), requests, ("alarm", 4, 5.0)]
+    assert inner.calls == [("begin", 2.0, {"sent": 1}), requests, ("alarm", 4, 5.0)]

@@ -9,7 +9,9 @@ import torch
 from whole_runs import final_networks, plan
 
 from rayfed_hn.federation.experiment import run_in_process
+from rayfed_hn.federation.loop import InProcessExecutor
 from rayfed_hn.federation.record import RunRecord
+from rayfed_hn.federation.site_host import SiteHost
 
 HALF = ("method.name=pfedhn", "hypernetwork.moments=bfloat16")
 
@@ -31,9 +33,9 @@ def test_a_run_is_close_to_that_of_float32_and_repeats(bag_root: Path, optimiser
 def test_a_checkpoint_holds_them(bag_root: Path, tmp_path: Path) -> None:
     of = plan(bag_root, *HALF)
     outcome = run_in_process(of)
-    server, record = of.server(), RunRecord(tmp_path, of.digest)
-    record._commit(outcome.server)
-    assert record.resume(server)
+    server, record = of.server(), RunRecord(tmp_path, of)
+    record.begin(outcome.server, of.begin_line())
+    assert record.resume(server, of.executor(InProcessExecutor(SiteHost(of, ()))))
     for name, tensor in outcome.server.state().items():
         assert torch.equal(server.state()[name], tensor), name
 

@@ -94,7 +94,7 @@ class Slow:
     def __init__(self, inner: InProcessExecutor, sending: float, waiting: float) -> None:
         self._inner, self._sending, self._waiting = inner, sending, waiting
         self.now, self.more_now = 0.0, False
-        self.begin_at, self.set_alarm = inner.begin_at, inner.set_alarm
+        self.state, self.begin_at, self.set_alarm = inner.state, inner.begin_at, inner.set_alarm
 
     def submit(self, requests: Sequence[Request]) -> None:
         pause(self._sending if requests else 0)

@@ -126,7 +126,7 @@ def test_a_run_directory_begins_with_what_another_run_must_share(
     bag_root: Path, tmp_path: Path
 ) -> None:
     plan = make_plan(load(None, ASYNC), bag_root)
-    RunRecord(tmp_path, plan.digest).begin(plan.server(), plan.begin_line())
+    RunRecord(tmp_path, plan).begin(plan.server(), plan.begin_line())
     (line,) = map(json.loads, (tmp_path / "events.jsonl").read_text().splitlines())
     assert line == {**plan.begin_line(), "made": 0}
     assert (line["event"], line["clock"]) == ("begin", "real")

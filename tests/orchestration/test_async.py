@@ -18,7 +18,7 @@ from rayfed_hn.federation.experiment import run_in_process
 from rayfed_hn.federation.messages import Request
 from rayfed_hn.federation.plan import Plan, make_plan
 from rayfed_hn.loading import load
-from rayfed_hn.orchestration import train as train_module
+from rayfed_hn.orchestration import crew as crew_module
 from rayfed_hn.orchestration.actors import _Sites
 from rayfed_hn.orchestration.train import train
 
@@ -51,7 +51,7 @@ def slow_sites(monkeypatch: pytest.MonkeyPatch) -> None:
                 yield from self._host.answers([request])
 
     actor: Any = ray.remote(max_restarts=0, max_task_retries=0)(Slow)
-    monkeypatch.setattr(train_module, "SiteActor", actor)
+    monkeypatch.setattr(crew_module, "SiteActor", actor)
 
 
 def trained(root: Path, folder: Path, words: Sequence[str]) -> dict[str, Any]:

@@ -23,10 +23,11 @@ from rayfed_hn.federation.site_host import SiteHost
 from rayfed_hn.federation.virtual_plan import VirtualPlan
 from rayfed_hn.loading import load
 from rayfed_hn.orchestration import scale as scale_module
+from rayfed_hn.orchestration.crew import start_hosts
 from rayfed_hn.orchestration.executor import RayExecutor
 from rayfed_hn.orchestration.packing import Cluster, pack
 from rayfed_hn.orchestration.scale import complete, plans, scale
-from rayfed_hn.orchestration.train import start_hosts, train
+from rayfed_hn.orchestration.train import train
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 # Workers cannot import this file.

@@ -22,6 +22,7 @@ from rayfed_hn.federation.results import site_rows
 from rayfed_hn.loading import load
 from rayfed_hn.orchestration import train as train_module
 from rayfed_hn.orchestration.actors import Progress
+from rayfed_hn.orchestration.crew import Crew
 from rayfed_hn.orchestration.train import train
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
@@ -132,22 +133,23 @@ def timeless_metrics(folder: Path) -> list[dict[str, Any]]:
 def test_a_site_whose_actor_dies_is_lost_and_the_others_go_on(
     bag_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = train_module._start
+    original = train_module.Crew
 
-    def start_and_kill(*args: Any) -> tuple[Any, list[Any]]:
-        centre, actors = original(*args)
-        ray.kill(actors[1])
-        return centre, actors
+    def start_and_kill(*args: Any) -> Crew:
+        crew = original(*args)
+        ray.kill(crew.actors[1])
+        return crew
 
-    monkeypatch.setattr(train_module, "_start", start_and_kill)
-    summary, news = run(bag_root, tmp_path, "resources.sites_per_actor=2")
+    monkeypatch.setattr(train_module, "Crew", start_and_kill)
+    words = ["resources.sites_per_actor=2", "resources.site_restarts=0"]
+    summary, news = run(bag_root, tmp_path, *words)
     assert [n.num_alive for n in news] == [2, 2, 2]
     assert (summary["status"], summary["exit_code"]) == ("degraded", 3)
     assert [loss["site"] for loss in summary["lost_sites"]] == ["south"]
     assert "died" in summary["lost_sites"][0]["reason"]
     # Going on with a finished run does not make its losses undone.
-    words = ["resources.sites_per_actor=2", "run.resume=true", f"run.dir={tmp_path}"]
-    monkeypatch.setattr(train_module, "_start", original)
+    words += ["run.resume=true", f"run.dir={tmp_path}"]
+    monkeypatch.setattr(train_module, "Crew", original)
     again, news = run(bag_root, tmp_path, *words)
     assert not news
     assert again["lost_sites"] == summary["lost_sites"]

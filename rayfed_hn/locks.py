@@ -1,0 +1,107 @@
+"""Locks that the kernel gives back when their process ends, however it ends."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from rayfed_hn.errors import ConfigError
+
+LOOK_SECONDS = 0.1  # between two tries
+
+_held: dict[Path, int] = {}  # open files, until this process ends
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lock."""
+
+    process: str
+    host: str
+    since: str
+
+    def __str__(self) -> str:
+        return f"process {self.process} on {self.host} since {self.since}"
+
+
+def hold(path: Path, wait_seconds: float = 0.0) -> Holder | None:
+    """Take a lock for as long as this process lives; to take it again changes nothing.
+
+    Args:
+        path: The lock's file; its folder need not exist.
+        wait_seconds: How long to wait for whoever holds it.
+
+    Returns:
+        Whoever holds it still; None if it is ours.
+
+    Raises:
+        ConfigError: The folder takes no locks.
+    """
+    path = path.resolve()
+    if _is_ours(path):
+        return None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise _no_lock(path, error) from error
+    end = time.monotonic() + wait_seconds
+    try:
+        while not _taken(file):
+            if time.monotonic() >= end:
+                holder = _holder(file)
+                os.close(file)
+                return holder
+            time.sleep(LOOK_SECONDS)
+        _sign(file)
+    except OSError as error:
+        os.close(file)
+        raise _no_lock(path, error) from error
+    _held[path] = file
+    return None
+
+
+def _no_lock(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"run.dir: {path} cannot be locked ({os.strerror(error.errno or 0)}), so that two runs at "
+        "once could not be told apart; make the folder writable, or give another run.dir"
+    )
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether this process holds it, and the file is still the one that it holds."""
+    file = _held.get(path)
+    if file is None:
+        return False
+    if path.exists() and path.stat().st_ino == os.fstat(file).st_ino:
+        return True
+    os.close(_held.pop(path))
+    return False
+
+
+def _taken(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _sign(file: int) -> None:
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    about = {"process": os.getpid(), "host": socket.gethostname(), "since": now}
+    os.ftruncate(file, 0)
+    os.pwrite(file, json.dumps(about).encode(), 0)
+
+
+def _holder(file: int) -> Holder:
+    try:
+        about = json.loads(os.pread(file, 4096, 0))
+        return Holder(str(about["process"]), str(about["host"]), str(about["since"]))
+    except (ValueError, KeyError, TypeError):  # it has just been taken
+        return Holder("(unknown)", "(unknown)", "just now")

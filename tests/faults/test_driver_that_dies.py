@@ -1,0 +1,42 @@
+"""A driver that is asked to stop, or killed: nothing is left behind, and the run can go on."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from disturbed import SHORT, SIMULATED, undisturbed
+from drivers import driver, family, left_after, wait_for_version
+
+pytestmark = pytest.mark.faults
+LONG = ("rounds.num_versions=400", "training.steps=1")
+
+
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGKILL])
+def test_nothing_is_left_and_the_run_goes_on(
+    bag_root: Path, tmp_path: Path, kind: signal.Signals
+) -> None:
+    folder, words = tmp_path / "run", (*SHORT, *LONG, *SIMULATED)
+    process = driver(bag_root, folder, *words)
+    wait_for_version(process, folder, 2)
+    processes = family(process)
+    assert any("_Sites" in " ".join(one.cmdline()) for one in processes)
+    begun = time.monotonic()
+    process.send_signal(kind)
+    output, _ = process.communicate(timeout=30)
+    if kind == signal.SIGTERM:
+        assert process.returncode == 4
+        assert time.monotonic() - begun < 20
+        assert "run.resume=true goes on" in output
+        assert "Traceback" not in output
+    assert not left_after(processes, 15)
+    committed = int((folder / "checkpoints" / "LATEST").read_text())
+    assert 2 <= committed < 400
+    process = driver(bag_root, folder, *words, "run.resume=true")
+    output, _ = process.communicate(timeout=250)
+    assert process.returncode == 0, output
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["digest"] == undisturbed(bag_root, *LONG, *SIMULATED).digest

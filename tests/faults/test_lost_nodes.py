@@ -1,0 +1,126 @@
+"""A site's node goes away and comes back: its actor is started on it again, and nothing is lost."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from disturbed import SHORT
+from ray.cluster_utils import Cluster
+from ray.util.state import list_actors
+
+from rayfed_hn.federation.experiment import run_in_process
+from rayfed_hn.federation.plan import make_plan
+from rayfed_hn.loading import load
+from rayfed_hn.orchestration.actors import Progress
+from rayfed_hn.orchestration.train import train
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
+LABEL = "hospital"
+WORDS = (*SHORT[:-1], f"resources.pin_label={LABEL}", "resources.cpus=4", "rounds.num_versions=60")
+FAST = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}
+
+
+class Nodes:
+    """A head, which has no site's label, and a node for every site; one goes and comes back."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster, self.nodes = cluster, dict[str, Any]()
+
+    def add(self, site: str) -> None:
+        self.nodes[site] = self.cluster.add_node(num_cpus=2, labels={LABEL: site})
+
+    def lose(self, site: str) -> None:
+        self.cluster.remove_node(self.nodes[site], allow_graceful=False)
+
+    def where(self, site: str) -> str:
+        """The id of the node that a site's label is on now."""
+        (found,) = (n for n in ray.nodes() if n["Alive"] and n["Labels"].get(LABEL) == site)
+        return found["NodeID"]
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    if ray.is_initialized():
+        pytest.skip("needs a cluster of its own: run this file in a process of its own")
+    head = {"num_cpus": 2, "_system_config": FAST, "labels": {LABEL: "west"}}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    ray.init(address=cluster.address, log_to_driver=False, include_dashboard=False)
+    nodes = Nodes(cluster)
+    for site in ("north", "south"):
+        nodes.add(site)
+    cluster.wait_for_nodes()
+    yield nodes
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def run(root: Path, folder: Path, on_version: Any, *words: str) -> dict[str, Any]:
+    folder.mkdir()
+    return train(load(None, [*WORDS, *words]), root, folder, on_version)
+
+
+def homes_of_actors() -> dict[str, str]:
+    """The nodes on which processes of site actors are, by node id, from the cluster itself."""
+    found = list_actors(filters=[("class_name", "=", "_Sites"), ("state", "=", "ALIVE")])
+    return {actor.actor_id: str(actor.node_id) for actor in found}
+
+
+def test_a_node_that_comes_back_in_time_changes_nothing(
+    bag_root: Path, tmp_path: Path, nodes: Nodes
+) -> None:
+    words = ("simulation.enabled=true", "simulation.slowest=3")
+    before = nodes.where("south")
+    threads: list[threading.Thread] = []
+
+    def lose_and_return() -> None:
+        nodes.lose("south")
+        time.sleep(4.0)
+        nodes.add("south")
+
+    def on_version(news: Progress) -> None:
+        if news.version == 5:
+            threads.append(threading.Thread(target=lose_and_return))
+            threads[0].start()
+
+    summary = run(bag_root, tmp_path / "run", on_version, *words)
+    threads[0].join()
+    expected = run_in_process(make_plan(load(None, [*WORDS, *words]), bag_root))
+    assert summary["digest"] == expected.digest
+    assert (summary["status"], summary["restarts"]) == ("complete", {"south": 1})
+    assert nodes.where("south") != before
+
+
+@pytest.mark.parametrize("returns", [True, False])
+def test_the_others_go_on_without_a_node_that_is_away(
+    bag_root: Path, tmp_path: Path, nodes: Nodes, returns: bool
+) -> None:
+    alive: list[int] = []
+
+    def on_version(news: Progress) -> None:
+        alive.append(news.num_alive)
+        if news.version == 5:
+            nodes.lose("north")
+        elif news.version == 40 and returns:
+            nodes.add("north")
+            time.sleep(15.0)  # the run is at work meanwhile
+        else:
+            time.sleep(0.05)
+
+    words = ("resources.node_wait=3", "rounds.num_versions=400")
+    summary = run(bag_root, tmp_path / "run", on_version, *words)
+    assert 2 in alive
+    assert summary["absences"] == 1
+    if returns:
+        assert alive[-1] == 3
+        assert (summary["status"], summary["exit_code"]) == ("complete", 0)
+        return
+    assert alive[-1] == 2
+    assert (summary["status"], summary["exit_code"]) == ("degraded", 3)
+    assert [loss["site"] for loss in summary["lost_sites"]] == ["north"]
+    assert summary["lost_sites"][0]["reason"] == "its node is away"
