@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rayfed_hn.config import FEWEST_VOTES
 from rayfed_hn.errors import FederationError
+from rayfed_hn.federation.buffer import Buffer
 from rayfed_hn.federation.messages import (
     Deadline,
     Refused,
@@ -24,10 +25,10 @@ from rayfed_hn.federation.messages import (
     Update,
 )
 from rayfed_hn.federation.mixture import MovingAverage
-from rayfed_hn.federation.rules.base import Contribution, Rule, same_shape
+from rayfed_hn.federation.rules.base import Rule, same_shape
 from rayfed_hn.federation.schedule import Schedule
-from rayfed_hn.federation.screening import Screen, bounded, norm
-from rayfed_hn.federation.versions import Asked, InFlight, VersionReport, Waiting
+from rayfed_hn.federation.screening import Screen
+from rayfed_hn.federation.versions import Asked, InFlight, VersionReport
 from rayfed_hn.models.standardise import Standardisation
 
 
@@ -75,7 +76,7 @@ class Server:
         self._in_flight: dict[str, Asked] = {}
         self._sent: dict[str, np.ndarray] = {}  # the networks in flight
         self._to_ask_again: list[TrainRequest] = []
-        self._buffer: list[Waiting] = []
+        self._buffer = Buffer(self._number, schedule)
         self._overdue = False
         self._refused = dict.fromkeys(self.sites, 0)  # for their age
         self._screen = Screen(self.sites, schedule.config, steps)
@@ -127,9 +128,9 @@ class Server:
             return []
         busy = set(self._in_flight)
         if self.schedule.synchronous and self._buffer:
-            if self._in_flight or self._answered() >= self._fewest:
+            if self._in_flight or len(self._buffer.sites) >= self._fewest:
                 return []
-            busy |= {waiting.update.site for waiting in self._buffer}  # of others too much was lost
+            busy |= self._buffer.sites  # of others too much was lost
         idle = [site for site in self.alive if site not in busy]
         draw = sum(self._turns.values())
         chosen = self.schedule.choose(idle, len(busy), draw)
@@ -186,16 +187,16 @@ class Server:
     def _accept(self, update: Update, asked: Asked) -> None:
         self._accepted[update.site] += 1
         self._last_turn[update.site] = update.turn
-        self._buffer.append(Waiting(update, asked))
+        self._buffer.add(update, asked)
 
     def _full(self) -> bool:
-        if self._overdue and self._answered() >= self._needed():
+        if self._overdue and len(self._buffer.sites) >= self._needed():
             return True
         if self.schedule.synchronous:
             # The target follows the living: waiting for a lost site would wait for ever.
-            return self._answered() >= self._fewest and not self._in_flight
+            return len(self._buffer.sites) >= self._fewest and not self._in_flight
         enough = len(self._buffer) >= (self.schedule.config.buffer_size or 1)
-        return enough and self._answered() >= self._fewest
+        return enough and len(self._buffer.sites) >= self._fewest
 
     @property
     def _fewest(self) -> int:
@@ -207,22 +208,18 @@ class Server:
         self.away[event.site] = event
         self.lost.append(event)
         left = len(self.alive) + sum(loss.returns for loss in self.away.values())
+        last = f"the last one that was lost ({event.site}): {event.reason}"
+        some = f"{left} of {len(self.sites)} sites are left at version {self.version}"
+        rounds = self.schedule.config
         if left == 0:
             raise FederationError(
-                f"all {len(self.sites)} sites were lost by version {self.version}; "
-                f"the last one ({event.site}): {event.reason}"
+                f"all {len(self.sites)} sites were lost by version {self.version}; {last}"
             )
-        if left < self.schedule.config.min_sites:
-            raise FederationError(
-                f"{left} of {len(self.sites)} sites are left at version {self.version}, "
-                f"rounds.min_sites is {self.schedule.config.min_sites}; the last one that was lost "
-                f"({event.site}): {event.reason}"
-            )
+        if left < rounds.min_sites:
+            raise FederationError(f"{some}, rounds.min_sites is {rounds.min_sites}; {last}")
         if left < self._fewest:
             raise FederationError(
-                f"{left} of {len(self.sites)} sites are left at version {self.version}, and "
-                f"rounds.robust={self.schedule.config.robust} needs {self._fewest}; the last one "
-                f"that was lost ({event.site}): {event.reason}"
+                f"{some}, and rounds.robust={rounds.robust} needs {self._fewest}; {last}"
             )
 
     def _deadline(self, event: Deadline) -> VersionReport | None:
@@ -232,9 +229,6 @@ class Server:
         self._overdue = True
         return self._make_version() if self._full() else None
 
-    def _answered(self) -> int:
-        return len({waiting.update.site for waiting in self._buffer})
-
     def _needed(self) -> int:
         """Sites that a version is made of after its deadline."""
         cohort = self.schedule.config.cohort_size or len(self.sites)
@@ -243,66 +237,27 @@ class Server:
 
     def _make_version(self) -> VersionReport | None:
         """Make a version of what is taken; None where that is not enough."""
-        waiting, norms = self._judged()
+        for refused in self._buffer.judge(self._screen):
+            self._refuse(refused)
         if not self._full():
             return None
-        updates = tuple(w.update for w in waiting)
+        updates = self._buffer.updates
         staleness = tuple(self.version - update.version for update in updates)
-        weights = self._weights(waiting)
-        bound = self.schedule.config.robust == "norm_bound"
-        scales = bounded(norms) if bound else [1.0] * len(norms)
-        contributions = [
-            Contribution(
-                self._number[w.update.site],
-                w.update.update,
-                self.schedule.discount(late),
-                weights[w.update.site],
-                w.update.turn,
-                scale,
-            )
-            for w, late, scale in zip(waiting, staleness, scales, strict=True)
-        ]
-        once = not any(staleness) and len({u.site for u in updates}) == len(updates)
-        complete = once and {u.site for u in updates} == set(self.alive)
+        once = not any(staleness) and len(self._buffer.sites) == len(updates)
+        complete = once and self._buffer.sites == set(self.alive)
         among = len(updates) if self.schedule.waits else len(self.sites)
+        so_far, present = sum(self._accepted.values()), max(1, len(self.alive))
+        contributions = self._buffer.contributions(self.version, so_far, present)
         self.rule.apply(contributions, complete=complete, among=among)
+        self._buffer.remember(self._screen)
         self._buffer.clear()
         self._overdue = False
         self.version += 1
         self._take_average(len(updates))
-        refused = self.num_refused - self._reported_refused
+        too_old = self.num_refused - self._reported_refused
         self._reported_refused = self.num_refused
-        for update, length in zip(updates, norms, strict=True):
-            self._screen.take(update.site, length)
         news = self._screen.news()
-        return VersionReport(self.version, updates, staleness, len(self.alive), refused, news)
-
-    def _judged(self) -> tuple[list[Waiting], list[float]]:
-        """What is in the buffer after all of it was judged, in site order, and its norms.
-
-        Judged together, so that the order in which updates came changes no verdict.
-        """
-        waiting = sorted(self._buffer, key=lambda w: (self._number[w.update.site], w.update.turn))
-        norms = [norm(w.update.update) for w in waiting]
-        refused = self._screen.judge([w.update for w in waiting], norms)
-        out = {(r.site, r.turn) for r in refused}
-        taken = [(w.update.site, w.update.turn) not in out for w in waiting]
-        waiting = [w for w, fine in zip(waiting, taken, strict=True) if fine]
-        self._buffer = list(waiting)
-        for one in refused:
-            self._refuse(one)
-        return waiting, [n for n, fine in zip(norms, taken, strict=True) if fine]
-
-    def _weights(self, waiting: Sequence[Waiting]) -> dict[str, float]:
-        """Inverse arrival rate of every site that has updates in the version."""
-        so_far, present = sum(self._accepted.values()), max(1, len(self.alive))
-        asked_at: dict[str, list[int]] = {}
-        for w in waiting:
-            asked_at.setdefault(w.update.site, []).append(w.asked.num_updates)
-        return {
-            site: self.schedule.weight(so_far - min(moments), len(moments), present)
-            for site, moments in asked_at.items()
-        }
+        return VersionReport(self.version, updates, staleness, len(self.alive), too_old, news)
 
     def _take_average(self, num_updates: int) -> None:
         shared = self.rule.shared() if self._averaging else None
@@ -388,7 +343,7 @@ class Server:
         assert self._in_flight.keys() | self.away.keys() <= set(self.sites)
         assert all(asked.version <= self.version for asked in self._in_flight.values())
         assert all(asked.turn < self._turns[s] for s, asked in self._in_flight.items())
-        keys = [(waiting.update.site, waiting.update.turn) for waiting in self._buffer]
+        keys = self._buffer.keys
         assert len(keys) == len(set(keys)), "an update is counted twice"
         assert not self._full(), "a full buffer was kept"
         limit = self.schedule.config.cohort_size
