@@ -146,7 +146,7 @@ def _read(file: int) -> Iterator[tuple[Charge, int]]:
         try:
             values = json.loads(line)
             charge = _from_json(values)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise _damaged(number) from error
         if values["previous"] != previous:
             raise _damaged(number)
