@@ -1,4 +1,4 @@
-"""What the package's source may not hold: ways for objects, names or foreign code to get through."""
+"""What the source may not hold: ways for objects, names or foreign code to get through."""
 
 from __future__ import annotations
 
