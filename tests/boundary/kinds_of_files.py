@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import mutations
@@ -40,7 +41,7 @@ from rayfed_hn.slides.plain_image import open_image
 from rayfed_hn.slides.state_dicts import parse_state
 from rayfed_hn.slides.user_mask import read_user_mask
 
-NAMES = {"slide_id": "s", "case_id": "c", "site": "north", "label": "x"}
+NAMES: dict[str, Any] = {"slide_id": "s", "case_id": "c", "site": "north", "label": "x"}
 VECTOR = np.linspace(-1, 1, 20, dtype=np.float32)
 PIXELS = np.arange(48 * 48 * 3, dtype=np.uint8).reshape(48, 48, 3)
 
@@ -80,7 +81,7 @@ SCORES = Scores(
     *(np.ones((3, 1), np.float32) for _ in range(3)),
 )
 ASKED = {
-    "update": (TrainRequest("north", 3, VECTOR, 2), UPDATE.to_bytes().tobytes()),
+    "update": (TrainRequest("north", 3, VECTOR, 2), bytes(UPDATE.to_bytes())),
     "scores": (EvaluateRequest("north", 3, np.zeros(2)), SCORES.to_bytes()),
     "metrics": (
         CandidatesRequest("north", 3, VECTOR, np.zeros((0, 20), np.float32), 1),
