@@ -124,7 +124,7 @@ def _read_yaml(path: Path) -> list[tuple[str, Any]]:
         literal = yaml.load(text, yaml.BaseLoader)
     except FileNotFoundError:
         raise ConfigError(f"configuration file {path} does not exist") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ConfigError(f"configuration file {path} cannot be read: {error}") from None
     if content is None:
         return []

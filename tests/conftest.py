@@ -22,7 +22,7 @@ settings.load_profile("here")
 collect_ignore_glob: list[str] = []
 if os.environ.get("RAYFED_HN_WITHOUT_RAY"):  # as `make test` does: the core must not need it
     sys.modules["ray"] = None  # type: ignore[assignment]
-    collect_ignore_glob += ["orchestration/*", "test_cli.py"]
+    collect_ignore_glob += ["orchestration/*", "test_cli.py", "faults/test_canary.py"]
 
 
 @pytest.fixture(scope="module", autouse=True)

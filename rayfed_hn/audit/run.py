@@ -258,7 +258,7 @@ def _summary(folder: Path) -> dict[str, Any]:
         raise ConfigError(
             f"RUN: {folder} has no summary.json; give the run.dir of a train that has finished"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read ({error}); run train again") from None
     if not isinstance(summary, dict) or summary.get("verb") != "train":
         raise ConfigError(f"RUN: {folder} is no run of train, and has no messages to attack")

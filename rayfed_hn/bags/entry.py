@@ -159,7 +159,7 @@ def _open(path: Path) -> tuple[BagEntry, dict[str, np.ndarray]]:
         columns = {name: batch.column(name) for name in ("x", "y", "tissue", *ARTEFACTS)}
         columns["features"] = batch.column("features").flatten()
         return entry, {k: v.to_numpy(zero_copy_only=True) for k, v in columns.items()}
-    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise _damaged(path, type(error).__name__) from error
 
 

@@ -65,5 +65,5 @@ def _read(path: Path) -> SetAsideEntry | None:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         return SetAsideEntry(**{name: str(value) for name, value in values.items()})
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return None

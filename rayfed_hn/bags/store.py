@@ -88,7 +88,7 @@ def read_recipe(root: Path) -> dict[str, Any]:
             f"{root} is no bag store (it has no recipe.json); run rayfed-hn embed "
             f"data.manifest=... data.bags={root} first"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{path} is damaged; delete the store and embed again") from error
     if not isinstance(recipe, dict) or recipe_digest(recipe) != stated:
         raise DataError(f"{path} was changed by hand; delete the store and embed again")

@@ -113,6 +113,11 @@ class ResourcesConfig:
         "prefix of a custom resource: with 'site:', the actor of north asks for the resource "
         "site:north",
     )
+    insecure_cluster: bool = knob(
+        False,
+        "true: join the cluster of RAY_ADDRESS although it answers strangers, who can then read "
+        "what sites hold in memory and run code there",
+    )
 
 
 @dataclass(frozen=True)

@@ -184,7 +184,7 @@ def read_trace(path: Path, settings: str) -> list[dict[str, Any]]:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         for line in lines:
             _check(line)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(
             f"rounds.replay: {path} cannot be read as events.jsonl of a run ({error!r})"
         ) from error

@@ -218,10 +218,20 @@ Answer = Update | FeatureStatistics | Prepared | CandidateMetrics | Scores
 Event = Answer | Refused | SiteLost | SiteBack | Deadline
 
 
-def failure_message(error: Exception) -> bytes:
-    """What a site says when it could not answer: one code, since texts may name a patient."""
+def failure_message(error: Exception, incident: int = 0) -> bytes:
+    """What a site says when it could not answer: a code and a number, as texts may name a patient.
+
+    Args:
+        error: What went wrong.
+        incident: Under which the site wrote it down in its own log; 0: nowhere.
+    """
     codes = [i for i, (kinds, _) in enumerate(_FAILURES) if isinstance(error, kinds)]
-    return serialise({"failure": np.array([codes[0]])})
+    return serialise({"failure": np.array([codes[0], incident])})
+
+
+def incident_name(incident: int) -> str:
+    """How an incident is written, in a site's log as in what the server hears."""
+    return f"{incident:016x}"
 
 
 FAILURE_BYTES = 1024  # more than one takes
@@ -276,10 +286,11 @@ def _failure(message: Message) -> str | None:
     failure = open_message(message, FAILURE_BYTES).get("failure")
     if failure is None:
         return None
-    code = int(expect({"failure": failure}, "failure", np.int64, (1,))[0])
-    if not 0 <= code < len(_FAILURES):
+    code, incident = expect({"failure": failure}, "failure", np.int64, (2,)).tolist()
+    if not 0 <= code < len(_FAILURES) or incident < 0:
         raise MessageError("unknown failure code")
-    return f"{_FAILURES[code][1]}; site.log beside its bags says why"
+    where = f" under incident {incident_name(incident)}" if incident else ""
+    return f"{_FAILURES[code][1]}; site.log beside its bags says why{where}"
 
 
 def _parse(request: Request, message: Message, subspace: Subspace | None) -> Answer:

@@ -7,6 +7,7 @@ and of the method only what happens at a site.
 from __future__ import annotations
 
 import os
+import secrets
 import time
 import traceback
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from rayfed_hn.federation.messages import (
     TrainRequest,
     Update,
     failure_message,
+    incident_name,
 )
 from rayfed_hn.federation.mixture import MARKS, MovingAverage
 from rayfed_hn.federation.schedule import kept_turns
@@ -117,8 +119,7 @@ class Site:
 
     def failed(self, error: Exception) -> bytes:
         """Keep the text of the error being handled, which may name a slide; a code crosses."""
-        note_failure(self._log)
-        return failure_message(error)
+        return failure_message(error, note_failure(self._log))
 
     def _answer(
         self, request: StatisticsRequest | PrepareRequest | CandidatesRequest | EvaluateRequest
@@ -251,12 +252,20 @@ class Site:
         return self._scorer.judge(request.version, last, tuned, [*shared, *own])
 
 
-def note_failure(log: Path | None) -> None:
-    """Append the traceback of the current exception to a site's own log, which only it may read."""
-    if log is not None:
-        handle = os.open(log, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
-        with os.fdopen(handle, "a", encoding="utf-8") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}\n{traceback.format_exc()}\n")
+def note_failure(log: Path | None) -> int:
+    """Append the traceback of the current exception to a site's own log, which only it may read.
+
+    Returns:
+        The number it stands under there, drawn at random so that it tells nothing; 0 without a log.
+    """
+    if log is None:
+        return 0
+    incident = 1 + secrets.randbits(62)
+    moment = time.strftime("%Y-%m-%d %H:%M:%S")
+    handle = os.open(log, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
+    with os.fdopen(handle, "a", encoding="utf-8") as file:
+        file.write(f"{moment} incident {incident_name(incident)}\n{traceback.format_exc()}\n")
+    return incident
 
 
 def _same(one: Standardisation, other: Standardisation) -> bool:

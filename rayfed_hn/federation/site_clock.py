@@ -146,7 +146,7 @@ def _read_rows(
     except FileNotFoundError:
         wanted = f"give a CSV with the columns {','.join(columns)}"
         raise ConfigError(f"{key}: {path} does not exist; {wanted}") from None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, csv.Error) as error:
         raise ConfigError(f"{key}: {path} cannot be read as a table ({error})") from error
     unknown = sorted({site for site, _ in rows} - set(sites))
     if unknown:

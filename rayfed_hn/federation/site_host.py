@@ -137,6 +137,6 @@ class SiteHost:
                     site.resume()
                 self._sites[name] = site
             except Exception as error:
-                note_failure(self._plan.log(name))
-                self._failed[name] = failure_message(error)
+                incident = note_failure(self._plan.log(name))
+                self._failed[name] = failure_message(error, incident)
         return self._sites.get(name)

@@ -55,7 +55,7 @@ class Pool:
         """Features of every bag, each (N, D), mapped into memory and shared between processes."""
         if self.path is not None:
             # A plain view: the class that NumPy has for maps makes every slice of it slow.
-            return list(np.asarray(np.load(self.path, mmap_mode="r")))
+            return list(np.asarray(np.load(self.path, mmap_mode="r", allow_pickle=False)))
         opened = _stores(self.config, self.hospitals, self.task)
         return [bags.load(i).features_ND for bags in opened for i in range(len(bags.entries))]
 

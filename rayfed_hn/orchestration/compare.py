@@ -126,7 +126,7 @@ def _file(folder: Path, cell: Cell) -> Path:
 def _read(folder: Path, cell: Cell, mark: str) -> dict[str, Any] | None:
     try:
         found = json.loads(_file(folder, cell).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return found if found.pop("fingerprint", None) == mark else None
 

@@ -8,12 +8,16 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 
 from rayfed_hn.config import Config
+from rayfed_hn.orchestration import doors
 
 START_SECONDS = 300.0  # an actor that has not started by then never will
+# Sites keep their own logs; what a worker prints must not reach the driver's console.
+_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 
 @contextmanager
@@ -21,6 +25,9 @@ def connect(config: Config) -> Iterator[None]:
     """Use the cluster of ``RAY_ADDRESS`` (as in a submitted job), or start one on this machine.
 
     A cluster that was already joined by this process is used and left alone.
+
+    Raises:
+        ConfigError: The cluster cannot be joined, or answers strangers.
     """
     if ray.is_initialized():
         yield
@@ -31,23 +38,45 @@ def connect(config: Config) -> Iterator[None]:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     # Actors are what a run is for: they should not give way to whatever else is going on.
     os.environ.setdefault("RAY_worker_niceness", "0")
+    doors.check_tls()
+    address = os.environ.get("RAY_ADDRESS")
+    cluster = _joined(address, config) if address and address != "local" else _started(config)
     # Ray puts its own handler in place, which would end the process with another exit code.
     on_terminate = signal.getsignal(signal.SIGTERM)
-    address = os.environ.get("RAY_ADDRESS")
-    ray.init(
-        address=address or "local",
-        num_cpus=None if address else config.resources.cpus,
-        include_dashboard=None if address else False,
-        # Sites keep their own logs; what a worker prints must not reach the driver's console.
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_terminate)
+    with cluster:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_terminate)
+        yield
+
+
+@contextmanager
+def _joined(address: str, config: Config) -> Iterator[None]:
     try:
+        with doors.explained(address):
+            ray.init(address=address, **_QUIET)
+        found = ray.get_runtime_context().gcs_address
+        doors.check_joined(found, accepted=config.resources.insecure_cluster)
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _started(config: Config) -> Iterator[None]:
+    doors.make_token()
+    with doors.private_folder() as folder:
+        try:
+            ray.init(
+                address="local",
+                num_cpus=config.resources.cpus,
+                include_dashboard=False,
+                _temp_dir=str(folder),
+                **_QUIET,
+            )
+            doors.check_own()
+            yield
+        finally:
+            ray.shutdown()
 
 
 def num_cpus(config: Config) -> int:

@@ -145,10 +145,10 @@ def _read(file: int) -> Iterator[tuple[Charge, int]]:
     for number, line in enumerate(_lines(file), 1):
         try:
             values = json.loads(line)
-            charge = _from_json(values)
-        except (ValueError, KeyError, TypeError) as error:
+            charge, stated = _from_json(values), values["previous"]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise _damaged(number) from error
-        if values["previous"] != previous:
+        if stated != previous:
             raise _damaged(number)
         previous = hashlib.sha256(line).hexdigest()
         yield charge, len(line)

@@ -239,6 +239,8 @@ def _picture(
         raise SetAside("its mask is absurdly large", _SMALLER) from error
     except Exception as error:  # whatever a decoder says of a damaged file
         raise SetAside("its mask cannot be read as a picture", _REPLACE) from error
+    if marked.ndim != 2 or 0 in marked.shape:
+        raise SetAside("its mask is no plain picture", _REPLACE)
     grey = Image.fromarray(marked.view(np.uint8) * np.uint8(255))
     resized = grey.resize((shape_HW[1], shape_HW[0]), Image.Resampling.BOX)
     return np.asarray(resized) >= 128

@@ -117,7 +117,7 @@ def test_candidate_metrics_survive_the_border() -> None:
         (update(turn=float("nan")).to_bytes(), "whole numbers"),
         (update(num_steps=float("nan")).to_bytes(), "whole numbers"),
         (save({"update": np.zeros(P, np.float32)}), "lacks 'scalars'"),
-        (save({"failure": np.array([99])}), "unknown failure code"),
+        (save({"failure": np.array([99, 0])}), "unknown failure code"),
         (save({"failure": np.array([np.nan])}), "expected int64"),
         (update(validation_metric=float("inf")).to_bytes(), "within 0 to 1|lie in 0 to 1"),
         (update(seconds=float("nan")).to_bytes(), "seconds must be finite"),
@@ -245,11 +245,12 @@ def test_scalars_where_vectors_belong_are_refused() -> None:
 
 
 def test_a_failure_crosses_as_a_code_without_its_text() -> None:
-    message = failure_message(DataError("slide of patient Jane Doe is damaged"))
+    message = failure_message(DataError("slide of patient Jane Doe is damaged"), 0xBEEF)
     assert b"Jane" not in message
     event = read_answer(REQUEST, message)
     assert isinstance(event, SiteLost)
     assert "could not read its bags" in event.reason
+    assert event.reason.endswith("under incident 000000000000beef")
 
 
 requests = st.sampled_from([REQUEST, JUDGE, SCORE])

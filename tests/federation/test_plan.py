@@ -111,9 +111,12 @@ def test_why_a_site_failed_is_written_beside_its_bags_for_it_alone(own_root: Pat
     plan = make_plan(load(None, SHORT), own_root)
     for entry in store.SiteBags(own_root, "south").entries:
         entry.path.write_bytes(b"")
-    run_in_process(plan)
+    (loss,) = run_in_process(plan).lost
     log = own_root / "site=south" / "site.log"
     assert "DataError" in log.read_text()
+    incident = loss.reason.rpartition("incident ")[2]
+    assert len(incident) == 16
+    assert f"incident {incident}\n" in log.read_text()  # what the server heard is found there
     assert log.stat().st_mode & 0o777 == 0o600
 
 

@@ -247,7 +247,11 @@ def test_a_failure_is_a_lost_site(error: Exception, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "tensor", [np.array([6]), np.array([-1]), np.array([0.0]), np.array([0, 0])]
+    "tensor",
+    [
+        *(np.array([6, 1]), np.array([-1, 1]), np.array([0, -1])),
+        *(np.array([0.0, 0.0]), np.array([0]), np.array([0, 0, 0])),
+    ],
 )
 def test_a_failure_of_no_kind(tensor: np.ndarray) -> None:
     request, _ = _asked(10)
@@ -269,7 +273,7 @@ def test_an_update_that_begins_like_a_failure(size: int) -> None:
 def test_a_failure_beside_an_update(size: int) -> None:
     """Nobody gets an update past the checks by calling it a failure."""
     request, update = _asked(size)
-    tensors = {"failure": np.array([0]), "update": update.update, "scalars": np.zeros(7)}
+    tensors = {"failure": np.array([0, 0]), "update": update.update, "scalars": np.zeros(7)}
     assert isinstance(read_answer(request, serialise(tensors)), SiteLost | Refused)
 
 
