@@ -14,6 +14,7 @@ from ray.exceptions import RayError, RayTaskError
 from rayfed_hn.bags.store import read_recipe, recipe_digest
 from rayfed_hn.config import Config
 from rayfed_hn.errors import FederationError, RayfedError
+from rayfed_hn.federation.history import history
 from rayfed_hn.federation.plan import Plan, make_plan
 from rayfed_hn.federation.privacy_record import write_privacy
 from rayfed_hn.federation.record import package_versions, write_summary
@@ -51,6 +52,7 @@ def train(
         for actor in [centre, *actors]:
             ray.kill(actor)
     summary = _summary(plan, result, time.monotonic() - begun)
+    summary |= history(folder, config.run.keep_commits)
     write_summary(folder, summary)
     write_privacy(folder, summary)
     return summary
