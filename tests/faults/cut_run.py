@@ -6,8 +6,11 @@ Arguments: bag store, run directory, point ("" for none), count, and words of th
 from __future__ import annotations
 
 import os
+import resource
 import signal
+import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from recorded_runs import go_on, plan_of
@@ -26,6 +29,41 @@ def kill_at(point: str, count: int) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(hook)
+
+
+def run_apart(
+    root: Path,
+    folder: Path,
+    words: Sequence[str],
+    *,
+    point: str = "",
+    count: int = 1,
+    largest: int = resource.RLIM_INFINITY,
+) -> subprocess.CompletedProcess[str]:
+    """Run in another process.
+
+    Args:
+        root: The bag store.
+        folder: The run directory.
+        words: Of the configuration.
+        point, count: Where it kills itself; "": nowhere.
+        largest: Bytes that a file may have.
+    """
+    here = Path(__file__)
+    command = [sys.executable, str(here), str(root), str(folder), point, str(count), *words]
+    path = os.pathsep.join([str(here.parent), str(here.parents[2])])
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
+
+    return subprocess.run(
+        command,
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=limit,
+    )
 
 
 if __name__ == "__main__":

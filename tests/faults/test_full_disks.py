@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import resource
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cut_run import run_apart
 from recorded_runs import SIMULATED, go_on, left_behind, newest, plan_of
 
 from rayfed_hn.errors import DataError
 from rayfed_hn.federation.commits import check_commits
 from rayfed_hn.federation.record import write_summary
+from rayfed_hn.points import PRUNED
 
-WORDS = (*SIMULATED, "rounds.buffer_size=2")
+WORDS = (*SIMULATED, "rounds.buffer_size=2", "evaluation.readout=last")
 CUT = 2
 REMEDY = r"cannot be written \(.*run\.resume=true goes on after making room"
 
@@ -28,32 +26,22 @@ def whole(bag_root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     return left_behind(folder)
 
 
-@pytest.mark.parametrize(
-    ("largest", "file"), [(1000, "checkpoints/00000003"), (5000, "metrics.jsonl")]
-)
+PADDING = '{"made": 0}'
+
+
+@pytest.mark.parametrize("file", ["checkpoints/00000003", "metrics.jsonl"])
 def test_a_file_that_finds_no_room(
-    bag_root: Path, tmp_path: Path, whole: dict[str, Any], largest: int, file: str
+    bag_root: Path, tmp_path: Path, whole: dict[str, Any], file: str
 ) -> None:
     plan = plan_of(bag_root, *WORDS)
-    go_on(plan, tmp_path, stop_at=CUT)
+    run_apart(bag_root, tmp_path, WORDS, point=PRUNED, count=CUT + 1)
+    largest = (tmp_path / "checkpoints" / "00000002" / "state.safetensors").stat().st_size
+    largest -= 200
     if file == "metrics.jsonl":  # as in a long run
+        largest *= 3
         with (tmp_path / file).open("a") as lines:
-            lines.write('{"made": 0}\n' * 500)
-    here = Path(__file__).parent
-    command = [sys.executable, str(here / "cut_run.py"), str(bag_root), str(tmp_path), "", "1"]
-    path = os.pathsep.join([str(here), str(here.parents[1])])
-
-    def no_room() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
-
-    done = subprocess.run(
-        [*command, *WORDS],
-        env=os.environ | {"PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=no_room,
-    )
+            lines.write(f"{PADDING}\n" * ((largest - lines.tell()) // (len(PADDING) + 1)))
+    done = run_apart(bag_root, tmp_path, WORDS, largest=largest)
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("rayfed_hn.errors.DataError: ")
@@ -63,8 +51,9 @@ def test_a_file_that_finds_no_room(
     assert check_commits(tmp_path, 2) == []
     assert newest(tmp_path)["version"] == CUT
     if file == "metrics.jsonl":
-        kept = (tmp_path / file).read_text().splitlines()
-        (tmp_path / file).write_text("".join(x + "\n" for x in kept if x != '{"made": 0}'))
+        text = (tmp_path / file).read_text()
+        assert not text.endswith("\n")  # the last line was torn
+        (tmp_path / file).write_text(text.replace(f"{PADDING}\n", ""))
     go_on(plan, tmp_path)
     assert left_behind(tmp_path) == whole
 

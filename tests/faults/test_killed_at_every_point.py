@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cut_run import run_apart
 from recorded_runs import SIMULATED, go_on, left_behind, plan_of
 
 from rayfed_hn.points import ALL, EVALUATION, SUMMARY
 
 ASYNC = (*SIMULATED, "rounds.buffer_size=2", "simulation.dropout=0.2", "method.name=fedper")
 ONCE = (EVALUATION, SUMMARY)
-HERE = Path(__file__).parent
 PLACES = [(point, 1) for point in ALL] + [(point, 4) for point in ALL if point not in ONCE]
 
 
 def cut(root: Path, folder: Path, point: str, count: int, *words: str) -> int:
     """Run in another process; returns its exit code, minus the signal if it was killed."""
-    command = [sys.executable, str(HERE / "cut_run.py"), str(root), str(folder), point, str(count)]
-    path = os.pathsep.join([str(HERE), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {"PYTHONPATH": path}
-    done = subprocess.run([*command, *words], env=environment, capture_output=True, check=False)
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr.decode()
+    done = run_apart(root, folder, words, point=point, count=count)
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
     return done.returncode
 
 
