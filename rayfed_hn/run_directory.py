@@ -13,7 +13,11 @@ from rayfed_hn.config import Config
 from rayfed_hn.errors import ConfigError
 from rayfed_hn.files import write_text
 from rayfed_hn.loading import to_yaml
+from rayfed_hn.locks import hold
+from rayfed_hn.saving import saving
 from rayfed_hn.trees import flatten
+
+VERB = "verb"  # the file that names what made the run
 
 # What may change between a run and its continuation: where it runs, not what it computes.
 _MAY_CHANGE = ("run.dir", "run.resume")
@@ -29,19 +33,23 @@ def run_id(folder: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def claim(folder: Path, config: Config, *, resume: bool, measured: bool = False) -> None:
-    """Make a run directory and write its resolved configuration.
+def claim(folder: Path, config: Config, verb: str, *, resume: bool, measured: bool = False) -> None:
+    """Make a run directory, write its resolved configuration, and keep others out of it.
+
+    It is this process's until this process ends.
 
     Args:
         folder: The run directory.
         config: Of the run.
+        verb: What makes the run.
         resume: Go on with a run that is there.
         measured: Time is what the run finds out, so that it must go on where it began.
 
     Raises:
         ConfigError: It holds a run already and ``resume`` is false, or a run of another
-            configuration.
+            configuration; or another process is at work there.
     """
+    _keep_out(folder)
     path = folder / "config.yaml"
     if path.exists():
         if not resume:
@@ -50,10 +58,27 @@ def claim(folder: Path, config: Config, *, resume: bool, measured: bool = False)
                 "another folder"
             )
         _check_same(path, config, _MAY_CHANGE if measured else (*_MAY_CHANGE, *_WHERE))
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("summary.json", "privacy.json"):  # they would speak for the run before
-        (folder / name).unlink(missing_ok=True)
-    write_text(path, to_yaml(config))
+    with saving(folder):
+        for name in ("summary.json", "privacy.json"):  # they would speak for the run before
+            (folder / name).unlink(missing_ok=True)
+        write_text(folder / VERB, f"{verb}\n")
+        write_text(path, to_yaml(config))
+
+
+def _keep_out(folder: Path) -> None:
+    holder = hold(folder / "lock")
+    if holder is not None:
+        raise ConfigError(
+            f"run.dir: {folder} is in use by {holder}; wait until that has ended, or end it (kill "
+            f"{holder.process} on {holder.host}) and give the same command again, or give another "
+            "run.dir"
+        )
+
+
+def verb_of(folder: Path) -> str | None:
+    """The verb that a run was made by; None if nobody has written that down."""
+    path = folder / VERB
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else None
 
 
 def config_digest(config: Config) -> str:

@@ -44,6 +44,8 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
         (["compare", "rounds.num_version=3"], "did you mean rounds.num_versions?"),
         (["embed", "data.bags=x"], "data.manifest: missing"),
         (["embed", "data.manifest=x.csv", "data.bags=x"], "x.csv does not exist"),
+        (["resume", "nowhere"], "nowhere holds no run (no config.yaml)"),
+        (["resume", "nowhere", "run.seed=2"], "'run.seed=2': resume goes on with the run as it is"),
         (["report", "nowhere"], "nowhere is not a folder"),
         (["compare", "compare.noise=1,1"], "compare.noise: [1.0, 1.0] names an amount twice"),
         (["scale", "scale.sites=[0]"], "scale.sites: "),
@@ -152,6 +154,7 @@ def test_an_interrupted_run_ends_with_4_and_says_how_to_go_on(
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 4
     assert f"run.dir={folder} run.resume=true goes on" in errors
+    assert f"'rayfed-hn resume {folder}'" in errors
     assert "Traceback" not in errors
 
 

@@ -14,19 +14,19 @@ MORE_CORES = load(None, ["resources.cpus=7"])
 
 
 def test_another_place_goes_on_with_the_same_run(tmp_path: Path) -> None:
-    claim(tmp_path, load(None, []), resume=False)
-    claim(tmp_path, MORE_CORES, resume=True)
+    claim(tmp_path, load(None, []), "train", resume=False)
+    claim(tmp_path, MORE_CORES, "train", resume=True)
 
 
 def test_where_time_is_measured_the_place_stays(tmp_path: Path) -> None:
-    claim(tmp_path, load(None, []), resume=False, measured=True)
+    claim(tmp_path, load(None, []), "train", resume=False, measured=True)
     with pytest.raises(ConfigError, match=r"resources\.cpus: got 7, but the run in .* has None"):
-        claim(tmp_path, MORE_CORES, resume=True, measured=True)
+        claim(tmp_path, MORE_CORES, "train", resume=True, measured=True)
 
 
 def test_another_setting_is_another_run(tmp_path: Path) -> None:
-    claim(tmp_path, load(None, []), resume=False)
+    claim(tmp_path, load(None, []), "train", resume=False)
     with pytest.raises(ConfigError, match=r"run\.seed: got 3, but"):
-        claim(tmp_path, load(None, ["run.seed=3"]), resume=True)
+        claim(tmp_path, load(None, ["run.seed=3"]), "train", resume=True)
     with pytest.raises(ConfigError, match=r"run\.dir: .* holds a run already"):
-        claim(tmp_path, load(None, []), resume=False)
+        claim(tmp_path, load(None, []), "train", resume=False)

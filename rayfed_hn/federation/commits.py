@@ -215,6 +215,15 @@ class Commits:
         return self._root / f"{version:08}"
 
 
+def check_commits(folder: Path, keep: int) -> list[Damage]:
+    """What is wrong with the newest commits of a run directory; without any, nothing.
+
+    Raises:
+        DataError: None of them can be used.
+    """
+    return Commits(folder, keep).newest()[1]
+
+
 def digest_of(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 of names and values; equal states have equal ones."""
     hasher = hashlib.sha256()

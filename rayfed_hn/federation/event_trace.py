@@ -178,7 +178,8 @@ def read_trace(path: Path, settings: str) -> list[dict[str, Any]]:
 
     Raises:
         ConfigError: It is none, or of a run that cannot be followed: of other settings, in
-            simulated time, that was interrupted, or that lost a site before training.
+            simulated time, that was interrupted while sites were lost, or that lost a site before
+            training.
     """
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -197,12 +198,15 @@ def read_trace(path: Path, settings: str) -> list[dict[str, Any]]:
             "its time was simulated, and the same settings repeat it; leave rounds.replay unset",
         ),
         (first.get("settings") != settings, "its settings or bags are not those of this run"),
-        (RESUMED["event"] in kinds, "it was interrupted, and what was in flight is not known"),
+        (
+            any(line.get("asked_again") for line in lines),
+            "it was interrupted, and lost sites were asked again when it went on",
+        ),
         (UNPREPARED in kinds, "a site was lost before training"),
     ):
         if bad:
             raise ConfigError(f"rounds.replay: the run of {path} cannot be followed: {why}")
-    return [line for line in lines[1:] if line["event"] != SCREENED]
+    return [line for line in lines[1:] if line["event"] not in (SCREENED, RESUMED["event"])]
 
 
 _KEYS: dict[str, dict[str, type]] = {
@@ -214,7 +218,7 @@ _KEYS: dict[str, dict[str, type]] = {
     "begin": {"settings": str, "clock": str},
     UNPREPARED: {"site": str},
     SCREENED: {"site": str, "version": int, "turn": int, "reason": str},
-    RESUMED["event"]: {},
+    RESUMED["event"]: {"asked_again": list},
 }
 
 

@@ -39,8 +39,8 @@ class JsonLines:
 
     def keep(self, wanted: Callable[[Mapping[str, Any]], bool]) -> list[dict[str, Any]]:
         """Drop records that are not wanted, and a torn last line; returns what is left."""
-        kept = [record for record in self.read() if wanted(record)]
         with saving(self._path):
+            kept = [record for record in self.read() if wanted(record)]
             write_text(self._path, "".join(json.dumps(record) + "\n" for record in kept))
         return kept
 

@@ -11,6 +11,7 @@ from typing import Any
 from rayfed_hn.bags.store import read_recipe, recipe_digest
 from rayfed_hn.config import Config
 from rayfed_hn.errors import FederationError
+from rayfed_hn.federation.history import history
 from rayfed_hn.federation.plan import Plan, make_plan
 from rayfed_hn.federation.privacy_record import write_privacy
 from rayfed_hn.federation.record import package_versions, write_summary
@@ -51,6 +52,7 @@ def train(
     finally:
         crew.stop()
     summary = _summary(plan, result, faults, time.monotonic() - begun)
+    summary |= history(folder, config.run.keep_commits)
     write_summary(folder, summary)
     write_privacy(folder, summary)
     return summary

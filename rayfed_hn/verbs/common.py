@@ -59,7 +59,7 @@ def planned_dir(config: Config, verb: str) -> Path:
 
 def run_dir(config: Config, verb: str, *, measured: bool = False) -> Path:
     folder = planned_dir(config, verb)
-    claim(folder, config, resume=config.run.resume, measured=measured)
+    claim(folder, config, verb, resume=config.run.resume, measured=measured)
     print(f"Run directory: {folder}")
     return folder
 
@@ -108,6 +108,14 @@ def print_troubles(summary: dict[str, Any]) -> None:
         print(
             f"note: the central actor died {_times(summary['centre_restarts'])}; the run went on "
             "from its last commit"
+        )
+    for damage in summary.get("damaged_commits", []):
+        print(f"damaged: {damage['what']}; the run went on from version {damage['went_on_from']}")
+    for back in summary.get("ledgers_back", []):
+        print(
+            f"ledger: site {back['site']} had charged {back['before']} releases, and "
+            f"{back['after']} when it answered its request {back['turn']}: its privacy ledger went "
+            "back"
         )
     for cell in summary.get("failed_cells", []):
         noise = f" noise {cell['noise']:g}" if cell.get("noise") is not None else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -40,12 +41,12 @@ def demo(words: Sequence[str]) -> int:
     begun = time.monotonic()
     config = configuration([*DEMO_WORDS, *words])
     home = Path(config.run.dir or "demo")
-    claim(home, config, resume=True)
+    claim(home, config, "demo", resume=True)
     with resumable(f"the same command goes on with what is in {home}"):
         manifest = _make_slides(config, home / "slides")
         places = {"manifest": str(manifest), "bags": str(home / "bags")}
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, **places))
-        claim(home / "compare", config, resume=True)
+        claim(home / "compare", config, "compare", resume=True)
         with connected(config):
             embedded = embed_manifest(config, home / "embed")
             compared = _compare(config, home / "compare")
@@ -67,6 +68,7 @@ def demo(words: Sequence[str]) -> int:
 
 def train(words: Sequence[str]) -> int:
     """See ``rayfed-hn train --help``."""
+    from rayfed_hn.federation.commits import check_commits
     from rayfed_hn.federation.exchanges import kept_bytes
     from rayfed_hn.federation.plan import make_plan
     from rayfed_hn.models.parameters import ParameterLayout
@@ -82,6 +84,8 @@ def train(words: Sequence[str]) -> int:
         print(f"note: run.keep_messages keeps {size / 1e6:,.1f} MB of networks and updates")
     metric = plan.task.judge.ranking_name
     folder = run_dir(config, "train")
+    for damage in check_commits(folder, config.run.keep_commits):
+        print(f"warning: {damage}; going on from the commit before", file=sys.stderr)
     print(line(dataclasses.replace(plan, run_id=run_id(folder)).promise()))
     total = config.rounds.num_versions
     with resumable(_go_on(folder)), connected(config), bar("versions", total) as progress:
@@ -161,7 +165,8 @@ def _task_words(plan: Plan) -> str:
 
 
 def _go_on(folder: Path) -> str:
-    return f"the same command with run.dir={folder} run.resume=true goes on"
+    again = f"the same command with run.dir={folder} run.resume=true goes on"
+    return f"{again}, and so does 'rayfed-hn resume {folder}'"
 
 
 def _report(run: Path) -> Path:

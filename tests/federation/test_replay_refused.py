@@ -79,9 +79,13 @@ def test_a_trace_of_simulated_time(bag_root: Path, tmp_path: Path, trace: Lines)
 
 
 def test_a_trace_that_was_interrupted(bag_root: Path, tmp_path: Path, trace: Lines) -> None:
-    resumed = RESUMED | {"made": 1, "time": 4.5}
+    resumed = RESUMED | {"made": 1, "time": 4.5, "asked_again": ["south"]}
     words = refusal(bag_root, tmp_path, [*trace[:3], resumed, *trace[3:]])
-    assert "it was interrupted" in words
+    assert "it was interrupted, and lost sites were asked again" in words
+    # Where nobody was lost, what was in flight was asked again as it was, and can be followed.
+    whole = [*trace[:3], resumed | {"asked_again": []}, *trace[3:]]
+    followed = read_trace(written(tmp_path, whole), trace[0]["settings"])
+    assert followed == list(trace[1:])
 
 
 @pytest.mark.parametrize("cut", [0, 1])

@@ -1,0 +1,72 @@
+"""The verb that goes on with a run, whichever verb made it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rayfed_hn.errors import ConfigError
+from rayfed_hn.run_directory import verb_of
+
+ALLOWED = ("resources.", "data.bags=")  # where a run computes, and where its bags have gone
+ANEW = ("demo", "onboard")  # the same command goes on, or starts again
+
+
+def resume(run: Path, words: Sequence[str]) -> int:
+    """See ``rayfed-hn resume --help``."""
+    for word in words:
+        if not word.startswith(ALLOWED):
+            raise ConfigError(
+                f"'{word}': resume goes on with the run as it is; only resources.key=value, and "
+                "data.bags where the bags have moved, can be given"
+            )
+    folder = run.resolve()
+    if not (folder / "config.yaml").is_file():
+        raise ConfigError(
+            f"RUN: {run} holds no run (no config.yaml); give the run.dir that the interrupted "
+            "command printed"
+        )
+    summary = _summary(folder)
+    verb = verb_of(folder) or summary.get("verb")
+    go_on = _verbs().get(str(verb))
+    if go_on is None:
+        raise ConfigError(_why_not(run, verb))
+    if summary.get("verb") == verb and not summary.get("failed_cells"):
+        print(
+            f"{run} is finished ({verb}, {summary.get('status')}); nothing is left to do. "
+            f"Pictures: rayfed-hn report {run}"
+        )
+        return 0
+    print(f"Going on with {verb} in {run}")
+    return go_on([str(folder / "config.yaml"), f"run.dir={folder}", "run.resume=true", *words])
+
+
+def _verbs() -> dict[str, Callable[[Sequence[str]], int]]:
+    from rayfed_hn.verbs import federation, scale, slides
+
+    return {
+        "train": federation.train,
+        "compare": federation.compare,
+        "scale": scale.scale,
+        "embed": lambda words: slides.embed(words, False),
+    }
+
+
+def _why_not(run: Path, verb: str | None) -> str:
+    if verb in ANEW:
+        return f"RUN: {run} was made by '{verb}', which goes on when its own command is given again"
+    return (
+        f"RUN: {run} does not say by which verb it was made; give the command that made it again, "
+        f"with run.dir={run} run.resume=true"
+    )
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    """Of a run that has ended; empty of one that has not, or if it cannot be read."""
+    try:
+        found = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
