@@ -32,7 +32,9 @@ def test_nothing_is_left_and_the_run_goes_on(
         assert time.monotonic() - begun < 20
         assert "run.resume=true goes on" in output
         assert "Traceback" not in output
-    assert not left_after(processes, 15)
+    ours = [one for one in left_after(processes, 15) if "_Sites" in one or "_Centre" in one]
+    assert not ours
+    assert not left_after(processes, 60)  # Ray's agents look for their parent now and then
     committed = int((folder / "checkpoints" / "LATEST").read_text())
     assert 2 <= committed < 100
     process = driver(bag_root, folder, *words, "run.resume=true")
