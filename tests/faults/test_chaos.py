@@ -24,8 +24,8 @@ WORDS = (
 KINDS = {"synchronous": (), "asynchronous": ("rounds.buffer_size=2",)}
 # A version of three sites passes 12 points of sites, about 10 of the centre and one of the driver.
 CHANCES = {
-    "synchronous": {"site": 0.01, "centre": 0.005, "driver": 0.025},
-    "asynchronous": {"site": 0.015, "centre": 0.005, "driver": 0.025},
+    "synchronous": {"site": 0.013, "centre": 0.008, "driver": 0.03},
+    "asynchronous": {"site": 0.018, "centre": 0.008, "driver": 0.03},
 }
 
 
@@ -51,7 +51,7 @@ def test_no_version_differs(bag_root: Path, tmp_path: Path, kind: str) -> None:
     )
     assert code == 0, output
     assert min(kills[who] for who in ("site", "centre", "driver")) > 0
-    assert kills.total() >= NUM_VERSIONS / 8
+    assert kills.total() >= NUM_VERSIONS / 6
     found, expected = newest(folder), newest(tmp_path / "whole")
     assert found["version"] == expected["version"] == NUM_VERSIONS
     assert found["chain"] == expected["chain"]  # of the digests of all versions

@@ -12,7 +12,7 @@ from disturbed import SHORT, SIMULATED, undisturbed
 from drivers import driver, family, left_after, wait_for_version
 
 pytestmark = pytest.mark.faults
-LONG = ("rounds.num_versions=400", "training.steps=1")
+LONG = ("rounds.num_versions=100", "training.steps=1")
 
 
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGKILL])
@@ -32,9 +32,11 @@ def test_nothing_is_left_and_the_run_goes_on(
         assert time.monotonic() - begun < 20
         assert "run.resume=true goes on" in output
         assert "Traceback" not in output
-    assert not left_after(processes, 15)
+    ours = [one for one in left_after(processes, 15) if "_Sites" in one or "_Centre" in one]
+    assert not ours
+    assert not left_after(processes, 60)  # Ray's agents look for their parent now and then
     committed = int((folder / "checkpoints" / "LATEST").read_text())
-    assert 2 <= committed < 400
+    assert 2 <= committed < 100
     process = driver(bag_root, folder, *words, "run.resume=true")
     output, _ = process.communicate(timeout=250)
     assert process.returncode == 0, output

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,12 @@ import pytest
 import ray
 from disturbed import SHORT
 from ray.cluster_utils import Cluster
-from ray.util.state import list_actors
 
 from rayfed_hn.federation.experiment import run_in_process
-from rayfed_hn.federation.plan import make_plan
+from rayfed_hn.federation.plan import Plan, make_plan
 from rayfed_hn.loading import load
-from rayfed_hn.orchestration.actors import Progress
+from rayfed_hn.orchestration import crew as crew_module
+from rayfed_hn.orchestration.actors import Progress, _Sites
 from rayfed_hn.orchestration.train import train
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
@@ -65,35 +64,42 @@ def run(root: Path, folder: Path, on_version: Any, *words: str) -> dict[str, Any
     return train(load(None, [*WORDS, *words]), root, folder, on_version)
 
 
-def homes_of_actors() -> dict[str, str]:
-    """The nodes on which processes of site actors are, by node id, from the cluster itself."""
-    found = list_actors(filters=[("class_name", "=", "_Sites"), ("state", "=", "ALIVE")])
-    return {actor.actor_id: str(actor.node_id) for actor in found}
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file to which every site actor writes on which node it is."""
+    path = tmp_path / "places"
+
+    class Placed(_Sites):
+        def __init__(self, plan: Plan, names: Sequence[str], *others: Any) -> None:
+            with path.open("a") as file:
+                file.write(f"{names[0]} {ray.get_runtime_context().get_node_id()}\n")
+            super().__init__(plan, names, *others)
+
+    actor: Any = ray.remote(max_restarts=0, max_task_retries=0)(Placed)
+    monkeypatch.setattr(crew_module, "SiteActor", actor)
+    return path
 
 
 def test_a_node_that_comes_back_in_time_changes_nothing(
-    bag_root: Path, tmp_path: Path, nodes: Nodes
+    bag_root: Path, tmp_path: Path, nodes: Nodes, places: Path
 ) -> None:
     words = ("simulation.enabled=true", "simulation.slowest=3")
-    before = nodes.where("south")
-    threads: list[threading.Thread] = []
-
-    def lose_and_return() -> None:
-        nodes.lose("south")
-        time.sleep(4.0)
-        nodes.add("south")
+    expected_places = [(site, nodes.where(site)) for site in ("north", "south", "west")]
 
     def on_version(news: Progress) -> None:
-        if news.version == 5:
-            threads.append(threading.Thread(target=lose_and_return))
-            threads[0].start()
+        if news.version == 5:  # the run goes on meanwhile
+            nodes.lose("south")
+            time.sleep(4.0)
+            nodes.add("south")
 
     summary = run(bag_root, tmp_path / "run", on_version, *words)
-    threads[0].join()
     expected = run_in_process(make_plan(load(None, [*WORDS, *words]), bag_root))
     assert summary["digest"] == expected.digest
     assert (summary["status"], summary["restarts"]) == ("complete", {"south": 1})
-    assert nodes.where("south") != before
+    found = [tuple(line.split()) for line in places.read_text().splitlines()]
+    assert sorted(found[:3]) == expected_places
+    assert found[3:] == [("south", nodes.where("south"))]
+    assert found[3] not in expected_places  # it is another node
 
 
 @pytest.mark.parametrize("returns", [True, False])
