@@ -234,9 +234,9 @@ KINDS: dict[str, Kind] = {
     ),
     "table": Kind("t.csv", _manifest, read_clam_table, mutations.by_csv, 20),
     "kept message": Kind(
-        "north/turn-000000.safetensors",
+        "north/turn-000000-0123456789abcdef.safetensors",
         _exchange,
-        lambda p: ExchangeFiles(p.parents[1]).read("north", 0),
+        lambda p: ExchangeFiles(p.parents[1]).read(p),
         None,
         50,
     ),
