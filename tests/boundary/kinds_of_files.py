@@ -143,7 +143,9 @@ def _features(path: Path) -> None:
 
 
 def _exchange(path: Path) -> None:
-    ExchangeFiles(path.parents[1]).write(Exchange("north", 1, 0, VECTOR, VECTOR, 4))
+    files = ExchangeFiles(path.parents[1])
+    files.write(Exchange("north", 1, 0, VECTOR, VECTOR, 4))
+    files.of("north")[0].rename(path)
 
 
 def _best(path: Path) -> None:
