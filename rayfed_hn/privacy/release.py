@@ -80,6 +80,13 @@ class Account:
     epsilon_in_all: float
 
 
+_ENDLESS = (
+    ": the ledger holds releases that hide nothing (spent: null), or such that hide something else "
+    "(unit, neighbouring), and no epsilon can be stated for all of them together. With these bags "
+    "only a run without privacy.budget, or with the mechanism of before, can go on"
+)
+
+
 class Gate:
     """Charges releases of a site in one run, and refuses what is beyond its budget.
 
@@ -163,7 +170,7 @@ class Gate:
             if budget is not None and epsilon > budget * (1 + 1e-6):
                 raise BudgetSpent(
                     f"one more release would bring epsilon to {epsilon:.3f}, beyond the "
-                    f"{budget:g} of {what}"
+                    f"{budget:g} of {what}{'' if math.isfinite(epsilon) else _ENDLESS}"
                 )
         return account
 

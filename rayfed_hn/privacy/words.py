@@ -115,11 +115,14 @@ def guarantee(told: Told, method: str) -> list[str]:
 
 
 def _beside(told: Told) -> list[str]:
+    listed = "What else left without noise, such as test scores, is listed below and not covered."
     if told.get("metrics") != "released":
-        return []
+        return [f"This is about updates. {listed}"]
+    private = " and undo what sampling adds" if told["mechanism"] == "slide_dpsgd" else ""
     return [
         "This is about updates. Losses, validation metrics and signal to noise left with them as "
-        "they are, and tell of the data too; privacy.metrics=withheld keeps them at the site."
+        f"they are, tell of the data too{private}; privacy.metrics=withheld keeps them at the "
+        f"site. {listed}"
     ]
 
 

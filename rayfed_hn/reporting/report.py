@@ -92,13 +92,27 @@ def render(run: Run) -> str:
     return _page(run, setting.about, body)
 
 
+_REPEATS = (
+    "With the same bag store and the versions below, this makes the same numbers on the same kind "
+    "of machine. config.yaml lies beside this page and holds every setting:"
+)
+
+
 def _tested(run: Run) -> page.Setting:
     """Return what surrounds the results of a run whose networks are tested."""
-    repeat = _in_order(run) or (
-        "With the same bag store and the versions below, this makes the same numbers on the same "
-        "kind of machine. config.yaml lies beside this page and holds every setting:"
-    )
+    repeat = _noisy(run) or _in_order(run) or _REPEATS
     return page.Setting(_what_was_run(run), repeat, limits(run.judge))
+
+
+def _noisy(run: Run) -> str:
+    """Return what to know before a run whose noise nobody can draw again is made another time."""
+    if run.summary.get("privacy", {}).get("noise_source") != "os":
+        return ""
+    return (
+        "The noise of this run came from the sites' own machines and cannot be drawn again. This "
+        "makes another run like it, with other numbers, and every site is charged for both. "
+        "config.yaml lies beside this page and holds every setting:"
+    )
 
 
 def _failure(run: Run) -> str:

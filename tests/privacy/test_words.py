@@ -70,7 +70,7 @@ def test_a_seed_is_no_secret() -> None:
     seeded = LDP | {"noise_source": "seeded"}
     assert line(seeded).startswith(line(LDP))
     assert "if the noise were secret" in line(seeded)
-    first, second, _ = guarantee(seeded, "fedavg")
+    first, second, *_ = guarantee(seeded, "fedavg")
     assert first.startswith("Formal guarantee: none in this simulation")
     assert LDP["formal_guarantee"] in second
     assert "simulations only" in noise(seeded)
@@ -102,3 +102,10 @@ def test_words_are_of_the_unit_that_is_hidden() -> None:
     assert hidden(PATIENTS)[1].endswith("with and without one patient")
     assert "gradient of each patient" in mechanism(PATIENTS)
     assert mechanism({"mechanism": "new"}) == "'new'"
+
+
+def test_what_lies_beside_a_guarantee_is_said_with_it() -> None:
+    for told in (LDP, LDP | {"metrics": "withheld"}, PATIENTS | {"metrics": "released"}):
+        assert "not covered" in guarantee(told, "fedavg")[-1]
+    private = PATIENTS | {"metrics": "released", "noise_source": "os"}
+    assert "undo what sampling adds" in guarantee(private, "fedavg")[-1]
