@@ -106,7 +106,7 @@ def _tested(run: Run) -> page.Setting:
 
 def _noisy(run: Run) -> str:
     """Return what to know before a run whose noise nobody can draw again is made another time."""
-    if run.summary.get("privacy", {}).get("noise_source") != "os":
+    if (run.summary.get("privacy") or {}).get("noise_source") != "os":
         return ""
     return (
         "The noise of this run came from the sites' own machines and cannot be drawn again. This "
