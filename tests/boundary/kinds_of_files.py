@@ -143,7 +143,9 @@ def _features(path: Path) -> None:
 
 
 def _exchange(path: Path) -> None:
-    ExchangeFiles(path.parents[1]).write(Exchange("north", 1, 0, VECTOR, VECTOR, 4))
+    kept = ExchangeFiles(path.parents[1])
+    kept.write(Exchange("north", 1, 0, VECTOR, VECTOR, 4))
+    kept.of("north")[0].rename(path)  # whose name has a digest of the content
 
 
 def _best(path: Path) -> None:
@@ -234,9 +236,9 @@ KINDS: dict[str, Kind] = {
     ),
     "table": Kind("t.csv", _manifest, read_clam_table, mutations.by_csv, 20),
     "kept message": Kind(
-        "north/turn-000000.safetensors",
+        "north/turn-000000-0123456789abcdef.safetensors",
         _exchange,
-        lambda p: ExchangeFiles(p.parents[1]).read("north", 0),
+        lambda p: ExchangeFiles(p.parents[1]).read(p),
         None,
         50,
     ),
