@@ -1,7 +1,8 @@
 # make demo: environment if there is none, then the main job on synthetic slides.
 # make test: the same environment, then every test that needs no GPU: first the core with Ray kept
 # from being imported, then what runs on it.
-# make test-faults: minutes of whole runs whose processes are killed, and nodes that go and come.
+# make test-faults: minutes of whole runs whose processes are killed, nodes that go and come, and
+# thousands of damaged files.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -24,6 +25,7 @@ test: $(READY)
 test-faults: $(READY)
 	$(BIN)/python -m pytest -s -m faults tests/faults --ignore tests/faults/test_lost_nodes.py
 	$(BIN)/python -m pytest -m faults tests/faults/test_lost_nodes.py
+	RAYFED_HN_MALFORMED=8 $(BIN)/python -m pytest tests/boundary/test_malformed.py
 
 check: $(READY)
 	$(BIN)/ruff format --check .

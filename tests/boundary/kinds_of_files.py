@@ -143,9 +143,9 @@ def _features(path: Path) -> None:
 
 
 def _exchange(path: Path) -> None:
-    files = ExchangeFiles(path.parents[1])
-    files.write(Exchange("north", 1, 0, VECTOR, VECTOR, 4))
-    files.of("north")[0].rename(path)
+    kept = ExchangeFiles(path.parents[1])
+    kept.write(Exchange("north", 1, 0, VECTOR, VECTOR, 4))
+    kept.of("north")[0].rename(path)  # whose name has a digest of the content
 
 
 def _best(path: Path) -> None:

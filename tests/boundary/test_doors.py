@@ -10,6 +10,7 @@ import pytest
 from rayfed_hn.errors import ConfigError
 
 doors = pytest.importorskip("rayfed_hn.orchestration.doors")
+pytestmark = pytest.mark.ray  # starts none, but imports it: for the half of the suite that may
 
 
 def test_only_we_can_enter_and_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:

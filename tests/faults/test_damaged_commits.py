@@ -59,9 +59,14 @@ HARMS = [
     *[(file, Path.unlink) for file in ("state.safetensors", "commit.json")],
     ("", shutil.rmtree),
 ]
+QUICK = 5  # of them, a bit in the middle of the tensors; the others are of `make test-faults`
+MARKED = [
+    pytest.param(*harm, marks=() if number == QUICK else pytest.mark.faults)
+    for number, harm in enumerate(HARMS)
+]
 
 
-@pytest.mark.parametrize(("file", "harm"), HARMS)
+@pytest.mark.parametrize(("file", "harm"), MARKED)
 def test_the_commit_before_is_taken(
     bag_root: Path, run: Path, whole: dict[str, Any], file: str, harm: Callable[[Path], None]
 ) -> None:
@@ -78,7 +83,14 @@ def test_the_commit_before_is_taken(
     assert found["damaged_commits"][0]["what"] == str(damage)
 
 
-@pytest.mark.parametrize("pointer", ["", "garbage", None])
+@pytest.mark.parametrize(
+    "pointer",
+    [
+        pytest.param("", marks=pytest.mark.faults),
+        "garbage",
+        pytest.param(None, marks=pytest.mark.faults),
+    ],
+)
 def test_a_pointer_that_is_lost(
     bag_root: Path, run: Path, whole: dict[str, Any], pointer: str | None
 ) -> None:
@@ -99,6 +111,7 @@ def test_nothing_that_can_be_used(bag_root: Path, run: Path) -> None:
     assert (run / "metrics.jsonl").read_bytes() == before
 
 
+@pytest.mark.faults
 def test_three_commits_back(bag_root: Path, tmp_path: Path) -> None:
     plan = plan_of(bag_root, *WORDS, "run.keep_commits=3", "rounds.buffer_size=1")
     go_on(plan, tmp_path / "whole")
@@ -110,6 +123,7 @@ def test_three_commits_back(bag_root: Path, tmp_path: Path) -> None:
     assert left_behind(tmp_path / "cut") == left_behind(tmp_path / "whole")
 
 
+@pytest.mark.faults
 def test_noise_that_is_charged_is_charged_once(bag_root: Path, tmp_path: Path) -> None:
     words = (*SIMULATED, "privacy.mechanism=site_ldp", "privacy.target_epsilon=8")
     plan = plan_of(bag_root, *words)

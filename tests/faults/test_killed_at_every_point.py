@@ -10,11 +10,15 @@ import pytest
 from cut_run import run_apart
 from recorded_runs import SIMULATED, go_on, left_behind, plan_of
 
-from rayfed_hn.points import ALL, EVALUATION, SUMMARY
+from rayfed_hn.points import ALL, DESCRIBED, EVALUATION, SUMMARY
 
 ASYNC = (*SIMULATED, "rounds.buffer_size=2", "simulation.dropout=0.2", "method.name=fedper")
 ONCE = (EVALUATION, SUMMARY)
+QUICK = (DESCRIBED, 4)  # within a commit; the others are of `make test-faults`
 PLACES = [(point, 1) for point in ALL] + [(point, 4) for point in ALL if point not in ONCE]
+MARKED = [
+    pytest.param(*place, marks=() if place == QUICK else pytest.mark.faults) for place in PLACES
+]
 
 
 def cut(root: Path, folder: Path, point: str, count: int, *words: str) -> int:
@@ -31,7 +35,7 @@ def whole(bag_root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     return left_behind(folder)
 
 
-@pytest.mark.parametrize(("point", "count"), PLACES)
+@pytest.mark.parametrize(("point", "count"), MARKED)
 def test_killed_once(
     bag_root: Path, tmp_path: Path, whole: dict[str, Any], point: str, count: int
 ) -> None:
@@ -40,6 +44,7 @@ def test_killed_once(
     assert left_behind(tmp_path) == whole
 
 
+@pytest.mark.faults
 def test_killed_again_and_again(bag_root: Path, tmp_path: Path, whole: dict[str, Any]) -> None:
     kills = 0
     for point in ALL:
@@ -49,6 +54,7 @@ def test_killed_again_and_again(bag_root: Path, tmp_path: Path, whole: dict[str,
     assert left_behind(tmp_path) == whole
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("point", ["centre.applied", "commit.described"])
 def test_noise_that_is_charged(bag_root: Path, tmp_path: Path, point: str) -> None:
     words = (*SIMULATED, "privacy.mechanism=site_ldp", "privacy.target_epsilon=8")

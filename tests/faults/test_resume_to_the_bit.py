@@ -34,9 +34,14 @@ SETTINGS = {
     "local": (*SIMULATED, "method.name=local"),
     "pooled": ("method.name=pooled",),
 }
+QUICK = ("synchronous clock", "fedper")  # the others are of `make test-faults`
+MARKED = [
+    pytest.param(name, marks=() if name in QUICK else pytest.mark.faults)
+    for name in (*SETTINGS, "absences")
+]
 
 
-@pytest.mark.parametrize("name", [*SETTINGS, "absences"])
+@pytest.mark.parametrize("name", MARKED)
 def test_cut_after_any_version(bag_root: Path, tmp_path: Path, name: str) -> None:
     words = SETTINGS.get(name) or ()
     if name == "absences":
