@@ -87,10 +87,11 @@ class PrivacyConfig:
         "bags, would be beyond this epsilon (default: target_epsilon, in the run alone)",
         above=0,
     )
-    metrics: Literal["released", "withheld"] = knob(
-        "released",
-        "withheld: losses and validation metrics do not leave the site with its updates; they are "
-        "outside of every guarantee",
+    metrics: Literal["auto", "released", "withheld"] = knob(
+        "auto",
+        "withheld: losses, validation metrics and signal to noise do not leave the site with its "
+        "updates; they are outside of every guarantee; auto: withheld under slide_dpsgd, as they "
+        "tell how many took part in a step, which its epsilon takes for secret; else released",
     )
     max_growth: float | None = knob(
         None,
@@ -104,6 +105,13 @@ class PrivacyConfig:
         "os: the entropy of the site's machine, and a ledger beside its bags; auto: os for train "
         "in real time, else seeded",
     )
+
+    @property
+    def withholds(self) -> bool:
+        """Whether what is said beside updates stays at the site."""
+        if self.metrics == "auto":
+            return self.mechanism == "slide_dpsgd"
+        return self.metrics == "withheld"
 
     @property
     def amount(self) -> Literal["noise_scale", "target_epsilon"]:

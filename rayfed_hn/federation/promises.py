@@ -108,7 +108,7 @@ def promise(
     privacy = config.privacy
     if told["mechanism"] == "none":
         return told
-    told |= {"noise_source": source, "metrics": privacy.metrics}
+    told |= {"noise_source": source, "metrics": "withheld" if privacy.withholds else "released"}
     if mechanism.spent(config.training.steps) is None:
         return told
     releases, delta = config.rounds.num_versions, privacy.target_delta
@@ -156,16 +156,16 @@ def outside(config: Config, task: Task, standardise: str, *, shares: bool) -> li
             isinstance(task, Survival) and not config.task.cuts
         ),
         "with every update, its training loss, and validation loss and metric": (
-            config.privacy.metrics == "released"
+            not config.privacy.withholds
         ),
         "with every update, signal-to-noise and share of what was clipped": (
-            config.privacy.metrics == "released"
+            not config.privacy.withholds
             and (config.privacy.mechanism in FORMAL or config.privacy.noise_scale > 0)
         ),
         "at the end, validation metric of each of six candidate networks": (
-            mixes and config.privacy.metrics == "released"
+            mixes and not config.privacy.withholds
         ),
-        "at the end, validation metric of its last network": (config.privacy.metrics == "released"),
+        "at the end, validation metric of its last network": (not config.privacy.withholds),
         "at the end, which version was the best one on its validation bags": True,
         "with every update, how many steps it took until its validation loss rose": (
             config.training.patience is not None

@@ -40,7 +40,7 @@ class SiteReleases:
         usual_norm: float = math.inf,
     ) -> None:
         self._site, self._run, self._spent, self._gate = site, run, spent, gate
-        self._withheld = privacy.metrics == "withheld"
+        self._withheld = privacy.withholds
         self._most = math.inf if privacy.max_growth is None else privacy.max_growth * usual_norm
 
     def again(self, request: TrainRequest) -> Message | None:

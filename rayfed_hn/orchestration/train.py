@@ -10,7 +10,7 @@ from typing import Any
 
 from rayfed_hn.bags.store import read_recipe, recipe_digest
 from rayfed_hn.config import Config
-from rayfed_hn.errors import FederationError
+from rayfed_hn.errors import FederationError, RayfedError
 from rayfed_hn.federation.history import history
 from rayfed_hn.federation.plan import Plan, make_plan
 from rayfed_hn.federation.privacy_record import write_privacy
@@ -49,6 +49,9 @@ def train(
         reached(DRIVER_STARTED)
         result = _run(crew, faults, on_version)
         reached(DRIVER_ENDED)
+    except RayfedError as error:
+        write_summary(folder, _failure(plan, error, faults, time.monotonic() - begun))
+        raise
     finally:
         crew.stop()
     summary = _summary(plan, result, faults, time.monotonic() - begun)
@@ -66,6 +69,24 @@ def _run(crew: Crew, faults: Faults, on_version: Callable[[Progress], object]) -
         on_version(replace(news, restarts=crew.restarts, centre_restarts=crew.centre_restarts))
         reached(DRIVER_VERSION)
     raise FederationError("the central actor ended without a result")
+
+
+def _failure(plan: Plan, error: Exception, faults: Faults, seconds: float) -> dict[str, Any]:
+    """Of a run that ended before its last version; what it has released is charged all the same."""
+    return {
+        "verb": "train",
+        "status": "failed",
+        "exit_code": 1,
+        "reason": str(error),
+        "method": plan.config.method.name,
+        "privacy": plan.promise(),
+        "released_without_noise": plan.released_without_noise(),
+        "restarts": faults.restarts,
+        "centre_restarts": faults.centre_restarts,
+        "lost_sites": [],
+        "seconds": round(seconds, 2),
+        "versions": package_versions(),
+    }
 
 
 def _summary(plan: Plan, result: Result, faults: Faults, seconds: float) -> dict[str, Any]:

@@ -33,7 +33,8 @@ def resume(run: Path, words: Sequence[str]) -> int:
     go_on = _verbs().get(str(verb))
     if go_on is None:
         raise ConfigError(_why_not(run, verb))
-    if summary.get("verb") == verb and not summary.get("failed_cells"):
+    ended = summary.get("verb") == verb and summary.get("status") != "failed"
+    if ended and not summary.get("failed_cells"):
         print(
             f"{run} is finished ({verb}, {summary.get('status')}); nothing is left to do. "
             f"Pictures: rayfed-hn report {run}"

@@ -319,3 +319,16 @@ def test_withheld_metrics_stay_at_the_site_at_the_end_too(bag_root: Path) -> Non
     assert opinion.metric_OC.shape == (1, 6)
     # The site goes on from what it has measured; only the word of the others is missing.
     assert all(np.isfinite(scores.mixture_BE).all() for scores in kept.scores)
+
+
+@pytest.mark.parametrize(("words", "stays"), [(SGD, True), (LDP, False), ([], False)])
+def test_by_default_metrics_stay_where_they_would_tell_who_took_part(
+    bag_root: Path, words: list[str], stays: bool
+) -> None:
+    made = plan(bag_root, *words)
+    update = ask(made.site("north"), 0, made.initial())
+    assert math.isnan(update.train_loss) == stays
+    assert (update.validation_metric is None) == stays
+    assert ("training loss" in " ".join(made.released_without_noise())) != stays
+    told = plan(bag_root, *words, "privacy.metrics=released")
+    assert math.isfinite(ask(told.site("north"), 0, told.initial()).train_loss)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rayfed_hn.errors import BudgetSpent
+from rayfed_hn.errors import BudgetSpent, FederationError
 from rayfed_hn.federation.privacy_record import privacy_record
 from rayfed_hn.loading import load, to_yaml
 from rayfed_hn.orchestration.actors import Progress
@@ -103,3 +103,19 @@ def test_a_site_whose_budget_is_spent_has_stopped(bag_root: Path, tmp_path: Path
         "west": None,
         **{loss["site"]: loss["version"] for loss in summary["lost_sites"]},
     }
+
+
+def test_a_run_that_nobody_has_a_budget_for_leaves_a_page(bag_root: Path, tmp_path: Path) -> None:
+    bags, words = shutil.copytree(bag_root, tmp_path / "bags"), ["privacy.budget=10"]
+    for ledger in bags.glob("site=*/privacy"):  # of other tests
+        shutil.rmtree(ledger)
+    run(bags, tmp_path / "first", *words)
+    folder = tmp_path / "second"
+    with pytest.raises(FederationError, match="privacy budget is spent"):
+        run(bags, folder, *words)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (summary["status"], summary["exit_code"]) == ("failed", 1)
+    assert "privacy budget is spent" in summary["reason"]
+    assert summary["privacy"]["formal_guarantee"].startswith("(8, 1e-05)-DP of every site")
+    (folder / "config.yaml").write_text(to_yaml(load(None, WORDS)))
+    assert "privacy budget is spent" in write_report(folder).read_text()
