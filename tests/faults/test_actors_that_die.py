@@ -142,7 +142,7 @@ def test_a_deadline_comes_though_nobody_says_anything(
     """One of two actors hangs at its first request of all: no further message ever comes."""
     disturb(monkeypatch, "site", points.SITE_RECEIVED, 1, tmp_path / "hung", hang, 1)
     words = ("rounds.deadline=2", "rounds.num_versions=2", "resources.sites_per_actor=1")
-    words += ("rounds.answer_timeout=8", "resources.site_restarts=0")
+    words += ("rounds.answer_timeout=8", "resources.site_restarts=0", "model.standardise=none")
     summary, news = trained(bag_root, tmp_path / "run", *words)
     assert summary["num_versions"] == 2
     assert news[0].num_alive == 3  # made without it, while it was still hoped for
