@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rayfed_hn.errors import DataError
-from rayfed_hn.files import write_text
+from rayfed_hn.files import sync, write_text
 from rayfed_hn.points import DESCRIBED, POINTED, PRUNED, TENSORS, reached
 from rayfed_hn.saving import saving
 
@@ -97,7 +97,7 @@ class Commits:
                 self._fill(partial, tensors, about, {"version": str(version), "data": data})
                 _remove(folder)  # of a run that was cut before it pointed there
                 partial.rename(folder)
-                _sync(self._root)
+                sync(self._root)
                 reached(DESCRIBED)
                 self.point(version)
             finally:
@@ -119,14 +119,14 @@ class Commits:
         path = folder / STATE
         contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
         save_file(contiguous, path, metadata={"format": "pt", **names})
-        _sync(path)
+        sync(path)
         reached(TENSORS)
         file = {"name": STATE, "bytes": path.stat().st_size, "sha256": _sha256(path)}
         content = {**about, "file": file}
         text = json.dumps({"sha256": _digest(content), "commit": content}, indent=1)
         (folder / ABOUT).write_text(text + "\n", encoding="utf-8")
-        _sync(folder / ABOUT)
-        _sync(folder)
+        sync(folder / ABOUT)
+        sync(folder)
 
     def point(self, version: int) -> None:
         """Let a commit be the newest one that counts."""
@@ -261,14 +261,6 @@ def _digest(content: Mapping[str, Any]) -> str:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _remove(path: Path) -> None:

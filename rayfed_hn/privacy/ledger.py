@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from rayfed_hn.errors import LedgerError
+from rayfed_hn.files import sync
 from rayfed_hn.privacy.accounting import Spent
 
 _FIRST = "0" * 64
@@ -121,7 +122,7 @@ class FileLedger:
             os.lseek(file, 0, os.SEEK_END)
             _write_all(file, line.encode())
             os.fsync(file)
-        _sync_folder(self._path.parent)
+        sync(self._path.parent)
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
@@ -180,11 +181,3 @@ def _from_json(values: dict) -> Charge:
 def _write_all(file: int, data: bytes) -> None:
     while data:
         data = data[os.write(file, data) :]
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -27,7 +27,9 @@ def test_only_we_can_enter_and_nothing_is_left(monkeypatch: pytest.MonkeyPatch) 
 def test_sockets_find_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(doors.tempfile, "gettempdir", lambda: f"/{'long' * 20}")
     with doors.private_folder() as folder:
-        assert str(folder).startswith("/tmp/rayfed-hn-")
+        longest = f"{folder}/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.12345"
+        assert len(os.fsencode(longest)) <= doors.MAX_SOCKET_PATH
+        assert "long" not in str(folder)
 
 
 def test_the_users_token_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
