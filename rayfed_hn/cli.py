@@ -6,7 +6,6 @@ something was set aside or missing; 4 interrupted, can be resumed.
 
 from __future__ import annotations
 
-import inspect
 import os
 import signal
 import sys
@@ -16,9 +15,10 @@ from pathlib import Path
 import click
 
 from rayfed_hn import __version__
+from rayfed_hn.cli_runs import audit, help_of, report, resume
 from rayfed_hn.cli_tables import export, manifest
 from rayfed_hn.errors import ConfigError, Interrupted, RayfedError
-from rayfed_hn.loading import help_text, is_knob
+from rayfed_hn.loading import is_knob
 
 
 @click.group(
@@ -32,12 +32,6 @@ def app() -> None:
     """Federated learning with a hypernetwork for whole-slide images, on Ray."""
 
 
-def _help(function: object, example: str, keys: tuple[str, ...]) -> str:
-    """What a verb does, how it is called, and the keys that it takes."""
-    about = inspect.cleandoc(inspect.getdoc(function) or "")
-    return f"{about}\n\n\b\nExample:\n  {example}\n\n\b\n{help_text(keys)}"
-
-
 def _verb(*keys: str, example: str) -> Callable[[Callable[..., int]], click.Command]:
     """A verb whose help lists the keys that start so."""
 
@@ -48,7 +42,7 @@ def _verb(*keys: str, example: str) -> Callable[[Callable[..., int]], click.Comm
 
         words = click.argument("words", nargs=-1, metavar="[CONFIG.yaml] [section.key=value ...]")
         run.__click_params__ = getattr(function, "__click_params__", [])  # pyright: ignore[reportFunctionMemberAccess]
-        text = _help(function, example, keys)
+        text = help_of(function, example, keys)
         return app.command(function.__name__, help=text)(words(run))
 
     return decorate
@@ -213,7 +207,7 @@ _ONBOARD = ("onboard.", "run.", "data.fold", "data.splits", "data.max_")
 # What embed can be told, for --manifest; what the run was told holds otherwise.
 _ONBOARD_SLIDES = ("data.bags", "data.root", "embed.", "resources.cpus", "resources.gpus_per_enc")
 
-onboard.help = _help(
+onboard.help = help_of(
     onboard.callback,
     "rayfed-hn train   data.bags=bags data.leave_out=north run.dir=runs/three\n"
     "  rayfed-hn onboard runs/three --site north run.dir=runs/north\n"
@@ -222,70 +216,8 @@ onboard.help = _help(
 )
 
 
-@app.command()
-@click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
-@click.argument("words", nargs=-1, metavar="[audit.key=value ...]")
-def audit(run: Path, words: tuple[str, ...]) -> int:
-    """Attack a finished run as a curious server would, and compare with what it promises.
-
-    RUN is the run.dir of a finished train, at a place where the bags are. Attacked are the messages
-    that it kept (run.keep_messages=true); without them it is made again in this process.
-
-    Was a slide trained on? Can features of tiles be read off an update? Which site is an unseen
-    slide from? AUC .5 is what guessing gives. Canaries, made-up bags and updates put in by fair
-    coins, give a lower bound on epsilon. Writes audit.json and audit.md into RUN; ends with 1 if
-    the bound is above the promise. That no attack succeeds proves nothing (docs/audit.md).
-    """
-    from rayfed_hn.verbs.audit import audit as attack
-
-    return attack(run, words)
-
-
-audit.help = _help(
-    audit.callback,
-    "rayfed-hn train data.bags=bags run.dir=runs/one run.keep_messages=true\n"
-    "  rayfed-hn audit runs/one audit.shadows=32",
-    ("audit.", "data.bags"),
-)
-
-
-@app.command()
-@click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
-@click.argument("words", nargs=-1, metavar="[resources.key=value ...] [data.bags=PATH]")
-def resume(run: Path, words: tuple[str, ...]) -> int:
-    """Go on with an interrupted run: train, compare, scale or embed, as its directory says.
-
-    RUN is its run.dir; its config.yaml is used as it stands. train goes on from its last commit,
-    in which every version ends: the server's state, who was away, and what was in flight, which is
-    asked again. In simulated time, and in synchronous rounds, the result is that of an undisturbed
-    run to the bit. A damaged commit is noticed by its SHA-256; the one before is taken, and that is
-    said here, in events.jsonl and in summary.json. compare and scale do what is missing.
-
-    A finished run is left as it is (exit code 0). Two processes cannot work in one run directory.
-    """
-    from rayfed_hn.verbs.resume import resume as go_on
-
-    return go_on(run, words)
-
-
-resume.help = _help(
-    resume.callback,
-    "rayfed-hn train data.bags=bags run.dir=runs/one   (interrupted)\n  rayfed-hn resume runs/one",
-    ("resources.", "data.bags"),
-)
-
-
-@app.command()
-@click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
-def report(run: Path) -> int:
-    """Make a self-contained report.html from the files of the run directory RUN."""
-    from rayfed_hn.verbs import federation
-
-    return federation.report(run)
-
-
-app.add_command(manifest)
-app.add_command(export)
+for command in (audit, resume, report, manifest, export):
+    app.add_command(command)
 
 
 def main() -> None:

@@ -113,6 +113,12 @@ class PrivacyConfig:
             return self.mechanism == "slide_dpsgd"
         return self.metrics == "withheld"
 
+    def source(self, *, real: bool) -> Literal["seeded", "os"]:
+        """Where sites take their noise from; real: a run of train that simulates no time."""
+        if self.noise_source != "auto":
+            return self.noise_source
+        return "os" if real else "seeded"
+
     @property
     def amount(self) -> Literal["noise_scale", "target_epsilon"]:
         """Which knob says how much noise there is."""

@@ -85,6 +85,10 @@ class RoundsConfig:
         None, "events.jsonl of an earlier run, whose order of answers is followed exactly"
     )
 
+    def updates_per_version(self, num_sites: int) -> int:
+        """Of a federation of so many sites."""
+        return self.buffer_size or min(num_sites, self.cohort_size or num_sites)
+
 
 @dataclass(frozen=True)
 class SimulationConfig:

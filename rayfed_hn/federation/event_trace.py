@@ -15,7 +15,8 @@ from typing import Any
 
 from rayfed_hn.config import Config
 from rayfed_hn.errors import ConfigError, FederationError
-from rayfed_hn.federation.loop import Around, Executor, Gathered
+from rayfed_hn.federation.gathered import Gathered
+from rayfed_hn.federation.loop import Around, Executor
 from rayfed_hn.federation.messages import (
     Deadline,
     Event,

@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from rayfed_hn.errors import BudgetSpent, DataError, LedgerError, MessageError, SetAside
+from rayfed_hn.errors import MessageError
+from rayfed_hn.federation.failures import read_failure
 from rayfed_hn.federation.score_messages import (
     CandidateMetrics,
     CandidatesRequest,
@@ -28,7 +29,7 @@ from rayfed_hn.federation.statistics_messages import (
     PrepareRequest,
     StatisticsRequest,
 )
-from rayfed_hn.federation.wire import Draft, Message, all_finite, expect, open_message, serialise
+from rayfed_hn.federation.wire import Draft, Message, all_finite, expect, open_message
 from rayfed_hn.models.subspace import Subspace
 
 
@@ -218,33 +219,6 @@ Answer = Update | FeatureStatistics | Prepared | CandidateMetrics | Scores
 Event = Answer | Refused | SiteLost | SiteBack | Deadline
 
 
-def failure_message(error: Exception, incident: int = 0) -> bytes:
-    """What a site says when it could not answer: a code and a number, as texts may name a patient.
-
-    Args:
-        error: What went wrong.
-        incident: Under which the site wrote it down in its own log; 0: nowhere.
-    """
-    codes = [i for i, (kinds, _) in enumerate(_FAILURES) if isinstance(error, kinds)]
-    return serialise({"failure": np.array([codes[0], incident])})
-
-
-def incident_name(incident: int) -> str:
-    """How an incident is written, in a site's log as in what the server hears."""
-    return f"{incident:016x}"
-
-
-FAILURE_BYTES = 1024  # more than one takes
-_FAILURES: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
-    ((MemoryError,), "the site ran out of memory"),
-    ((BudgetSpent,), BudgetSpent.told),
-    ((LedgerError,), "the site's privacy ledger is damaged"),
-    ((DataError, SetAside, OSError), "the site could not read its bags"),
-    ((MessageError, ValueError), "the site refused the request"),
-    ((Exception,), "the site failed"),
-)
-
-
 def read_answer(request: Request, message: Message, subspace: Subspace | None = None) -> Event:
     """Turn a site's bytes into an event.
 
@@ -259,7 +233,7 @@ def read_answer(request: Request, message: Message, subspace: Subspace | None = 
     site, version = request.site, request.version
     turn = request.turn if isinstance(request, TrainRequest) else 0
     try:
-        failure = _failure(message)
+        failure = read_failure(message)
         if failure is not None:
             return SiteLost(site, version, failure, turn)
         answer = _parse(request, message, subspace)
@@ -277,20 +251,6 @@ def read_answer(request: Request, message: Message, subspace: Subspace | None = 
 def _lifted(update: Update, subspace: Subspace) -> Update:
     numbers_K = torch.tensor(update.update)
     return replace(update, update=subspace.lift(numbers_K).numpy())
-
-
-def _failure(message: Message) -> str | None:
-    """What a failure message says; None if it is another one."""
-    if len(message) > FAILURE_BYTES:  # an update is not opened twice
-        return None
-    failure = open_message(message, FAILURE_BYTES).get("failure")
-    if failure is None:
-        return None
-    code, incident = expect({"failure": failure}, "failure", np.int64, (2,)).tolist()
-    if not 0 <= code < len(_FAILURES) or incident < 0:
-        raise MessageError("unknown failure code")
-    where = f" under incident {incident_name(incident)}" if incident else ""
-    return f"{_FAILURES[code][1]}; site.log beside its bags says why{where}"
 
 
 def _parse(request: Request, message: Message, subspace: Subspace | None) -> Answer:

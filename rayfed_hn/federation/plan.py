@@ -216,20 +216,16 @@ class Plan(Survey):
     def _local_training(self, name: str) -> LocalTraining:
         bags = [self.num_bags[hospital][0] for hospital in self.origins(name)]
         # Pooled training takes what the sites that make a version take together.
-        times = self._updates_per_version() / len(self.hospitals) if self.pooled else 1.0
+        num = len(self.hospitals)
+        times = self.config.rounds.updates_per_version(num) / num if self.pooled else 1.0
         steps = steps_of(self.config.training, bags, times)
         return LocalTraining(self.learning_rate, steps, self.standardise)
 
     @property
     def num_exchanges(self) -> int:
         """Updates that go into the versions of the run."""
-        each = 1 if self.pooled else self._updates_per_version()
+        each = 1 if self.pooled else self.config.rounds.updates_per_version(len(self.hospitals))
         return self.config.rounds.num_versions * each
-
-    def _updates_per_version(self) -> int:
-        """Of a federation with these settings."""
-        rounds, num = self.config.rounds, len(self.hospitals)
-        return rounds.buffer_size or min(num, rounds.cohort_size or num)
 
     def mechanism(self) -> Mechanism:
         """What sites do before release; nothing for the baselines in which nothing is released."""
@@ -246,10 +242,8 @@ class Plan(Survey):
     @property
     def noise_source(self) -> Literal["seeded", "os"]:
         """Where sites take their noise from."""
-        asked = self.config.privacy.noise_source
-        if asked != "auto":
-            return asked
-        return "os" if self.run_id and not self.config.simulation.enabled else "seeded"
+        real = bool(self.run_id) and not self.config.simulation.enabled
+        return self.config.privacy.source(real=real)
 
     def promise(self) -> dict[str, Any]:
         """What the run promises of the data behind it, JSON-ready."""

@@ -25,9 +25,10 @@ from rayfed_hn.federation.messages import (
     Update,
 )
 from rayfed_hn.federation.mixture import MovingAverage
-from rayfed_hn.federation.rules.base import Rule, same_shape
+from rayfed_hn.federation.rules.base import Rule
 from rayfed_hn.federation.schedule import Schedule
 from rayfed_hn.federation.screening import Screen
+from rayfed_hn.federation.site_counts import SiteCounts
 from rayfed_hn.federation.versions import Asked, InFlight, VersionReport
 from rayfed_hn.models.standardise import Standardisation
 
@@ -70,15 +71,12 @@ class Server:
         self.lost_before: list[SiteLost] = []
         self.standardisation: Standardisation | None = None
         self._number = {site: i for i, site in enumerate(self.sites)}
-        self._turns = dict.fromkeys(self.sites, 0)
-        self._accepted = dict.fromkeys(self.sites, 0)
-        self._last_turn = dict.fromkeys(self.sites, -1)
+        self._counts = SiteCounts(self.sites)
         self._in_flight: dict[str, Asked] = {}
         self._sent: dict[str, np.ndarray] = {}  # the networks in flight
         self._to_ask_again: list[TrainRequest] = []
         self._buffer = Buffer(self._number, schedule)
         self._overdue = False
-        self._refused = dict.fromkeys(self.sites, 0)  # for their age
         self._screen = Screen(self.sites, schedule.config, steps)
         self._reported_refused = 0
         self._averaging = averaging
@@ -92,17 +90,17 @@ class Server:
     @property
     def num_updates(self) -> dict[str, int]:
         """Updates of every site that went into a version or wait for one."""
-        return {s: n - self._screen.num_refused(s) for s, n in self._accepted.items()}
+        return {s: n - self._screen.num_refused(s) for s, n in self._counts.accepted.items()}
 
     @property
     def turns_done(self) -> dict[str, int]:
         """Turns of every site up to the last one whose update was taken."""
-        return {site: turn + 1 for site, turn in self._last_turn.items()}
+        return {site: turn + 1 for site, turn in self._counts.last_turn.items()}
 
     @property
     def num_refused(self) -> int:
         """Updates that were dropped for their age since the start."""
-        return sum(self._refused.values())
+        return sum(self._counts.refused.values())
 
     @property
     def refused(self) -> tuple[Refused, ...]:
@@ -132,16 +130,16 @@ class Server:
                 return []
             busy |= self._buffer.sites  # of others too much was lost
         idle = [site for site in self.alive if site not in busy]
-        draw = sum(self._turns.values())
+        draw = sum(self._counts.turns.values())
         chosen = self.schedule.choose(idle, len(busy), draw)
         networks = self.rule.networks([self._number[site] for site in chosen]) if chosen else []
-        so_far = sum(self._accepted.values())
+        so_far = sum(self._counts.accepted.values())
         return [self._request(*each, so_far) for each in zip(chosen, networks, strict=True)]
 
     def _request(self, site: str, network: np.ndarray, num_updates: int) -> TrainRequest:
-        asked = Asked(self.version, self._turns[site], num_updates)
+        asked = Asked(self.version, self._counts.turns[site], num_updates)
         self._in_flight[site], self._sent[site] = asked, network
-        self._turns[site] += 1
+        self._counts.turns[site] += 1
         return TrainRequest(site, asked.version, network, asked.turn)
 
     def receive(
@@ -169,11 +167,11 @@ class Server:
         if isinstance(event, SiteLost):
             self.lose(event)
         elif isinstance(event, Refused):
-            self._last_turn[event.site] = event.turn  # its site has gone on from there
+            self._counts.last_turn[event.site] = event.turn  # its site has gone on from there
             self._refuse(event)
         elif self.schedule.too_late(self.version - event.version):
-            self._refused[event.site] += 1
-            self._last_turn[event.site] = event.turn  # its site has gone on from there
+            self._counts.refused[event.site] += 1
+            self._counts.last_turn[event.site] = event.turn  # its site has gone on from there
         else:
             self._accept(event, asked)
         return self._make_version() if self._full() else None
@@ -185,8 +183,8 @@ class Server:
             self.lose(loss)
 
     def _accept(self, update: Update, asked: Asked) -> None:
-        self._accepted[update.site] += 1
-        self._last_turn[update.site] = update.turn
+        self._counts.accepted[update.site] += 1
+        self._counts.last_turn[update.site] = update.turn
         self._buffer.add(update, asked)
 
     def _full(self) -> bool:
@@ -246,7 +244,7 @@ class Server:
         once = not any(staleness) and len(self._buffer.sites) == len(updates)
         complete = once and self._buffer.sites == set(self.alive)
         among = len(updates) if self.schedule.waits else len(self.sites)
-        so_far, present = sum(self._accepted.values()), max(1, len(self.alive))
+        so_far, present = sum(self._counts.accepted.values()), max(1, len(self.alive))
         contributions = self._buffer.contributions(self.version, so_far, present)
         self.rule.apply(contributions, complete=complete, among=among)
         self._buffer.remember(self._screen)
@@ -274,18 +272,9 @@ class Server:
     def state(self) -> dict[str, Tensor]:
         """Everything that the next version and the scores depend on."""
         average = {f"shared.{name}": tensor for name, tensor in self._average.state().items()}
-        counts = {
-            f"sites.{name}": torch.tensor([count[site] for site in self.sites])
-            for name, count in (
-                ("turns", self._turns),
-                ("accepted", self._accepted),
-                ("refused", self._refused),
-                ("last_turn", self._last_turn),
-            )
-        }
         scale = {} if self.standardisation is None else self.standardisation.state()
         rule = {name: tensor.cpu() for name, tensor in self.rule.state().items()}
-        return rule | average | counts | scale | self._screen.state()
+        return rule | average | self._counts.state() | scale | self._screen.state()
 
     def in_flight(self) -> list[InFlight]:
         """Requests that are not answered, in the order in which they were sent."""
@@ -318,11 +307,8 @@ class Server:
         self._average = MovingAverage.of(own)
         self.standardisation = Standardisation.of(state)
         self.version = version
-        self._turns = self._counts(state, "turns")
-        self._accepted = self._counts(state, "accepted")
-        self._refused = self._counts(state, "refused")
+        self._counts.load_state(state)
         self._reported_refused = self.num_refused
-        self._last_turn = self._counts(state, "last_turn")
         self._screen.load_state(state)
         self.away, self.lost, self.lost_before = {x.site: x for x in away}, [], list(lost)
         self._in_flight = {one.site: one.asked for one in in_flight}
@@ -331,18 +317,13 @@ class Server:
         self._buffer.clear()
         self._overdue = False
 
-    def _counts(self, state: Mapping[str, Tensor], name: str) -> dict[str, int]:
-        own = torch.zeros(len(self.sites), dtype=torch.int64)
-        counts = same_shape(state, f"sites.{name}", own).tolist()
-        return dict(zip(self.sites, counts, strict=True))
-
     def check_invariants(self) -> None:
         """Assert what must hold between any two calls (for tests)."""
         assert not self._in_flight.keys() & self.away.keys(), "a site is in two places"
         assert self._sent.keys() == self._in_flight.keys(), "a network is not that of a request"
         assert self._in_flight.keys() | self.away.keys() <= set(self.sites)
         assert all(asked.version <= self.version for asked in self._in_flight.values())
-        assert all(asked.turn < self._turns[s] for s, asked in self._in_flight.items())
+        assert all(asked.turn < self._counts.turns[s] for s, asked in self._in_flight.items())
         keys = self._buffer.keys
         assert len(keys) == len(set(keys)), "an update is counted twice"
         assert not self._full(), "a full buffer was kept"

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from rayfed_hn.errors import MessageError
 from rayfed_hn.federation.data import SiteData
+from rayfed_hn.federation.failures import failure_message, incident_name
 from rayfed_hn.federation.messages import (
     Answer,
     CandidateMetrics,
@@ -32,8 +33,6 @@ from rayfed_hn.federation.messages import (
     StatisticsRequest,
     TrainRequest,
     Update,
-    failure_message,
-    incident_name,
 )
 from rayfed_hn.federation.mixture import MARKS, MovingAverage
 from rayfed_hn.federation.schedule import kept_turns

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rayfed_hn.federation.messages import Request, TrainRequest, failure_message
+from rayfed_hn.federation.failures import failure_message
+from rayfed_hn.federation.messages import Request, TrainRequest
 from rayfed_hn.federation.plan import Plan
 from rayfed_hn.federation.site import Begun, Site, note_failure
 from rayfed_hn.federation.wire import Message

@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rayfed_hn.errors import FederationError
-from rayfed_hn.federation.loop import Executor, Gathered
+from rayfed_hn.federation.gathered import Gathered
+from rayfed_hn.federation.loop import Executor
 from rayfed_hn.federation.messages import (
     Deadline,
     Event,

@@ -80,13 +80,7 @@ def _conclude(
     write_table(folder / "scores.parquet", scores)
     write_text(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in gather("metrics")))
     classes = finished[0]["classes"]
-    judge = Judge(config.task.kind, len(classes))
-    how = {"judge": judge, "unit": config.task.unit}
-    if noise:
-        comparison = compare_amounts(rows, scores, noise, **how)
-        comparison |= {"noise": noise, "noise_of": config.privacy.amount}
-    else:
-        comparison = compare_methods(rows, scores, **how)
+    comparison = _compared(config, rows, scores, Judge(config.task.kind, len(classes)))
     write_text(folder / "table.md", markdown_table(comparison, config.evaluation.readout))
     degraded = bool(failed or gather("lost") or gather("refused") or gather("set_aside"))
     summary = {
@@ -109,6 +103,17 @@ def _conclude(
     }
     write_summary(folder, summary)
     return summary
+
+
+def _compared(
+    config: Config, rows: list[dict[str, Any]], scores: list[dict[str, Any]], judge: Judge
+) -> dict[str, Any]:
+    """Methods, or amounts of noise under each of them, side by side."""
+    noise, unit = config.compare.noise, config.task.unit
+    if not noise:
+        return compare_methods(rows, scores, judge=judge, unit=unit)
+    found = compare_amounts(rows, scores, noise, judge=judge, unit=unit)
+    return found | {"noise": noise, "noise_of": config.privacy.amount}
 
 
 def _membership(finished: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -82,6 +82,7 @@ def test_a_central_actor_that_is_killed_goes_on(
     assert (tmp_path / "killed" / "0").exists()
     assert_undisturbed(summary, bag_root, *words)
     assert summary["centre_restarts"] == 1
+    assert len(summary["resumed_from"]) == 1  # to begin again would end in the same bits
 
 
 @pytest.mark.faults

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
 from rayfed_hn.errors import DataError, MessageError
+from rayfed_hn.federation.failures import failure_message
 from rayfed_hn.federation.loop import agreed_metrics
 from rayfed_hn.federation.messages import (
     CandidateMetrics,
@@ -23,7 +24,6 @@ from rayfed_hn.federation.messages import (
     SiteLost,
     TrainRequest,
     Update,
-    failure_message,
     read_answer,
 )
 

@@ -12,8 +12,9 @@ import pytest
 from virtual_sites import virtual
 
 from rayfed_hn.federation import meter
+from rayfed_hn.federation.failures import failure_message
 from rayfed_hn.federation.loop import Executor, InProcessExecutor, Read, run_federation
-from rayfed_hn.federation.messages import Event, Request, TrainRequest, failure_message, read_answer
+from rayfed_hn.federation.messages import Event, Request, TrainRequest, read_answer
 from rayfed_hn.federation.meter import VersionCost, metered_versions
 from rayfed_hn.federation.plan import Plan
 from rayfed_hn.federation.server import Server

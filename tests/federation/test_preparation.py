@@ -11,6 +11,7 @@ from safetensors.numpy import save as serialise
 from rayfed_hn.bags import store
 from rayfed_hn.errors import FederationError, MessageError
 from rayfed_hn.federation.experiment import Outcome, prepare, run_in_process
+from rayfed_hn.federation.failures import failure_message
 from rayfed_hn.federation.loop import InProcessExecutor
 from rayfed_hn.federation.messages import (
     FeatureStatistics,
@@ -20,7 +21,6 @@ from rayfed_hn.federation.messages import (
     SiteLost,
     StatisticsRequest,
     TrainRequest,
-    failure_message,
     read_answer,
 )
 from rayfed_hn.federation.plan import Plan, make_plan

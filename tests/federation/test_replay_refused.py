@@ -14,13 +14,13 @@ from rayfed_hn.errors import ConfigError, FederationError
 from rayfed_hn.federation.cell import cells
 from rayfed_hn.federation.event_trace import RESUMED, Recorded, begin_line, read_trace
 from rayfed_hn.federation.experiment import prepare, run_in_process
+from rayfed_hn.federation.failures import failure_message
 from rayfed_hn.federation.loop import InProcessExecutor, run_federation
 from rayfed_hn.federation.messages import (
     PrepareRequest,
     Request,
     StatisticsRequest,
     TrainRequest,
-    failure_message,
 )
 from rayfed_hn.federation.plan import Plan, make_plan
 from rayfed_hn.federation.record import RunRecord

@@ -14,6 +14,7 @@ from safetensors import numpy as library
 
 from rayfed_hn.errors import MessageError
 from rayfed_hn.federation import wire
+from rayfed_hn.federation.failures import failure_message as failure
 from rayfed_hn.federation.messages import (
     Refused,
     SiteLost,
@@ -21,7 +22,6 @@ from rayfed_hn.federation.messages import (
     Update,
     read_answer,
 )
-from rayfed_hn.federation.messages import failure_message as failure
 from rayfed_hn.federation.wire import KINDS, LastFinite, all_finite, open_message, serialise
 
 LIMIT = 2**20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import sys
 from pathlib import Path
@@ -36,6 +37,12 @@ def summary_of(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "summary.json").read_text())
 
 
+def wait_for_the_centre(folder: Path) -> None:
+    """Until it has ended: it is told to, and may be writing a commit."""
+    with (folder / "checkpoints" / "lock").open("r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # given back with the file
+
+
 def stamps(folder: Path) -> dict[Path, int]:
     return {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file() and p.name != "lock"}
 
@@ -59,6 +66,7 @@ def test_a_training_run_goes_on_and_ends_in_the_same_bits(
         assert run(cutting, "train", *place, *words) == INTERRUPTED
     assert f"'rayfed-hn resume {tmp_path}'" in capsys.readouterr().err
     assert not (tmp_path / "summary.json").exists()
+    wait_for_the_centre(tmp_path)
     pointer = tmp_path / "checkpoints" / "LATEST"
     committed = int(pointer.read_text())
     assert committed >= 2
@@ -82,6 +90,11 @@ def test_a_training_run_goes_on_and_ends_in_the_same_bits(
     assert run(monkeypatch, "resume", str(tmp_path)) == DONE
     assert "is finished (train, complete); nothing is left to do" in capsys.readouterr().out
     assert stamps(tmp_path) == before
+
+    # A run that failed has a summary too, and is not finished.
+    (tmp_path / "summary.json").write_text(json.dumps(summary | {"status": "failed"}))
+    assert run(monkeypatch, "resume", str(tmp_path)) == DONE
+    assert summary_of(tmp_path)["digest"] == whole.digest
 
 
 def test_a_comparison_does_the_cell_that_is_missing(

@@ -151,7 +151,7 @@ def test_with_what_hides_nothing_or_something_else_all_together_is_without_limit
     account = gate(tmp_path).check(of_run("now", 0), SPENT)
     assert account.epsilon == epsilon_of([SPENT], DELTA)
     assert account.epsilon_in_all == math.inf
-    with pytest.raises(BudgetSpent):
+    with pytest.raises(BudgetSpent, match="no epsilon can be stated for all of them together"):
         gate(tmp_path, budget=100.0).check(of_run("now", 0), SPENT)
 
 

@@ -260,6 +260,15 @@ def test_of_single_slides_delta_is_compared_with_their_number(tmp_path: Path) ->
     assert "training slides" in warning
 
 
+@pytest.mark.parametrize(("source", "repeats"), [("os", False), ("seeded", True)])
+def test_how_to_repeat_a_run_says_whether_that_can_be(
+    tmp_path: Path, source: Source, repeats: bool
+) -> None:
+    page = write_report(make_private_run(tmp_path / "run", source=source)).read_text()
+    assert ("makes the same numbers" in page) == repeats
+    assert ("every site is charged for both" in page) != repeats
+
+
 def test_spending_more_than_planned_is_warned_of(tmp_path: Path) -> None:
     folder = make_private_run(tmp_path / "run")
     (warning,) = [w for w in read(folder)["warnings"] if "more than the 8" in w]

@@ -1,0 +1,78 @@
+"""The verbs that take up a run by its directory."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import click
+
+from rayfed_hn.loading import help_text
+
+
+def help_of(function: object, example: str, keys: tuple[str, ...]) -> str:
+    """What a verb does, how it is called, and the keys that it takes."""
+    about = inspect.cleandoc(inspect.getdoc(function) or "")
+    return f"{about}\n\n\b\nExample:\n  {example}\n\n\b\n{help_text(keys)}"
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
+@click.argument("words", nargs=-1, metavar="[audit.key=value ...]")
+def audit(run: Path, words: tuple[str, ...]) -> int:
+    """Attack a finished run as a curious server would, and compare with what it promises.
+
+    RUN is the run.dir of a finished train, at a place where the bags are. Attacked are the messages
+    that it kept (run.keep_messages=true); without them it is made again in this process.
+
+    Was a slide trained on? Can features of tiles be read off an update? Which site is an unseen
+    slide from? AUC .5 is what guessing gives. Canaries, made-up bags and updates put in by fair
+    coins, give a lower bound on epsilon. Writes audit.json and audit.md into RUN; ends with 1 if
+    the bound is above the promise. That no attack succeeds proves nothing (docs/audit.md).
+    """
+    from rayfed_hn.verbs.audit import audit as attack
+
+    return attack(run, words)
+
+
+audit.help = help_of(
+    audit.callback,
+    "rayfed-hn train data.bags=bags run.dir=runs/one run.keep_messages=true\n"
+    "  rayfed-hn audit runs/one audit.shadows=32",
+    ("audit.", "data.bags"),
+)
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
+@click.argument("words", nargs=-1, metavar="[resources.key=value ...] [data.bags=PATH]")
+def resume(run: Path, words: tuple[str, ...]) -> int:
+    """Go on with an interrupted run: train, compare, scale or embed, as its directory says.
+
+    RUN is its run.dir; its config.yaml is used as it stands. train goes on from its last commit,
+    in which every version ends: the server's state, who was away, and what was in flight, which is
+    asked again. In simulated time, and in synchronous rounds, the result is that of an undisturbed
+    run to the bit. A damaged commit is noticed by its SHA-256; the one before is taken, and that is
+    said here, in events.jsonl and in summary.json. compare and scale do what is missing.
+
+    A finished run is left as it is (exit code 0). Two processes cannot work in one run directory.
+    """
+    from rayfed_hn.verbs.resume import resume as go_on
+
+    return go_on(run, words)
+
+
+resume.help = help_of(
+    resume.callback,
+    "rayfed-hn train data.bags=bags run.dir=runs/one   (interrupted)\n  rayfed-hn resume runs/one",
+    ("resources.", "data.bags"),
+)
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
+def report(run: Path) -> int:
+    """Make a self-contained report.html from the files of the run directory RUN."""
+    from rayfed_hn.verbs import federation
+
+    return federation.report(run)
