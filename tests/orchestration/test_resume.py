@@ -94,7 +94,8 @@ def test_a_training_run_goes_on_and_ends_in_the_same_bits(
     # A run that failed has a summary too, and is not finished.
     (tmp_path / "summary.json").write_text(json.dumps(summary | {"status": "failed"}))
     assert run(monkeypatch, "resume", str(tmp_path)) == DONE
-    assert summary_of(tmp_path)["digest"] == whole.digest
+    again = summary_of(tmp_path)
+    assert (again["status"], again["digest"]) == ("complete", whole.digest)
 
 
 def test_a_comparison_does_the_cell_that_is_missing(
