@@ -66,6 +66,7 @@ class Host:
             if left:
                 path.write_text(str(left - 1))
                 if kind == "dies":
+                    time.sleep(0.5)  # what it answered before is on its way
                     os._exit(1)
                 time.sleep(1000)
 
