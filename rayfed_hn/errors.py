@@ -34,7 +34,8 @@ class AccountingError(RayfedError):
 class BudgetSpent(RayfedError):
     """A site releases no more: its epsilon would be beyond what it may spend."""
 
-    told = "the site's privacy budget is spent"  # all that others hear of it
+    # All that others hear of it.
+    told = "the site's privacy budget is spent, or less than this run needs"
 
 
 class PromiseBroken(RayfedError):

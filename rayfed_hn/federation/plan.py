@@ -37,7 +37,7 @@ from rayfed_hn.federation.promises import (
     promise,
 )
 from rayfed_hn.federation.rules import check_memory, make_rule
-from rayfed_hn.federation.schedule import Schedule, kept_turns
+from rayfed_hn.federation.schedule import Schedule
 from rayfed_hn.federation.server import Server
 from rayfed_hn.federation.site import Site
 from rayfed_hn.federation.site_clock import SiteClock
@@ -50,7 +50,6 @@ from rayfed_hn.models.parameters import ParameterLayout
 from rayfed_hn.models.registry import initial_parameters, learning_rate, make_model, widths
 from rayfed_hn.models.site_model import SiteModel
 from rayfed_hn.privacy.mechanisms import Mechanism, NoNoise
-from rayfed_hn.privacy.release import make_gate
 from rayfed_hn.seeds import derive
 
 POOLED = "pooled"
@@ -255,22 +254,18 @@ class Plan(Survey):
         return outside(self.config, self.task, self.standardise, shares=self.shares)
 
     def _releases(self, name: str, folder: Path | None) -> SiteReleases:
-        """The way out of a site; where its noise is secret, its ledger lies beside its bags."""
-        secret, privacy = self.noise_source == "os", self.config.privacy
-        ground = self._ground(name) if secret else folder
-        spent = self.mechanism().spent(self.config.training.steps)
-        gate = None
-        if spent is not None or (secret and privacy.noise_scale > 0 and self.shares):
-            gate = make_gate(
-                ground and ground / "privacy",
-                secret=secret,
-                delta=privacy.target_delta,
-                budget=privacy.budget,
-                run_budget=self.promise().get("epsilon"),
-                kept=kept_turns(self.config),
-            )
-        usual = math.inf if privacy.max_growth is None else float(self.initial().double().norm())
-        return SiteReleases(name, self.run_id, privacy, spent, gate, usual)
+        """The way out of a site; in a run that is not simulated, its ledger lies with its bags."""
+        real, grows = self.noise_source == "os", self.config.privacy.max_growth is not None
+        return SiteReleases.of(
+            self.config,
+            name,
+            self.run_id,
+            self.mechanism() if self.shares else None,
+            self._ground(name) if real else folder,
+            real=real,
+            promised=self.promise().get("epsilon"),
+            usual_norm=float(self.initial().double().norm()) if grows else math.inf,
+        )
 
     def _ground(self, participant: str) -> Path | None:
         """Where a participant keeps what is its own, beside its bags and not in the run."""

@@ -5,16 +5,20 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
-from rayfed_hn.config import PrivacyConfig
+from rayfed_hn.config import Config, PrivacyConfig
 from rayfed_hn.errors import MessageError
 from rayfed_hn.federation.messages import CandidateMetrics, Scores, TrainRequest, Update
+from rayfed_hn.federation.schedule import kept_turns
 from rayfed_hn.federation.wire import Draft, Message
+from rayfed_hn.files import can_write
 from rayfed_hn.privacy.accounting import Spent
 from rayfed_hn.privacy.ledger import ReleaseKey
-from rayfed_hn.privacy.release import Gate
+from rayfed_hn.privacy.mechanisms import Mechanism, NoNoise
+from rayfed_hn.privacy.release import Gate, make_gate
 
 
 class SiteReleases:
@@ -25,8 +29,7 @@ class SiteReleases:
         run: Of the run.
         privacy: What the run is configured to promise.
         spent: What a release costs; None without formal guarantee.
-        gate: Where releases are charged; None: they are not. Without guarantee and with noise that
-            repeats there is nothing to charge, and nothing that asking again would reveal.
+        gate: Where releases are charged; None: they are not.
         usual_norm: Of the network that everybody starts from.
     """
 
@@ -42,6 +45,52 @@ class SiteReleases:
         self._site, self._run, self._spent, self._gate = site, run, spent, gate
         self._withheld = privacy.withholds
         self._most = math.inf if privacy.max_growth is None else privacy.max_growth * usual_norm
+
+    @classmethod
+    def of(
+        cls,
+        config: Config,
+        site: str,
+        run: str,
+        mechanism: Mechanism | None,
+        folder: Path | None,
+        *,
+        real: bool,
+        promised: float | None,
+        usual_norm: float = math.inf,
+    ) -> SiteReleases:
+        """The way out of a site under a configuration.
+
+        In a real run every release is charged, with or without noise: what left without it is part
+        of what the bags have given away. Only where there is no noise, a place that cannot be
+        written is no reason to stay out: nothing is promised. In a simulation a release is charged
+        if it costs anything; what repeats reveals nothing when it is asked for again.
+
+        Args:
+            config: Of the run.
+            site: Its name.
+            run: Of the run.
+            mechanism: What is done to updates; None if nothing is released.
+            folder: Where its ledger and outbox lie; None: in memory.
+            real: Whether its noise is secret, and its ledger its own.
+            promised: Epsilon of the run, if there is one.
+            usual_norm: Of the network that everybody starts from.
+        """
+        privacy, gate = config.privacy, None
+        spent = None if mechanism is None else mechanism.spent(config.training.steps)
+        noisy = not isinstance(mechanism, NoNoise | None)
+        kept_anyway = mechanism is not None and (noisy or (folder and can_write(folder)))
+        if spent is not None or (real and kept_anyway):
+            gate = make_gate(
+                folder and folder / "privacy",
+                secret=real and noisy,
+                delta=privacy.target_delta,
+                budget=privacy.budget,
+                run_budget=promised,
+                planned=config.rounds.num_versions,
+                kept=kept_turns(config),
+            )
+        return cls(site, run, privacy, spent, gate, usual_norm)
 
     def again(self, request: TrainRequest) -> Message | None:
         """The message that answered this very request before; None if there was none."""

@@ -71,8 +71,8 @@ class Account:
     Attributes:
         releases: Charged, in the run.
         epsilon: Of these releases; infinite without a formal guarantee.
-        epsilon_in_all: Of all releases in the ledger, over all runs; infinite if some of them hid
-            nothing, or something else.
+        epsilon_in_all: Of all releases in the ledger, over all runs, and of those that this run
+            still plans; infinite if some of them hid nothing, or something else.
     """
 
     releases: int
@@ -80,6 +80,19 @@ class Account:
     epsilon_in_all: float
 
 
+def _beyond(epsilon: float, budget: float | None) -> bool:
+    """Whether it is more than allowed; what is calibrated to a budget meets it up to rounding."""
+    return budget is not None and epsilon > budget * (1 + 1e-6)
+
+
+def _remedy(epsilon: float) -> str:
+    return _FEWER if math.isfinite(epsilon) else _ENDLESS
+
+
+_FEWER = (
+    ". Ask for fewer versions (rounds.num_versions) or for more noise (privacy.target_epsilon), or "
+    "raise the budget, if those who answer for the data allow it"
+)
 _ENDLESS = (
     ": the ledger holds releases that hide nothing (spent: null), or such that hide something else "
     "(unit, neighbouring), and no epsilon can be stated for all of them together. With these bags "
@@ -96,6 +109,8 @@ class Gate:
         delta: Of every epsilon.
         budget: Largest epsilon over all runs; None: no limit.
         run_budget: Largest epsilon of this run; None: no limit.
+        planned: Releases that the run needs: a budget too small for all of them allows none, since
+            what half a run has spent is spent for nothing.
     """
 
     def __init__(
@@ -106,9 +121,11 @@ class Gate:
         delta: float,
         budget: float | None = None,
         run_budget: float | None = None,
+        planned: int = 0,
     ) -> None:
         self._ledger, self._outbox = ledger, outbox
         self._delta, self._budget, self._run_budget = delta, budget, run_budget
+        self._planned = planned
 
     def again(self, key: ReleaseKey, spent: Spent | None) -> bytes | None:
         """The bytes of a release that was made before; charged, if a crash has prevented that.
@@ -161,17 +178,22 @@ class Gate:
     def _allow(self, charge: Charge, known: Sequence[Charge]) -> Account:
         charges = [*known, charge]
         own = [one for one in charges if one.key.run == charge.key.run]
-        account = Account(len(own), self._epsilon(own), self._epsilon(charges))
-        for budget, epsilon, what in (
-            (self._run_budget, account.epsilon, "what this run promises"),
-            (self._budget, account.epsilon_in_all, "privacy.budget of all runs"),
-        ):
-            # What is calibrated to the budget meets it up to rounding.
-            if budget is not None and epsilon > budget * (1 + 1e-6):
-                raise BudgetSpent(
-                    f"one more release would bring epsilon to {epsilon:.3f}, beyond the "
-                    f"{budget:g} of {what}{'' if math.isfinite(epsilon) else _ENDLESS}"
-                )
+        to_come = max(0, self._planned - len(own))
+        account = Account(
+            len(own), self._epsilon(own), self._epsilon([*charges, *[charge] * to_come])
+        )
+        if _beyond(account.epsilon, self._run_budget):
+            raise BudgetSpent(
+                f"one more release would bring epsilon to {account.epsilon:.3f}, beyond the "
+                f"{self._run_budget:g} of what this run promises"
+            )
+        if _beyond(account.epsilon_in_all, self._budget):
+            more = f"{1 + to_come} more release{'s' if to_come else ''}"
+            raise BudgetSpent(
+                f"{more} would bring epsilon from {self._epsilon(known):.3f} to "
+                f"{account.epsilon_in_all:.3f}, beyond the {self._budget:g} of privacy.budget of "
+                f"all runs on these bags{_remedy(account.epsilon_in_all)}"
+            )
         return account
 
     def _epsilon(self, charges: Sequence[Charge]) -> float:
@@ -194,9 +216,10 @@ def make_gate(
     delta: float,
     budget: float | None,
     run_budget: float | None,
+    planned: int = 0,
     kept: int = KEPT,
 ) -> Gate:
     """A gate whose ledger lies in a folder, or in memory; an outbox only where noise is secret."""
     ledger: Ledger = MemoryLedger() if folder is None else FileLedger(folder / "ledger.jsonl")
     outbox = Outbox(folder / "outbox", kept) if secret and folder is not None else None
-    return Gate(ledger, outbox, delta=delta, budget=budget, run_budget=run_budget)
+    return Gate(ledger, outbox, delta=delta, budget=budget, run_budget=run_budget, planned=planned)

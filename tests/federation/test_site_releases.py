@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from rayfed_hn.federation.plan import Plan
 from rayfed_hn.federation.promises import make_subspace
 from rayfed_hn.federation.site import Site
 from rayfed_hn.federation.site_host import SiteHost
+from rayfed_hn.privacy.accounting import Spent, epsilon_of
 
 LDP = ["privacy.mechanism=site_ldp", "privacy.target_epsilon=8"]
 SGD = [
@@ -104,15 +106,14 @@ def test_every_update_says_what_was_spent_and_the_last_one_what_was_planned(
 
 
 def test_a_budget_is_over_all_runs(own_root: Path) -> None:
-    words = [*LDP, "privacy.budget=10"]
+    first = real(own_root, *LDP)
     for version in range(4):
-        answered(real(own_root, *words).site("north"), request(real(own_root, *words), version))
-    made = real(own_root, *words, run="tomorrow")
-    events = [answered(made.site("north"), request(made, version)) for version in range(4)]
-    kinds = [isinstance(event, Update) for event in events]
-    assert kinds[0]
-    assert not kinds[-1]
-    assert kinds == sorted(kinds, reverse=True)
+        answered(first.site("north"), request(first, version))
+    spent = epsilon_of([Spent("site", "replace", first.noise_multiplier or 0.0)] * 8, 1e-5)
+    for budget, kind in ((spent * 0.999, SiteLost), (spent * 1.001, Update)):
+        made = real(own_root, *LDP, f"privacy.budget={budget}", run=kind.__name__)
+        events = [answered(made.site("north"), request(made, version)) for version in range(4)]
+        assert {type(event) for event in events} == {kind}
 
 
 def test_papers_noise_of_the_machine_is_not_drawn_twice_for_one_request(own_root: Path) -> None:
@@ -138,12 +139,36 @@ def test_simulations_repeat_and_leave_nothing_beside_the_bags(own_root: Path) ->
 
 
 @pytest.mark.parametrize("words", [[], ["privacy.mechanism=none"]])
-def test_without_noise_there_is_nothing_to_charge(own_root: Path, words: list[str]) -> None:
+def test_what_leaves_without_noise_is_written_down_too(own_root: Path, words: list[str]) -> None:
     made = real(own_root, *words)
-    update = answered(made.site("north"), request(made))
-    assert isinstance(update, Update)
-    assert (update.releases, update.epsilon, update.signal_to_noise) == (0, None, None)
+    for _ in range(2):  # asked again, it is the same release
+        update = answered(made.site("north"), request(made))
+        assert isinstance(update, Update)
+        assert (update.releases, update.epsilon, update.signal_to_noise) == (1, None, None)
+    assert [line["spent"] for line in ledger(own_root)] == [None]
+    assert not (own_root / "site=north" / "privacy" / "outbox").exists()  # it can be made again
+    bounded = real(own_root, *LDP, "privacy.budget=100", run="tomorrow")
+    assert isinstance(answered(bounded.site("north"), request(bounded)), SiteLost)
+
+
+def test_without_noise_a_place_that_cannot_be_written_is_no_reason_to_stay_out(
+    own_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert isinstance(answered(real(own_root).site("north"), request(real(own_root))), Update)
     assert not (own_root / "site=north" / "privacy").exists()
+
+
+def test_a_budget_too_small_for_the_whole_run_is_not_begun(own_root: Path) -> None:
+    whole = real(own_root, *LDP)
+    answered(whole.site("north"), request(whole))  # one of four releases
+    more = real(own_root, *LDP, "privacy.budget=8.5", run="tomorrow")
+    assert isinstance(answered(more.site("north"), request(more)), SiteLost)
+    assert len(ledger(own_root)) == 1
+    told = (own_root / "site=north" / "site.log").read_text()
+    assert "4 more releases would bring epsilon from 3." in told
+    fewer = real(own_root, *LDP, "privacy.budget=9.5", run="on monday")
+    assert isinstance(answered(fewer.site("north"), request(fewer)), Update)
 
 
 @pytest.mark.parametrize("words", FORMAL)
