@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -123,6 +124,10 @@ class PrivacyConfig:
     def amount(self) -> Literal["noise_scale", "target_epsilon"]:
         """Which knob says how much noise there is."""
         return "noise_scale" if self.mechanism == "paper" else "target_epsilon"
+
+    def least_noise(self, amounts: Sequence[float]) -> float:
+        """Which of several amounts is the least noise."""
+        return min(amounts) if self.amount == "noise_scale" else max(amounts)
 
     def at(self, amount: float) -> PrivacyConfig:
         """The same mechanism with another amount of noise."""

@@ -122,6 +122,11 @@ def compare_methods(
     }
 
 
+def differences(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return the ``differences`` of ``compare_methods`` alone."""
+    return _differences(_Cells(rows))
+
+
 class _Cells:
     """Rows as one (sites, splits) array for every method and readout."""
 

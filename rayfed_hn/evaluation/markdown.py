@@ -46,12 +46,34 @@ def markdown_table(comparison: Mapping[str, Any], readout: str | None = None) ->
             "|---" * (5 + bool(noise)) + "|",
             *(_difference_line(row) for row in differences),
         ]
+    lines += _costs(comparison, readout)
     if hidden:
         lines += [
             "",
             f"{hidden} more differences, of other pairs, are in summary.json and the report.",
         ]
     return "\n".join([*lines, "", OPTIMISTIC, ""])
+
+
+def _costs(comparison: Mapping[str, Any], readout: str | None) -> list[str]:
+    """What more noise costs each method, under the readout that counts."""
+    found = comparison.get("by_amount", [])
+    first = readout or next((row["readout"] for row in found), None)
+    found = [row for row in found if row["readout"] == first]
+    if not found:
+        return []
+    name, metric = amount_name(comparison), comparison.get("metric", "AUC")
+    return [
+        "",
+        f"| method | {name} | minus {name} | mean site {metric} | 95 % interval | splits |",
+        "|---" * 6 + "|",
+        *(
+            f"| {_cell(row['method'])} | {amount(row['noise'])} | {amount(row['against_noise'])} | "
+            f"{number(row['difference'], signed=True)} | "
+            f"{interval(row['low'], row['high'], signed=True)} | {row['num_splits']} |"
+            for row in found
+        ),
+    ]
 
 
 def _grouped(records: Sequence[Record], readout: str | None) -> Sequence[Record]:

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from rayfed_hn.evaluation.comparison import compare_methods, estimate
+from rayfed_hn.evaluation.comparison import compare_methods, differences, estimate
 from rayfed_hn.evaluation.judging import Judge
+from rayfed_hn.evaluation.subject import seen_from
 
 Record = Mapping[str, Any]
 _TABLES = ("table", "per_site", "differences")
@@ -24,6 +25,7 @@ def compare_amounts(
     scores: Sequence[Record],
     amounts: Sequence[float],
     *,
+    least: float,
     judge: Judge,
     unit: str = "slide",
 ) -> dict[str, Any]:
@@ -34,6 +36,7 @@ def compare_amounts(
             nothing.
         scores: Likewise.
         amounts: Those that were asked for.
+        least: Which of them is the least noise.
         judge: What judged the rows.
         unit: slide or case.
 
@@ -41,6 +44,8 @@ def compare_amounts(
         What ``compare_methods`` returns, every record with its ``noise``: records of methods that
         release nothing, and of their differences, are there once, with None. Other differences are
         between methods with the same amount of noise, or one method and one that releases nothing.
+        ``by_amount``: what noise costs: method, readout, noise, against_noise (the least),
+        difference, low, high, se, num_splits, num_cells; every method with itself.
     """
     found: dict[str, Any] = {}
     tables: dict[str, dict[tuple[Any, ...], Record]] = {name: {} for name in _TABLES}
@@ -55,7 +60,32 @@ def compare_amounts(
     found |= {name: list(known.values()) for name, known in tables.items()}
     order = list(dict.fromkeys(row["method"] for row in rows))
     found["table"].sort(key=lambda row: order.index(row["method"]))
+    found["by_amount"] = [
+        record
+        for method in order
+        for record in _by_amount([row for row in rows if row["method"] == method], least)
+    ]
     return found
+
+
+def _by_amount(rows: Sequence[Record], least: float) -> list[dict[str, Any]]:
+    """A method with more noise minus the same method with the least."""
+    amounts = {repr(row["noise"]): row["noise"] for row in rows if row["noise"] is not None}
+    as_methods = [{**row, "method": repr(row["noise"])} for row in rows]
+    if len(amounts) < 2 or repr(least) not in amounts:
+        return []
+    found = [seen_from(name, differences(as_methods)) for name in amounts if name != repr(least)]
+    return [
+        {
+            **record,
+            "method": rows[0]["method"],
+            "noise": amounts[record["method"]],
+            "against_noise": least,
+        }
+        for records in found
+        for record in records
+        if record["against"] == repr(least)
+    ]
 
 
 def membership(records: Iterable[Record]) -> list[dict[str, Any]]:

@@ -94,6 +94,24 @@ def check_cells(config: Config, root: Path) -> Plan:
     return make_plan((noised or todo)[-1].config(config), root)
 
 
+def promises(config: Config, root: Path) -> list[dict[str, Any]]:
+    """What a run of ``train`` would promise with every amount of noise, if its noise were secret.
+
+    Returns:
+        Of every amount its ``noise`` (None where it is not varied), ``promise`` and what would
+        leave a site ``without_noise``; nothing if no method releases anything.
+    """
+    sharing = [method for method in config.compare.methods if method not in RELEASE_NOTHING]
+    if not sharing:
+        return []
+    found = []
+    for noise in [*config.compare.noise] or [None]:
+        plan = make_plan(Cell(sharing[0], config.run.seed, 0, noise).config(config), root)
+        told = {"promise": plan.promise(), "without_noise": plan.released_without_noise()}
+        found.append({"noise": noise, **told})
+    return found
+
+
 _RELEVANT = (
     *("task", "model", "training", "hypernetwork", "rounds", "simulation", "privacy"),
     "evaluation",

@@ -247,7 +247,8 @@ class Plan(Survey):
     def promise(self) -> dict[str, Any]:
         """What the run promises of the data behind it, JSON-ready."""
         size = ParameterLayout.of(self.model()).size
-        return promise(self.config, self.mechanism(), self.noise_source, size)
+        most = max(self.num_training_bags().values(), default=0)
+        return promise(self.config, self.mechanism(), self.noise_source, size, most)
 
     def released_without_noise(self) -> list[str]:
         """What leaves a hospital beside its networks, in words."""

@@ -94,7 +94,11 @@ def _subspace(num_parameters: int, dim: int, seed: int) -> Subspace:
 
 
 def promise(
-    config: Config, mechanism: Mechanism, source: Literal["seeded", "os"], num_parameters: int
+    config: Config,
+    mechanism: Mechanism,
+    source: Literal["seeded", "os"],
+    num_parameters: int,
+    most_units: int,
 ) -> dict[str, Any]:
     """What a reader of the run is told about its mechanism, JSON-ready.
 
@@ -103,6 +107,7 @@ def promise(
         mechanism: What sites do.
         source: Of their noise.
         num_parameters: P.
+        most_units: Patients or slides that the largest site trains on, at most.
     """
     told: dict[str, Any] = dict(mechanism.describe())
     privacy = config.privacy
@@ -125,12 +130,14 @@ def promise(
         "budget": privacy.budget,
         "release_dim": privacy.release_dim,
     }
+    length = math.sqrt(privacy.release_dim or num_parameters)
     if isinstance(mechanism, SiteGaussian):
         # Whatever a site learned, this much of it is left at best.
-        released = privacy.release_dim or num_parameters
-        told["signal_to_noise_at_most"] = mechanism.clip_norm / (
-            mechanism.deviation * math.sqrt(released)
-        )
+        told["signal_to_noise_at_most"] = mechanism.clip_norm / (mechanism.deviation * length)
+    elif isinstance(mechanism, TrainedPrivately):
+        # In a step with as many as are expected, if all gradients pointed the same way.
+        expected = max(1.0, mechanism.sampling_rate * most_units)
+        told["signal_to_noise_at_most"] = expected / (mechanism.multiplier * length)
     return told
 
 

@@ -78,7 +78,8 @@ def train_privately(
 
     The draws of bags by class, early stopping and clipping of single gradients are refused with the
     configuration. The result says which share of gradients was clipped, and the mean ratio of
-    signal to noise; both tell of the data, and so does its loss.
+    signal to noise over steps that anybody took part in (None if nobody did); both tell of the
+    data, and so does its loss.
     """
     if num_steps == 0:
         return Trained(parameters.detach(), 0.0, 0, dict(moments or {}))
@@ -103,8 +104,8 @@ def train_privately(
         float(np.mean(counted.losses)) if counted.losses else 0.0,
         num_steps,
         way.kept(config),
-        clipped=counted.clipped / max(1, counted.patients),
-        signal_to_noise=float(np.mean(counted.signals)),
+        clipped=counted.clipped / counted.patients if counted.patients else None,
+        signal_to_noise=float(np.mean(counted.signals)) if counted.signals else None,
     )
 
 
@@ -150,7 +151,8 @@ def _noise(total: Sequence[Tensor], private: PrivateSteps, counted: _Counted) ->
     deviation = private.multiplier * private.clip_norm
     size = sum(part.numel() for part in total)
     signal = sum(float(part.double().square().sum()) for part in total) ** 0.5
-    counted.signals.append(signal / (deviation * size**0.5))
+    if signal > 0:
+        counted.signals.append(signal / (deviation * size**0.5))
     expected = max(private.sampling_rate * len(private.patients), 1.0)
     for part in total:
         drawn = torch.from_numpy(private.noise.normal(part.numel())).to(part)

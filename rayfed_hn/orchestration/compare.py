@@ -18,7 +18,7 @@ from rayfed_hn.errors import ConfigError, FederationError
 from rayfed_hn.evaluation.comparison import compare_methods, markdown_table
 from rayfed_hn.evaluation.judging import Judge
 from rayfed_hn.evaluation.trade_off import compare_amounts, membership
-from rayfed_hn.federation.cell import Cell, cells, check_cells, fingerprint
+from rayfed_hn.federation.cell import Cell, cells, check_cells, fingerprint, promises
 from rayfed_hn.federation.record import package_versions, write_summary, write_table
 from rayfed_hn.files import write_text
 
@@ -60,7 +60,8 @@ def compare(
     if not done:
         raise FederationError(f"no cell could be finished; the first: {failed[0]['reason']}")
     finished = [done[cell] for cell in todo if cell in done]
-    return _conclude(config, folder, finished, failed, time.monotonic() - begun)
+    told = promises(config, root)
+    return _conclude(config, folder, finished, failed, told, time.monotonic() - begun)
 
 
 def _conclude(
@@ -68,6 +69,7 @@ def _conclude(
     folder: Path,
     finished: list[dict[str, Any]],
     failed: list[dict[str, Any]],
+    promised: list[dict[str, Any]],
     seconds: float,
 ) -> dict[str, Any]:
     noise = config.compare.noise
@@ -94,6 +96,7 @@ def _conclude(
         "rows": rows,
         **comparison,
         "membership": _membership(finished),
+        "promises": promised,
         "failed_cells": failed,
         "lost_sites": gather("lost"),
         "refused": gather("refused"),
@@ -112,7 +115,8 @@ def _compared(
     noise, unit = config.compare.noise, config.task.unit
     if not noise:
         return compare_methods(rows, scores, judge=judge, unit=unit)
-    found = compare_amounts(rows, scores, noise, judge=judge, unit=unit)
+    least = config.privacy.least_noise(noise)
+    found = compare_amounts(rows, scores, noise, least=least, judge=judge, unit=unit)
     return found | {"noise": noise, "noise_of": config.privacy.amount}
 
 

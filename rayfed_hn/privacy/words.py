@@ -54,6 +54,7 @@ _BASELINES = {
     ),
 }
 _LARGEST_FACTOR = 1e6  # a larger one tells nobody more
+_HOPELESS = 0.1  # signal to noise at best: much of a run is then lost in it
 
 
 def is_formal(told: Told) -> bool:
@@ -83,13 +84,25 @@ def line(told: Told) -> str:
     guarantee = told.get("formal_guarantee", "none")
     words = "no formal guarantee" if guarantee == "none" else guarantee
     at_most = told.get("signal_to_noise_at_most")
-    if at_most and at_most < 1:
-        words += f"; the noise is at least {_digits(1 / at_most)} times what a site can say"
-    elif at_most:
-        words += f"; signal to noise {ratio(at_most)} at best"
+    if at_most:
+        words += f"; {_best(told, at_most)}"
     if told.get("noise_source") == "seeded" and guarantee != "none":
         words += " (if the noise were secret: it is drawn from run.seed, for simulations only)"
     return f"Privacy: {words}"
+
+
+def _best(told: Told, at_most: float) -> str:
+    """How much of what a site learns can be left, before anything is learned."""
+    step = " of a step" if told["mechanism"] == "slide_dpsgd" else ""
+    if at_most >= 1:
+        return f"signal to noise{step} {ratio(at_most)} at best"
+    what = "all patients in it" if step else "a site"
+    words = f"the noise{step} is at least {_digits(1 / at_most)} times what {what} can say"
+    if told["unit"] == "slide":
+        words = words.replace("patients", "slides")
+    if at_most < _HOPELESS:
+        words += "; privacy.release_dim or a smaller network would make it less"
+    return words
 
 
 def guarantee(told: Told, method: str) -> list[str]:

@@ -14,6 +14,7 @@ from rayfed_hn.reporting.choices import (
 )
 from rayfed_hn.reporting.compare_figures import results, training
 from rayfed_hn.reporting.run_files import READOUTS, Run
+from rayfed_hn.reporting.tried_privacy import privacy
 from rayfed_hn.reporting.troubles import troubles
 from rayfed_hn.reporting.verdict import told_apart, verdict
 
@@ -101,6 +102,7 @@ def _more(run: Run) -> list[str]:
     return [
         page.section("Differences", _subject_table(run, order)),
         page.section("Training", page.paragraph(explanation, "quiet"), page.figures(training(run))),
+        privacy(run),
         page.section("Tables", *folded),
     ]
 

@@ -12,6 +12,7 @@ from rayfed_hn.reporting.compare_report import results_header, results_of
 from rayfed_hn.reporting.run_files import Run
 from rayfed_hn.reporting.task_words import one_sided
 from rayfed_hn.reporting.trade_off_figures import curves, membership, trade_off
+from rayfed_hn.reporting.tried_privacy import privacy
 from rayfed_hn.reporting.troubles import troubles
 from rayfed_hn.reporting.verdict import kind_of, told_apart
 from rayfed_hn.reporting.words import listed
@@ -114,10 +115,39 @@ def _more(run: Run, method: str) -> list[str]:
         for readout in order
     ]
     return [
-        page.section("Differences", _pairs(run, own, caption)),
+        page.section("What noise costs", _costs(run, method)),
+        page.section("Differences between methods", _pairs(run, own, caption)),
         page.section("Training", page.figures(curves(run, method))),
+        privacy(run),
         page.section("Tables", *folded, page.details("Every site and method", _sites(run, order))),
     ]
+
+
+def _costs(run: Run, method: str) -> str:
+    """Return every amount of noise against the least, within the methods themselves."""
+    found = [
+        d
+        for d in under(run.summary.get("by_amount", []), chosen_readout(run))
+        if d["difference"] is not None
+    ]
+    if not found:
+        return page.paragraph("There is one amount of noise, and none to compare it with.", "quiet")
+    name = amount_name(run.summary) or "noise"
+    found.sort(key=lambda d: d["method"] != method)
+    return page.table(
+        f"Mean site {run.judge.name} of a method with more noise minus that of the same method "
+        f"with {name} {amount(found[0]['against_noise'])}, paired over sites and splits. Bold: the "
+        "interval leaves out zero.",
+        ["method", name, "difference", "95 % interval", "splits"],
+        [
+            [
+                *(d["method"], amount(d["noise"]), number(d["difference"], signed=True)),
+                *(interval(d["low"], d["high"], signed=True), d["num_splits"]),
+            ]
+            for d in found
+        ],
+        chosen=[i for i, difference in enumerate(found) if told_apart(difference)],
+    )
 
 
 def _pairs(run: Run, differences: Sequence[Record], caption: str) -> str:

@@ -39,8 +39,9 @@ def plain(records: Records) -> Records:
 
 def test_one_amount_is_the_plain_comparison() -> None:
     rows, scores = made([0.1])
-    found = compare_amounts(rows, scores, [0.1], judge=JUDGE)
+    found = compare_amounts(rows, scores, [0.1], least=0.1, judge=JUDGE)
     expected = compare_methods(plain(rows), plain(scores), judge=JUDGE)
+    assert found.pop("by_amount") == []
     assert {
         **found,
         **{n: plain(found[n]) for n in ("table", "per_site", "differences")},
@@ -51,7 +52,7 @@ def test_one_amount_is_the_plain_comparison() -> None:
 def test_every_amount_is_compared_for_itself() -> None:
     amounts = [0.0, 0.1, 1.0]
     rows, scores = made(amounts)
-    found = compare_amounts(rows, scores, amounts, judge=JUDGE)
+    found = compare_amounts(rows, scores, amounts, least=amounts[0], judge=JUDGE)
     for amount in amounts:
         own = [r for r in rows if r["noise"] in (amount, None)]
         theirs = [s for s in scores if s["noise"] in (amount, None)]
@@ -62,11 +63,37 @@ def test_every_amount_is_compared_for_itself() -> None:
             assert sorted(plain(records), key=key) == sorted(expected[name], key=key)
 
 
+def test_noise_costs_a_method_what_it_has_less_than_with_the_least() -> None:
+    amounts = [1.0, 0.0, 0.1]
+    rows, scores = made(amounts)
+    found = compare_amounts(rows, scores, amounts, least=0.0, judge=JUDGE)["by_amount"]
+    arms = {(d["method"], d["readout"], d["noise"]) for d in found}
+    assert arms == set(itertools.product(("fedavg", "hypernetwork"), ("last", "best"), (1.0, 0.1)))
+    for d in found:
+        assert d["against_noise"] == 0.0
+        pairs: list[list[float]] = []
+        for site in ("north", "south"):
+            more, least = (
+                [
+                    np.nan if r["value"] is None else r["value"]
+                    for r in rows
+                    if (r["method"], r["readout"], r["noise"], r["site"])
+                    == (d["method"], d["readout"], noise, site)
+                ]
+                for noise in (d["noise"], 0.0)
+            )
+            pairs.append(list(np.subtract(more, least)))
+        expected = estimate(np.array(pairs))
+        assert (d["difference"], d["low"], d["high"]) == (
+            expected.mean, expected.low, expected.high,
+        )  # fmt: skip
+
+
 def test_what_releases_nothing_is_there_once() -> None:
     amounts = [0.1, 1.0]
     rows, scores = made(amounts, ("local", "fedavg"))
     twin = [r | {"method": "pooled"} for r in rows if r["method"] == "local"]
-    found = compare_amounts([*rows, *twin], scores, amounts, judge=JUDGE)
+    found = compare_amounts([*rows, *twin], scores, amounts, least=amounts[0], judge=JUDGE)
     table = [(row["method"], row["noise"]) for row in found["table"] if row["readout"] == "best"]
     assert table == [("local", None), ("fedavg", 0.1), ("fedavg", 1.0), ("pooled", None)]
     pairs = [
@@ -80,7 +107,7 @@ def test_what_releases_nothing_is_there_once() -> None:
 
 def test_an_amount_whose_cells_all_failed_is_left_out() -> None:
     rows, scores = made([0.1], ("fedavg",))
-    found = compare_amounts(rows, scores, [0.1, 1.0], judge=JUDGE)
+    found = compare_amounts(rows, scores, [0.1, 1.0], least=0.1, judge=JUDGE)
     assert {row["noise"] for row in found["table"]} == {0.1}
 
 

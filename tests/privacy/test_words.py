@@ -55,7 +55,13 @@ def test_ratios(value: float, words: str) -> None:
         (
             LDP,
             "Privacy: (8, 1e-05)-DP of every site after 50 releases of a site; the noise is at "
-            "least 3,769 times what a site can say",
+            "least 3,769 times what a site can say; privacy.release_dim or a smaller network "
+            "would make it less",
+        ),
+        (
+            PATIENTS | {"signal_to_noise_at_most": 0.2},
+            f"Privacy: {PATIENTS['formal_guarantee']}; the noise of a step is at least 5 times "
+            "what all patients in it can say",
         ),
         (PATIENTS, f"Privacy: {PATIENTS['formal_guarantee']}"),
         (LDP | {"formal_guarantee": "none"} | {"signal_to_noise_at_most": 2.0},

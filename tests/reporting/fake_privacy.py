@@ -53,7 +53,7 @@ def make_private_run(
         made = NoNoise()
     summary = read(folder, "summary.json")
     summary |= {
-        "privacy": promise(config, made, source, NUM_PARAMETERS),
+        "privacy": promise(config, made, source, NUM_PARAMETERS, 10),
         "method": method,
         "lost_sites": [{"site": summary["sites"][0]["site"], "version": 5, "reason": SPENT}],
     }

@@ -13,6 +13,7 @@ from fake_sweep import AMOUNTS, FORMAL, make_sweep_run
 
 from rayfed_hn.evaluation.markdown import markdown_table
 from rayfed_hn.evaluation.subject import seen_from
+from rayfed_hn.privacy.mechanisms import SiteGaussian
 from rayfed_hn.reporting.report import write_report
 from rayfed_hn.reporting.run_files import read_run
 from rayfed_hn.reporting.trade_off import about, parts
@@ -102,6 +103,31 @@ def test_differences_are_within_one_amount_of_noise(sweep: Path) -> None:
         if (d["method"], d["readout"]) == ("hypernetwork", "mixture"):
             row = f"hypernetwork {d['against']} {d['noise']:g} {d['difference']:+.3f}"
             assert row.replace("-", "-") in text
+
+
+def test_what_noise_costs_is_within_one_method(sweep: Path) -> None:
+    text = words(page(sweep))
+    own = [d for d in summary(sweep)["by_amount"] if d["readout"] == "mixture"]
+    assert len(own) >= len(AMOUNTS) - 1
+    for d in own:
+        assert f"{d['method']} {d['noise']:g} {d['difference']:+.3f}" in text
+
+
+def test_what_a_run_would_promise_is_told_with_every_amount(tmp_path: Path) -> None:
+    folder = make_sweep_run(tmp_path / "run", (1.0, 8.0), words=FORMAL)
+    promised = [
+        {
+            "noise": noise,
+            "promise": dict(SiteGaussian(1.0, 4.0, "replace").describe())
+            | {"formal_guarantee": f"({noise:g}, 1e-05)-DP of every site"},
+            "without_noise": ["numbers of its bags"],
+        }
+        for noise in (1.0, 8.0)
+    ]
+    (folder / "summary.json").write_text(json.dumps(summary(folder) | {"promises": promised}))
+    text = words(page(folder))
+    for expected in ("a simulation", "1 (1, 1e-05)-DP", "8 (8, 1e-05)-DP", "numbers of its bags"):
+        assert expected in text
 
 
 def test_under_a_guarantee_the_axis_is_epsilon(tmp_path: Path) -> None:
