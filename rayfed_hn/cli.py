@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 
 from rayfed_hn import __version__
-from rayfed_hn.cli_runs import audit, help_of, report, resume
+from rayfed_hn.cli_runs import audit, help_of, ledger, report, resume
 from rayfed_hn.cli_tables import export, manifest
 from rayfed_hn.errors import ConfigError, Interrupted, RayfedError
 from rayfed_hn.loading import is_knob
@@ -216,7 +216,7 @@ onboard.help = help_of(
 )
 
 
-for command in (audit, resume, report, manifest, export):
+for command in (audit, resume, ledger, report, manifest, export):
     app.add_command(command)
 
 

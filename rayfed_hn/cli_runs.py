@@ -70,6 +70,35 @@ resume.help = help_of(
 
 
 @click.command()
+@click.argument("bags", type=click.Path(exists=True, path_type=Path), metavar="BAGS")
+@click.option("--site", "sites", multiple=True, help="Only this site; may be given again.")
+@click.option(
+    "--delta",
+    default=1e-5,
+    show_default=True,
+    type=click.FloatRange(0, 0.1, min_open=True),
+    help="Of every epsilon.",
+)
+@click.option(
+    "--budget", type=click.FloatRange(0, min_open=True),
+    help="Say how many releases a privacy.budget of so much has room for.",
+)  # fmt: skip
+def ledger(bags: Path, sites: tuple[str, ...], delta: float, budget: float | None) -> int:
+    """Show what the bags of every site in BAGS have given away, run by run.
+
+    Every release of a train in real time stands in the ledger of its site, in
+    BAGS/site=<site>/privacy/ledger.jsonl, with what it cost; simulations are not in it. The name of
+    a run is in the file run_id of its directory. Ends with 1 if a ledger is damaged.
+    """
+    from rayfed_hn.verbs.ledger import ledger as show
+
+    return show(bags, sites, delta, budget)
+
+
+ledger.help = f"{ledger.help}\n\n\b\nExample:\n  rayfed-hn ledger bags --budget 10"
+
+
+@click.command()
 @click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
 def report(run: Path) -> int:
     """Make a self-contained report.html from the files of the run directory RUN."""

@@ -35,7 +35,10 @@ class BudgetSpent(RayfedError):
     """A site releases no more: its epsilon would be beyond what it may spend."""
 
     # All that others hear of it.
-    told = "the site's privacy budget is spent, or less than this run needs"
+    told = (
+        "the site's privacy budget is spent, or less than this run needs ('rayfed-hn ledger' shows "
+        "what is left)"
+    )
 
 
 class PromiseBroken(RayfedError):

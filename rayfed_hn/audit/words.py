@@ -22,6 +22,9 @@ ATTACKS = {
     GAUSSIAN: "whole sites, as Gaussian noise",
 }
 
+# Relative errors: features are as good as known; what guessing zero gives is 1.
+_RECOVERED, _LOST = 0.05, 0.9
+
 LIMITS = (
     "An audit finds what these attacks find. That they fail is no proof: others may succeed, "
     "and a lower bound on epsilon is no estimate of it. Only a mechanism with a formal guarantee "
@@ -125,6 +128,20 @@ def _inversion(found: Record) -> Iterator[str]:
     told = one["told_apart"]
     apart = "" if told is None else f"told apart with AUC {told['auc']:.3f} ({_interval(told)})"
     yield f"| as it was trained, bags never seen | {_number(one['never_seen'])} | {apart} |"
+    yield ""
+    yield f"In the easiest case {_read_off(one['one_step'])}; as it was trained,"
+    yield f"{_read_off(one['trained_on'])}."
+
+
+def _read_off(error: float | None) -> str:
+    """What a relative error means."""
+    if error is None:
+        return "nothing could be tried"
+    if error < _RECOVERED:
+        return f"the features of a tile are read off to {100 * error:.2g} %"
+    if error < _LOST:
+        return f"the features of a tile are read off in part (error {100 * error:.0f} %)"
+    return "this attack reads nothing off"
 
 
 def _canaries(found: Record) -> Iterator[str]:

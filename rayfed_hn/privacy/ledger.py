@@ -106,11 +106,15 @@ class FileLedger:
         Raises:
             LedgerError: A line was changed or taken out.
         """
-        with self._locked() as file:
+        if not self._path.exists():
+            return []
+        with self._locked(os.O_RDONLY, fcntl.LOCK_SH) as file:
             return [charge for charge, _ in _read(file)]
 
     def charge(self, charge: Charge, allow: Allow = lambda known: None) -> None:
-        with self._locked() as file:  # two runs at once see each other's charges
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Two runs at once see each other's charges.
+        with self._locked(os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX) as file:
             known = list(_read(file))
             if charge in (one for one, _ in known):
                 return
@@ -125,11 +129,10 @@ class FileLedger:
         sync(self._path.parent)
 
     @contextmanager
-    def _locked(self) -> Iterator[int]:
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+    def _locked(self, flags: int, lock: int) -> Iterator[int]:
+        file = os.open(self._path, flags, 0o600)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(file, lock)
             yield file
         finally:
             os.close(file)

@@ -20,8 +20,9 @@ from pathlib import Path
 
 from rayfed_hn.errors import BudgetSpent, LedgerError
 from rayfed_hn.files import write_atomically
-from rayfed_hn.privacy.accounting import Spent, epsilon_of
+from rayfed_hn.privacy.accounting import Spent
 from rayfed_hn.privacy.ledger import Charge, FileLedger, Ledger, MemoryLedger, ReleaseKey
+from rayfed_hn.privacy.spending import total_epsilon
 
 Message = bytes | memoryview
 KEPT = 4  # messages in an outbox, unless a site may be asked again for more
@@ -197,11 +198,7 @@ class Gate:
         return account
 
     def _epsilon(self, charges: Sequence[Charge]) -> float:
-        """Infinite where releases hide nothing, or not the same thing."""
-        spent = [charge.spent for charge in charges if charge.spent is not None]
-        if len(spent) < len(charges) or len({(s.unit, s.neighbouring) for s in spent}) > 1:
-            return math.inf
-        return epsilon_of(spent, self._delta)
+        return total_epsilon(charges, self._delta)
 
 
 def content_of(message: Message) -> str:
