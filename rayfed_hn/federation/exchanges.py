@@ -18,6 +18,7 @@ from rayfed_hn.errors import ConfigError, DataError
 from rayfed_hn.federation.loop import Around, Executor
 from rayfed_hn.federation.messages import Event, Refused, Request, SiteLost, TrainRequest, Update
 from rayfed_hn.files import write_atomically
+from rayfed_hn.saving import saving
 
 MOST_BYTES = 64 * 2**30  # in one run directory
 FOLDER = "messages"  # within it
@@ -94,15 +95,15 @@ class ExchangeFiles:
         One that is made again, in a run that goes on, is another one if its noise is: the server
         has then seen both, and both are kept.
         """
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with saving(self._folder):
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         tensors = {"received": exchange.received, "update": exchange.update}
         about = {name: str(getattr(exchange, name)) for name in ("version", "num_steps")}
         content = hashlib.sha256(exchange.received.tobytes() + exchange.update.tobytes())
         name = f"turn-{exchange.turn:06}-{content.hexdigest()[:16]}.safetensors"
-        write_atomically(
-            self._folder / exchange.site / name,
-            lambda temporary: save_file(tensors, temporary, metadata=about),
-        )
+        path = self._folder / exchange.site / name
+        with saving(path):
+            write_atomically(path, lambda made: save_file(tensors, made, metadata=about))
 
     def of(self, site: str) -> list[Path]:
         """What is kept of a site, by turn."""

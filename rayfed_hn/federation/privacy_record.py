@@ -18,6 +18,7 @@ from rayfed_hn.errors import BudgetSpent
 from rayfed_hn.federation.json_lines import JsonLines
 from rayfed_hn.files import write_text
 from rayfed_hn.privacy import words
+from rayfed_hn.saving import saving
 
 FILE = "privacy.json"
 _ROUNDING = 1e-6  # relative: what is calibrated to an epsilon meets it up to rounding
@@ -32,7 +33,8 @@ Record = Mapping[str, Any]
 def write_privacy(folder: Path, summary: Record) -> None:
     """Write ``privacy.json`` into the directory of a run that has ended."""
     values = privacy_record(summary, JsonLines(folder / "metrics.jsonl").read())
-    write_text(folder / FILE, json.dumps(values, indent=2, allow_nan=False) + "\n")
+    with saving(folder / FILE):
+        write_text(folder / FILE, json.dumps(values, indent=2, allow_nan=False) + "\n")
 
 
 def privacy_record(summary: Record, metrics: Sequence[Record]) -> dict[str, Any]:

@@ -162,6 +162,8 @@ class Server:
             return self._deadline(event)
         asked = self._in_flight.get(event.site)
         if asked is None or (asked.version, asked.turn) != (event.version, event.turn):
+            if isinstance(event, SiteLost) and self._will_not_return(event):
+                self.lose(event)
             return None
         del self._in_flight[event.site], self._sent[event.site]
         if isinstance(event, SiteLost):
@@ -200,6 +202,11 @@ class Server:
     def _fewest(self) -> int:
         """Sites that any version is made of: a vote of two is none."""
         return 1 if self.schedule.config.robust == "none" else FEWEST_VOTES
+
+    def _will_not_return(self, loss: SiteLost) -> bool:
+        """Whether a site is given up that was only away."""
+        before = self.away.get(loss.site)
+        return before is not None and before.returns and not loss.returns
 
     def lose(self, event: SiteLost) -> None:
         """Do without a site. Raises ``FederationError`` if no site is left."""

@@ -23,6 +23,7 @@ from torch import Tensor
 from rayfed_hn.federation.rules.base import Rule, SiteEmbeddings
 from rayfed_hn.federation.server import Server
 from rayfed_hn.files import write_text
+from rayfed_hn.saving import saving
 
 FILE = "site_map.json"
 MAX_MAPPED = 200  # sites with distances to each other; of more, a sample
@@ -73,7 +74,8 @@ class SiteMap:
 def write_site_map(folder: Path, server: Server) -> None:
     """Write ``site_map.json`` of a server's last version into a run directory."""
     values = _as_json(make_site_map(server.rule, server.sites))
-    write_text(folder / FILE, json.dumps(values, allow_nan=False) + "\n")
+    with saving(folder / FILE):
+        write_text(folder / FILE, json.dumps(values, allow_nan=False) + "\n")
 
 
 def make_site_map(rule: Rule, sites: Sequence[str]) -> SiteMap:

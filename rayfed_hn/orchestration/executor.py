@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -222,6 +223,9 @@ class RayExecutor:
     def _lose(self, host: Host, reason: str) -> None:
         host.gone = reason
         self._events.extend(lost(request, reason) for request in host.waiting)
+        # Who was to come back will not, and the server may have counted on it.
+        away = (host.away or {}).values()
+        self._events.extend(replace(loss, reason=reason, returns=False) for loss in away)
         host.waiting.clear()
         host.away = None
 

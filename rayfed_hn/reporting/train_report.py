@@ -10,6 +10,7 @@ import numpy as np
 from rayfed_hn.evaluation.markdown import interval, number
 from rayfed_hn.reporting import page
 from rayfed_hn.reporting.figures import Line, line_chart
+from rayfed_hn.reporting.incidents import incidents
 from rayfed_hn.reporting.outcomes import MAX_PANELS, outcome
 from rayfed_hn.reporting.privacy_section import older_facts, privacy
 from rayfed_hn.reporting.rounds import rounds
@@ -120,12 +121,19 @@ def _more(run: Run) -> list[str]:
     return [
         page.section("Training", page.figures(pictures)),
         rounds(run),
+        _incidents(run),
         site_map(run),
         stated,
         page.section("Model", page.pairs(facts))
         if stated
         else page.section("Model and privacy", page.pairs(facts | older_facts(run))),
     ]
+
+
+def _incidents(run: Run) -> str:
+    found = incidents(run.summary)
+    title = "What the run went through"
+    return page.section(title, page.bullets(found)) if found else ""
 
 
 def _site_curves(run: Run, metric: str, title: str, ylabel: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from rayfed_hn.config import Config
 from rayfed_hn.errors import BudgetSpent, ConfigError, DataError, Interrupted
 from rayfed_hn.loading import load, require
+from rayfed_hn.reporting.incidents import incidents
 from rayfed_hn.run_directory import claim
 
 
@@ -102,28 +103,11 @@ def print_troubles(summary: dict[str, Any]) -> None:
             f"refused: {number} of the updates of site {site}, the last one at version "
             f"{refused['version']}: {refused['reason']}"
         )
-    for site, times in summary.get("restarts", {}).items():
-        print(f"note: the actor of {site} died and was started anew {_times(times)}")
-    if summary.get("centre_restarts"):
-        print(
-            f"note: the central actor died {_times(summary['centre_restarts'])}; the run went on "
-            "from its last commit"
-        )
-    for damage in summary.get("damaged_commits", []):
-        print(f"damaged: {damage['what']}; the run went on from version {damage['went_on_from']}")
-    for back in summary.get("ledgers_back", []):
-        print(
-            f"ledger: site {back['site']} had charged {back['before']} releases, and "
-            f"{back['after']} when it answered its request {back['turn']}: its privacy ledger went "
-            "back"
-        )
+    for incident in incidents(summary):
+        print(f"note: {incident}")
     for cell in summary.get("failed_cells", []):
         noise = f" noise {cell['noise']:g}" if cell.get("noise") is not None else ""
         print(
             f"missing: {cell['method']} seed {cell['seed']} fold {cell['fold']}{noise}: "
             f"{cell['reason']}"
         )
-
-
-def _times(number: int) -> str:
-    return "once" if number == 1 else f"{number} times"

@@ -33,8 +33,8 @@ def ledger(bags: Path, sites: tuple[str, ...], delta: float, budget: float | Non
         if budget is not None:
             print(f"{site:{size}}  {_room(charges, budget, delta)}")
     print(
-        "\nWhere releases hide nothing (no noise, or the paper's), or not the same thing, no epsilon "
-        "can be stated for all runs together, and no privacy.budget has room for more."
+        "\nWhere releases hide nothing (no noise, or the paper's), or not the same thing, no "
+        "epsilon can be stated for all runs together, and no privacy.budget has room for more."
     )
     return 1 if damaged else 0
 

@@ -28,6 +28,7 @@ from marked_slides import (
     make_slides,
     marks_of_features,
 )
+from shared_memory import Searched
 
 import rayfed_hn
 from rayfed_hn.bags import store
@@ -126,7 +127,10 @@ def ground() -> Iterator[Ground]:
 
 
 def test_no_mark_leaves_its_site(ground: Ground) -> None:
-    code, text = ground.train("run", failing="south", secret=ERROR)
+    with Searched(ground.marks) as memory:
+        code, text = ground.train("run", failing="south", secret=ERROR)
+    assert not memory.found
+    assert memory.most > 1000  # networks passed through
     run = ground.home / "run"
     assert code == 3, text  # degraded: a bag and a site have failed
     assert "1 of its bags cannot be read" in text
@@ -156,8 +160,10 @@ def test_no_mark_leaves_its_site(ground: Ground) -> None:
 
 def test_a_site_that_leaks_is_found(ground: Ground) -> None:
     leak = {"values": ground.values, "notes": str(ground.home / "leaky" / "notes.txt")}
-    code, text = ground.train("leaky", leaking="west", **leak)
+    with Searched(ground.marks) as memory:
+        code, text = ground.train("leaky", leaking="west", **leak)
     assert code in (0, 3), text
+    assert any("west: features" in mark for mark in memory.found), memory.found
     found = ground.outside("leaky", text)
     assert any(f"notes.txt: {SLIDE}" in line for line in found), found
     assert any("/logs/worker-" in line and SLIDE in line for line in found), found

@@ -44,7 +44,7 @@ def test_a_ledger_that_went_back_is_seen(
     (back,) = found["ledgers_back"]
     assert (back["site"], back["before"], back["after"]) == ("north", 2, 1)
     print_troubles(found)
-    line = "ledger: site north had charged 2 releases, and 1 when it answered its request"
+    line = "note: the privacy ledger of north went back: it had charged 2 releases, and 1 when"
     assert line in capsys.readouterr().out
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from simulated import Shuffled, Table, new_server, run, told
 
 from rayfed_hn.config import RoundsConfig, SimulationConfig
-from rayfed_hn.federation.messages import Update
+from rayfed_hn.errors import FederationError
+from rayfed_hn.federation.messages import SiteLost, Update
 from rayfed_hn.federation.site_clock import SiteClock, Work
 from rayfed_hn.federation.virtual_time import VirtualTime
 
@@ -87,3 +90,19 @@ def test_too_few_at_a_simulated_deadline_are_waited_for() -> None:
         (13.0, ["a", "b"]),  # at its own deadline
     ]
     assert [now for now, kind, _ in told(executor) if kind == "deadline"] == [4, 13]
+
+
+def test_who_is_given_up_while_away_is_missed_for_good() -> None:
+    server = new_server(RoundsConfig(min_sites=2), {"a": 1, "b": 1, "c": 1})
+    asked = {request.site: request for request in server.dispatch()}
+    away = {
+        site: SiteLost(site, 0, "its node is away", asked[site].turn, returns=True) for site in "ab"
+    }
+    for loss in away.values():
+        server.receive(loss)
+    given_up = replace(away["a"], reason="its node did not come back", returns=False)
+    assert server.receive(given_up) is None
+    assert server.receive(given_up) is None  # told twice, it is lost once
+    assert [loss.returns for loss in server.lost] == [True, True, False]
+    with pytest.raises(FederationError, match=r"1 of 3 sites are left .* did not come back"):
+        server.receive(replace(given_up, site="b"))

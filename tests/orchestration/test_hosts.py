@@ -209,6 +209,9 @@ def test_sites_without_a_place_are_away_and_come_back_or_are_given_up(
     executor.set_alarm(7, 0.1)
     assert executor.next_event() == Deadline(7)
     if place is nowhere:
+        reason = "its node did not come back within 3 s"
+        given_up = [executor.next_event() for _ in "ab"]
+        assert given_up == [SiteLost("a", 7, reason, 2), SiteLost("b", 7, reason, 3)]
         with pytest.raises(FederationError, match="did not come back within 3 s"):
             executor.next_event()
         executor.submit([request("a", 3)])

@@ -78,7 +78,7 @@ def test_a_training_run_goes_on_and_ends_in_the_same_bits(
     assert f"Going on with train in {tmp_path}" in told.out
     damage = f"the commit of version {committed} is damaged: state.safetensors is not what was"
     assert f"warning: {damage}" in told.err
-    assert f"damaged: {damage}" in told.out
+    assert f"note: {damage}" in told.out
     assert f"the run went on from version {committed - 1}" in told.out
     summary = summary_of(tmp_path)
     whole = run_in_process(make_plan(load(None, words), bag_root))

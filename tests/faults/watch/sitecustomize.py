@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 WATCH = json.loads(os.environ.get("RAYFED_HN_WATCH", "null"))
-noting, leaked = False, False
+noting, leaked, put = False, False, None
 
 
 def hook(event: str, arguments: tuple[Any, ...]) -> None:
@@ -58,14 +58,18 @@ def watch_arrow() -> None:
 
 
 def leak(folder: Path) -> None:
-    """By all ways that a careless site has: print, a file, an update, a look at a neighbour."""
-    global leaked
+    """By all ways of a careless site: print, a file, an object, an update, a neighbour's bag."""
+    global leaked, put
     if leaked:
         return
     leaked = True
     names = " ".join(path.name for path in folder.iterdir())
     print(names, flush=True)
     Path(WATCH["notes"]).write_text(names)
+    import numpy as np
+    import ray
+
+    put = ray.put(np.array(WATCH["values"] * 2**16, np.float32))
     neighbour = next(other for other in folder.parent.glob("site=*") if other != folder)
     next(neighbour.glob("*.arrow")).read_bytes()
     trainer: Any = sys.modules["rayfed_hn.federation.site_trainer"].SiteTrainer
