@@ -11,7 +11,10 @@ import pytest
 from disturbed import SHORT, SIMULATED, undisturbed
 from drivers import driver, family, left_after, wait_for_version
 
+from rayfed_hn.points import DRIVER, DRIVER_VERSION, SUMMARY
+
 pytestmark = pytest.mark.faults
+FATAL = [(point, 1) for point in (*DRIVER, SUMMARY)] + [(DRIVER_VERSION, 3)]
 LONG = ("rounds.num_versions=100", "training.steps=1")
 
 
@@ -42,3 +45,19 @@ def test_nothing_is_left_and_the_run_goes_on(
     assert process.returncode == 0, output
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["digest"] == undisturbed(bag_root, *LONG, *SIMULATED).digest
+
+
+@pytest.mark.parametrize(("point", "times"), FATAL)
+def test_killed_at_every_point(bag_root: Path, tmp_path: Path, point: str, times: int) -> None:
+    folder, words = tmp_path / "run", (*SHORT, *SIMULATED)
+    process = driver(
+        bag_root, folder, *words, chaos={"folder": str(tmp_path), "at": [point, times]}
+    )
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == -signal.SIGKILL, output
+    resumed = driver(bag_root, folder, *words, "run.resume=true")
+    output, _ = resumed.communicate(timeout=200)
+    assert resumed.returncode == 0, output
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["digest"] == undisturbed(bag_root, *SIMULATED).digest
+    assert (summary["status"], summary["exit_code"]) == ("complete", 0)

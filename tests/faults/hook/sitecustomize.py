@@ -1,7 +1,8 @@
 """On ``PYTHONPATH`` of a run under test: kills its processes at named points, as a seed decides.
 
 ``RAYFED_HN_CHAOS`` is JSON: ``folder`` (of what is counted and noted), ``seed``, and ``chances`` of
-a kill at every point that ``site``, ``centre`` and ``driver`` processes come to.
+a kill at every point that ``site``, ``centre`` and ``driver`` processes come to; or ``at``, a point
+and at which time it is fatal.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ def hook(event: str, arguments: tuple[Any, ...]) -> None:
     if event != EVENT:
         return
     point = arguments[0]
+    if CHAOS.get("at") and (point, count(point)) == tuple(CHAOS["at"]):
+        os.kill(os.getpid(), signal.SIGKILL)
     kind = point.split(".")[0]
     kind = {"site": "site", "driver": "driver", "summary": "driver"}.get(kind, "centre")
     number = count(kind)
-    chance = CHAOS["chances"].get(kind, 0.0)
-    if random.Random(f"{CHAOS['seed']}/{kind}/{number}").random() < chance:
+    chance = CHAOS.get("chances", {}).get(kind, 0.0)
+    if random.Random(f"{CHAOS.get('seed')}/{kind}/{number}").random() < chance:
         note(f"{kind} {point} {number}\n")
         os.kill(os.getpid(), signal.SIGKILL)
 
