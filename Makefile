@@ -19,7 +19,8 @@ demo: $(READY)
 	$(BIN)/rayfed-hn demo
 
 test: $(READY)
-	RAYFED_HN_WITHOUT_RAY=1 $(BIN)/python -m pytest -m 'not ray and not gpu and not faults'
+	RAYFED_HN_WITHOUT_RAY=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal \
+		-m 'not ray and not gpu and not faults'
 	$(BIN)/python -m pytest -m 'ray and not gpu and not faults'
 
 test-faults: $(READY)

@@ -23,9 +23,10 @@ from rayfed_hn.loading import is_knob
 
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Every verb takes [CONFIG.yaml] [section.key=value ...]; 'rayfed-hn VERB --help' lists "
-    "its keys. Exit codes: 0 all well, 1 failed, 2 bad usage or configuration, 3 finished but "
-    "something was set aside or missing, 4 interrupted and resumable.",
+    epilog="Verbs that start a run take [CONFIG.yaml] [section.key=value ...]; "
+    "'rayfed-hn VERB --help' lists its keys. Exit codes: 0 all well, 1 failed, 2 bad usage or "
+    "configuration, 3 finished but something was set aside or missing, 4 interrupted and "
+    "resumable.",
 )
 @click.version_option(__version__, prog_name="rayfed-hn")
 def app() -> None:

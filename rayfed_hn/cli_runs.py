@@ -81,21 +81,25 @@ resume.help = help_of(
 )
 @click.option(
     "--budget", type=click.FloatRange(0, min_open=True),
-    help="Say how many releases a privacy.budget of so much has room for.",
+    help="Say how many versions a run under a privacy.budget of so much may have.",
 )  # fmt: skip
 def ledger(bags: Path, sites: tuple[str, ...], delta: float, budget: float | None) -> int:
     """Show what the bags of every site in BAGS have given away, run by run.
 
-    Every release of a train in real time stands in the ledger of its site, in
-    BAGS/site=<site>/privacy/ledger.jsonl, with what it cost; simulations are not in it. The name of
-    a run is in the file run_id of its directory. Ends with 1 if a ledger is damaged.
+    A release of train under noise of the site's own machine, or in real time without noise, stands
+    in the ledger of its site with what it cost (BAGS/site=<site>/privacy/ledger.jsonl). The name of
+    a run is in the file run_id of its directory. Epsilon is at the delta given here, whatever that
+    of the runs was. Ends with 1 if a ledger is damaged or has lost its end.
     """
     from rayfed_hn.verbs.ledger import ledger as show
 
     return show(bags, sites, delta, budget)
 
 
-ledger.help = f"{ledger.help}\n\n\b\nExample:\n  rayfed-hn ledger bags --budget 10"
+ledger.help = (
+    f"{inspect.cleandoc(ledger.callback.__doc__ or '')}\n\n\b\n"
+    "Example:\n  rayfed-hn ledger bags --budget 10"
+)
 
 
 @click.command()

@@ -34,11 +34,14 @@ class AccountingError(RayfedError):
 class BudgetSpent(RayfedError):
     """A site releases no more: its epsilon would be beyond what it may spend."""
 
+    _FIRST = "the site's privacy budget"
     # All that others hear of it.
-    told = (
-        "the site's privacy budget is spent, or less than this run needs ('rayfed-hn ledger' shows "
-        "what is left)"
-    )
+    told = f"{_FIRST} does not allow it ('rayfed-hn ledger' shows what its bags have given away)"
+
+    @classmethod
+    def is_told_by(cls, reason: object) -> bool:
+        """Whether this is why a site was lost."""
+        return str(reason).startswith(cls._FIRST)
 
 
 class PromiseBroken(RayfedError):

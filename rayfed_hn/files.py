@@ -36,11 +36,6 @@ def clear_partial(folder: Path, pattern: str) -> None:
         path.unlink(missing_ok=True)
 
 
-def can_write(folder: Path) -> bool:
-    """Whether files can be made in a folder."""
-    return os.access(folder, os.W_OK | os.X_OK)
-
-
 def sync(path: Path) -> None:
     """Have a file, or the names in a folder, on disk before anything else happens."""
     handle = os.open(path, os.O_RDONLY)

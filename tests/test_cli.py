@@ -234,6 +234,10 @@ def test_compare_tries_several_amounts_of_noise(
     several = [*words, f"run.dir={tmp_path / 'several'}", "compare.noise=0,0.3"]
     assert run(monkeypatch, *several) == 0
     assert "comparing: 9/9" in capsys.readouterr().out
+    found = json.loads((tmp_path / "several" / "summary.json").read_text())
+    assert [one["noise"] for one in found["promises"]] == [0.0, 0.3]
+    assert {d["against_noise"] for d in found["by_amount"]} == {0.0}
+    assert "| fedavg | 0.3 | 0 | mixture |" in (tmp_path / "several" / "table.md").read_text()
     cells = tmp_path / "several" / "cells"
     stamps = {path: path.stat().st_mtime_ns for path in cells.iterdir()}
     names = {path.stem.split("fold0")[1] for path in stamps if "fold0" in path.stem}

@@ -129,19 +129,26 @@ def _inversion(found: Record) -> Iterator[str]:
     apart = "" if told is None else f"told apart with AUC {told['auc']:.3f} ({_interval(told)})"
     yield f"| as it was trained, bags never seen | {_number(one['never_seen'])} | {apart} |"
     yield ""
-    yield f"In the easiest case {_read_off(one['one_step'])}; as it was trained,"
-    yield f"{_read_off(one['trained_on'])}."
+    yield f"In the easiest case, {_read_off(one['one_step'])}."
+    yield f"As it was trained, {_told_apart(told)}."
 
 
-def _read_off(error: float | None) -> str:
+def _read_off(error: float) -> str:
     """What a relative error means."""
-    if error is None:
-        return "nothing could be tried"
     if error < _RECOVERED:
         return f"the features of a tile are read off to {100 * error:.2g} %"
     if error < _LOST:
         return f"the features of a tile are read off in part (error {100 * error:.0f} %)"
     return "this attack reads nothing off"
+
+
+def _told_apart(told: Record | None) -> str:
+    """Whether features of bags that were trained on are nearer to what was read off."""
+    if told is None:
+        return "nothing could be compared"
+    if told["auc_low"] <= 0.5:
+        return "what is read off is no nearer to bags that were trained on than to others"
+    return "what is read off is nearer to bags that were trained on than to others"
 
 
 def _canaries(found: Record) -> Iterator[str]:

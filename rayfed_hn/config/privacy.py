@@ -50,7 +50,7 @@ class PrivacyConfig:
     target_epsilon: float | None = knob(
         None,
         "site_ldp, slide_dpsgd: epsilon of a site after rounds.num_versions releases; the noise "
-        "follows from it. Above 200 it would promise nothing",
+        "follows from it",
         above=0,
         at_most=200,
     )

@@ -65,11 +65,12 @@ def _costs(comparison: Mapping[str, Any], readout: str | None) -> list[str]:
     name, metric = amount_name(comparison), comparison.get("metric", "AUC")
     return [
         "",
-        f"| method | {name} | minus {name} | mean site {metric} | 95 % interval | splits |",
-        "|---" * 6 + "|",
+        f"| method | {name} | minus {name} | readout | mean site {metric} | 95 % interval "
+        "| splits |",
+        "|---" * 7 + "|",
         *(
             f"| {_cell(row['method'])} | {amount(row['noise'])} | {amount(row['against_noise'])} | "
-            f"{number(row['difference'], signed=True)} | "
+            f"{_cell(row['readout'])} | {number(row['difference'], signed=True)} | "
             f"{interval(row['low'], row['high'], signed=True)} | {row['num_splits']} |"
             for row in found
         ),

@@ -6,7 +6,7 @@ with those that release nothing, which have no amount and are part of every comp
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ def compare_amounts(
     scores: Sequence[Record],
     amounts: Sequence[float],
     *,
-    least: float,
+    least: Callable[[Sequence[float]], float],
     judge: Judge,
     unit: str = "slide",
 ) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def compare_amounts(
             nothing.
         scores: Likewise.
         amounts: Those that were asked for.
-        least: Which of them is the least noise.
+        least: Finds the least noise among some amounts.
         judge: What judged the rows.
         unit: slide or case.
 
@@ -44,8 +44,9 @@ def compare_amounts(
         What ``compare_methods`` returns, every record with its ``noise``: records of methods that
         release nothing, and of their differences, are there once, with None. Other differences are
         between methods with the same amount of noise, or one method and one that releases nothing.
-        ``by_amount``: what noise costs: method, readout, noise, against_noise (the least),
-        difference, low, high, se, num_splits, num_cells; every method with itself.
+        ``by_amount``: what noise costs, every method with itself: method, readout, noise,
+        against_noise (the least with which anything was finished), difference, low, high, se,
+        num_splits, num_cells.
     """
     found: dict[str, Any] = {}
     tables: dict[str, dict[tuple[Any, ...], Record]] = {name: {} for name in _TABLES}
@@ -68,12 +69,15 @@ def compare_amounts(
     return found
 
 
-def _by_amount(rows: Sequence[Record], least: float) -> list[dict[str, Any]]:
+def _by_amount(
+    rows: Sequence[Record], find_least: Callable[[Sequence[float]], float]
+) -> list[dict[str, Any]]:
     """A method with more noise minus the same method with the least."""
     amounts = {repr(row["noise"]): row["noise"] for row in rows if row["noise"] is not None}
     as_methods = [{**row, "method": repr(row["noise"])} for row in rows]
-    if len(amounts) < 2 or repr(least) not in amounts:
+    if len(amounts) < 2:
         return []
+    least = find_least(list(amounts.values()))
     found = [seen_from(name, differences(as_methods)) for name in amounts if name != repr(least)]
     return [
         {

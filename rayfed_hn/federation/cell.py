@@ -100,13 +100,16 @@ def promises(config: Config, root: Path) -> list[dict[str, Any]]:
     Returns:
         Of every amount its ``noise`` (None where it is not varied), ``promise`` and what would
         leave a site ``without_noise``; nothing if no method releases anything.
+
+    Raises:
+        ConfigError, DataError: As ``check_cells`` does.
     """
-    sharing = [method for method in config.compare.methods if method not in RELEASE_NOTHING]
-    if not sharing:
+    plan, found = check_cells(config, root), []
+    if not plan.shares:
         return []
-    found = []
     for noise in [*config.compare.noise] or [None]:
-        plan = make_plan(Cell(sharing[0], config.run.seed, 0, noise).config(config), root)
+        cell = Cell(plan.config.method.name, config.run.seed, 0, noise)
+        plan = make_plan(cell.config(config), root)
         told = {"promise": plan.promise(), "without_noise": plan.released_without_noise()}
         found.append({"noise": noise, **told})
     return found

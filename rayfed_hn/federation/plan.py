@@ -175,11 +175,20 @@ class Plan(Survey):
                 f"rounds.min_sites: got {needed}, but {len(self.participants)} sites take part; "
                 "give at most so many"
             )
+        self._check_budget()
         robust, present = self.schedule().config.robust, len(self.participants)
         if robust != "none" and present < FEWEST_VOTES:
             raise ConfigError(
                 f"rounds.robust: {robust} needs {FEWEST_VOTES} sites, and {present} take part; "
                 "set it to none"
+            )
+
+    def _check_budget(self) -> None:
+        budget, epsilon = self.config.privacy.budget, self.promise().get("epsilon")
+        if budget is not None and epsilon is not None and epsilon > budget * (1 + 1e-6):
+            raise ConfigError(
+                f"privacy.budget: got {budget:g}, less than the epsilon of {epsilon:.4g} of this "
+                "run alone; raise privacy.noise_multiplier, or ask for fewer rounds.num_versions"
             )
 
     def site(self, name: str, folder: Path | None = None, device: str = "cpu") -> Site:
@@ -241,13 +250,19 @@ class Plan(Survey):
     @property
     def noise_source(self) -> Literal["seeded", "os"]:
         """Where sites take their noise from."""
-        real = bool(self.run_id) and not self.config.simulation.enabled
-        return self.config.privacy.source(real=real)
+        return self.config.privacy.source(real=self.real)
+
+    @property
+    def real(self) -> bool:
+        """Whether this is a run of ``train`` that simulates no time."""
+        return bool(self.run_id) and not self.config.simulation.enabled
 
     def promise(self) -> dict[str, Any]:
         """What the run promises of the data behind it, JSON-ready."""
         size = ParameterLayout.of(self.model()).size
-        most = max(self.num_training_bags().values(), default=0)
+        slides = self.config.privacy.unit == "slide"
+        units = self.num_training_bags() if slides else self.num_cases
+        most = max(units.values(), default=0)
         return promise(self.config, self.mechanism(), self.noise_source, size, most)
 
     def released_without_noise(self) -> list[str]:
@@ -255,15 +270,17 @@ class Plan(Survey):
         return outside(self.config, self.task, self.standardise, shares=self.shares)
 
     def _releases(self, name: str, folder: Path | None) -> SiteReleases:
-        """The way out of a site; in a run that is not simulated, its ledger lies with its bags."""
-        real, grows = self.noise_source == "os", self.config.privacy.max_growth is not None
+        """The way out of a site; its ledger lies with its bags unless the run is a simulation."""
+        secret, grows = self.noise_source == "os", self.config.privacy.max_growth is not None
+        beside = secret or (self.real and isinstance(self.mechanism(), NoNoise))
         return SiteReleases.of(
             self.config,
             name,
             self.run_id,
             self.mechanism() if self.shares else None,
-            self._ground(name) if real else folder,
-            real=real,
+            self._ground(name) if beside else folder,
+            secret=secret,
+            real=self.real,
             promised=self.promise().get("epsilon"),
             usual_norm=float(self.initial().double().norm()) if grows else math.inf,
         )

@@ -118,7 +118,7 @@ def _site(site: Record, own: Sequence[Record], lost: Iterable[Record]) -> dict[s
     stopped = [
         loss["version"]
         for loss in lost
-        if loss["site"] == name and str(loss["reason"]).startswith(BudgetSpent.told)
+        if loss["site"] == name and BudgetSpent.is_told_by(loss["reason"])
     ]
     releases = charged.get("releases") or 0
     return {
@@ -218,7 +218,8 @@ def _delta_warnings(told: Record, sites: Sequence[Record], planned: Record | Non
 
 def _spent_warnings(sites: Sequence[Record], planned: Record | None) -> list[str]:
     found = [
-        f"{site['site']} stopped at version {site['stopped_at']}: its privacy budget is spent."
+        f"{site['site']} stopped at version {site['stopped_at']}: its privacy budget does not "
+        "allow more."
         for site in sites
         if site["stopped_at"] is not None
     ]

@@ -135,7 +135,7 @@ def promise(
         # Whatever a site learned, this much of it is left at best.
         told["signal_to_noise_at_most"] = mechanism.clip_norm / (mechanism.deviation * length)
     elif isinstance(mechanism, TrainedPrivately):
-        # In a step with as many as are expected, if all gradients pointed the same way.
+        # In a step with as many as are expected, if all gradients are long and point the same way.
         expected = max(1.0, mechanism.sampling_rate * most_units)
         told["signal_to_noise_at_most"] = expected / (mechanism.multiplier * length)
     return told

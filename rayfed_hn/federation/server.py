@@ -204,9 +204,10 @@ class Server:
         return 1 if self.schedule.config.robust == "none" else FEWEST_VOTES
 
     def _will_not_return(self, loss: SiteLost) -> bool:
-        """Whether a site is given up that was only away."""
+        """Whether a site is given up that was only away: what was lost then is lost for good."""
         before = self.away.get(loss.site)
-        return before is not None and before.returns and not loss.returns
+        same = before is not None and (before.version, before.turn) == (loss.version, loss.turn)
+        return before is not None and same and before.returns and not loss.returns
 
     def lose(self, event: SiteLost) -> None:
         """Do without a site. Raises ``FederationError`` if no site is left."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +16,6 @@ from rayfed_hn.errors import MessageError
 from rayfed_hn.federation.messages import CandidateMetrics, Scores, TrainRequest, Update
 from rayfed_hn.federation.schedule import kept_turns
 from rayfed_hn.federation.wire import Draft, Message
-from rayfed_hn.files import can_write
 from rayfed_hn.privacy.accounting import Spent
 from rayfed_hn.privacy.ledger import ReleaseKey
 from rayfed_hn.privacy.mechanisms import Mechanism, NoNoise
@@ -31,6 +32,8 @@ class SiteReleases:
         spent: What a release costs; None without formal guarantee.
         gate: Where releases are charged; None: they are not.
         usual_norm: Of the network that everybody starts from.
+        bare: Whether updates leave as they are: nothing is promised then, and a ledger that cannot
+            be written is no reason to stay out.
     """
 
     def __init__(
@@ -41,8 +44,11 @@ class SiteReleases:
         spent: Spent | None,
         gate: Gate | None,
         usual_norm: float = math.inf,
+        *,
+        bare: bool = False,
     ) -> None:
         self._site, self._run, self._spent, self._gate = site, run, spent, gate
+        self._bare = bare
         self._withheld = privacy.withholds
         self._most = math.inf if privacy.max_growth is None else privacy.max_growth * usual_norm
 
@@ -55,6 +61,7 @@ class SiteReleases:
         mechanism: Mechanism | None,
         folder: Path | None,
         *,
+        secret: bool,
         real: bool,
         promised: float | None,
         usual_norm: float = math.inf,
@@ -62,9 +69,8 @@ class SiteReleases:
         """The way out of a site under a configuration.
 
         In a real run every release is charged, with or without noise: what left without it is part
-        of what the bags have given away. Only where there is no noise, a place that cannot be
-        written is no reason to stay out: nothing is promised. In a simulation a release is charged
-        if it costs anything; what repeats reveals nothing when it is asked for again.
+        of what the bags have given away. In a simulation a release is charged if it costs anything;
+        what repeats reveals nothing when it is asked for again.
 
         Args:
             config: Of the run.
@@ -72,25 +78,26 @@ class SiteReleases:
             run: Of the run.
             mechanism: What is done to updates; None if nothing is released.
             folder: Where its ledger and outbox lie; None: in memory.
-            real: Whether its noise is secret, and its ledger its own.
+            secret: Whether the noise is the machine's own.
+            real: Whether the run simulates nothing.
             promised: Epsilon of the run, if there is one.
             usual_norm: Of the network that everybody starts from.
         """
         privacy, gate = config.privacy, None
         spent = None if mechanism is None else mechanism.spent(config.training.steps)
-        noisy = not isinstance(mechanism, NoNoise | None)
-        kept_anyway = mechanism is not None and (noisy or (folder and can_write(folder)))
-        if spent is not None or (real and kept_anyway):
+        bare = isinstance(mechanism, NoNoise)
+        if spent is not None or (mechanism is not None and (real if bare else secret)):
+            rounds = config.rounds
             gate = make_gate(
                 folder and folder / "privacy",
-                secret=real and noisy,
+                secret=secret and not bare,
                 delta=privacy.target_delta,
                 budget=privacy.budget,
                 run_budget=promised,
-                planned=config.rounds.num_versions,
+                num_versions=rounds.num_versions if rounds.cohort_size is None else 0,
                 kept=kept_turns(config),
             )
-        return cls(site, run, privacy, spent, gate, usual_norm)
+        return cls(site, run, privacy, spent, gate, usual_norm, bare=bare)
 
     def again(self, request: TrainRequest) -> Message | None:
         """The message that answered this very request before; None if there was none."""
@@ -117,7 +124,8 @@ class SiteReleases:
             BudgetSpent: What would be learned could not be released.
         """
         if self._gate is not None:
-            self._gate.check(self._key(request), self._spent)
+            with self._as_far_as_it_matters():
+                self._gate.check(self._key(request), self._spent)
 
     def told(self, metrics: CandidateMetrics) -> CandidateMetrics:
         """What is said of candidates; the site itself goes on from what it has measured."""
@@ -141,13 +149,27 @@ class SiteReleases:
                 signal_to_noise=None,
                 clipped=None,
             )
-        if self._gate is None:
-            return update.to_bytes(draft)
+        if self._gate is not None:
+            with self._as_far_as_it_matters():
+                return self._charged(request, update, draft, self._gate)
+        return update.to_bytes(draft)
+
+    def _charged(self, request: TrainRequest, update: Update, draft: Draft, gate: Gate) -> Message:
         key = self._key(request)
-        account = self._gate.check(key, self._spent)
+        account = gate.check(key, self._spent)
         epsilon = account.epsilon if math.isfinite(account.epsilon) else None
         update = replace(update, releases=account.releases, epsilon=epsilon)
-        return self._gate.release(key, self._spent, update.to_bytes(draft))
+        return gate.release(key, self._spent, update.to_bytes(draft))
+
+    @contextmanager
+    def _as_far_as_it_matters(self) -> Iterator[None]:
+        """Go on without a ledger that cannot be written, if nothing was promised."""
+        try:
+            yield
+        except OSError:
+            if not self._bare:
+                raise
+            self._gate = None
 
     def _key(self, request: TrainRequest) -> ReleaseKey:
         received = hashlib.sha256(np.ascontiguousarray(request.parameters).data).hexdigest()

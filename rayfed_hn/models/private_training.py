@@ -77,9 +77,9 @@ def train_privately(
     """Train a network (P,) by private steps; arguments are those of ``train_locally``.
 
     The draws of bags by class, early stopping and clipping of single gradients are refused with the
-    configuration. The result says which share of gradients was clipped, and the mean ratio of
-    signal to noise over steps that anybody took part in (None if nobody did); both tell of the
-    data, and so does its loss.
+    configuration. The result says which share of gradients was clipped, and the ratio of
+    signal to noise of all steps together (root mean square); None if nobody took part in any. Both
+    tell of the data, and so does its loss.
     """
     if num_steps == 0:
         return Trained(parameters.detach(), 0.0, 0, dict(moments or {}))
@@ -105,7 +105,7 @@ def train_privately(
         num_steps,
         way.kept(config),
         clipped=counted.clipped / counted.patients if counted.patients else None,
-        signal_to_noise=float(np.mean(counted.signals)) if counted.signals else None,
+        signal_to_noise=_ratio(counted),
     )
 
 
@@ -151,12 +151,16 @@ def _noise(total: Sequence[Tensor], private: PrivateSteps, counted: _Counted) ->
     deviation = private.multiplier * private.clip_norm
     size = sum(part.numel() for part in total)
     signal = sum(float(part.double().square().sum()) for part in total) ** 0.5
-    if signal > 0:
-        counted.signals.append(signal / (deviation * size**0.5))
+    counted.signals.append(signal / (deviation * size**0.5))
     expected = max(private.sampling_rate * len(private.patients), 1.0)
     for part in total:
         drawn = torch.from_numpy(private.noise.normal(part.numel())).to(part)
         part.add_(drawn.view(part.shape), alpha=deviation).div_(expected)
+
+
+def _ratio(counted: _Counted) -> float | None:
+    """Of all steps together: noise leaves with those that nobody took part in, too."""
+    return float(np.sqrt(np.mean(np.square(counted.signals)))) if counted.patients else None
 
 
 def _pull(way: Descent, total: Sequence[Tensor], proximal_mu: float) -> None:

@@ -18,7 +18,7 @@ from rayfed_hn.errors import ConfigError, FederationError
 from rayfed_hn.evaluation.comparison import compare_methods, markdown_table
 from rayfed_hn.evaluation.judging import Judge
 from rayfed_hn.evaluation.trade_off import compare_amounts, membership
-from rayfed_hn.federation.cell import Cell, cells, check_cells, fingerprint, promises
+from rayfed_hn.federation.cell import Cell, cells, fingerprint, promises
 from rayfed_hn.federation.record import package_versions, write_summary, write_table
 from rayfed_hn.files import write_text
 
@@ -41,7 +41,7 @@ def compare(
         FederationError: No cell could be finished.
     """
     begun = time.monotonic()
-    check_cells(config, root)
+    promised = promises(config, root)
     todo = cells(config)
     mark = fingerprint(config, store.digest(root))
     done = {cell: found for cell in todo if (found := _read(folder, cell, mark)) is not None}
@@ -60,8 +60,7 @@ def compare(
     if not done:
         raise FederationError(f"no cell could be finished; the first: {failed[0]['reason']}")
     finished = [done[cell] for cell in todo if cell in done]
-    told = promises(config, root)
-    return _conclude(config, folder, finished, failed, told, time.monotonic() - begun)
+    return _conclude(config, folder, finished, failed, promised, time.monotonic() - begun)
 
 
 def _conclude(
@@ -115,7 +114,7 @@ def _compared(
     noise, unit = config.compare.noise, config.task.unit
     if not noise:
         return compare_methods(rows, scores, judge=judge, unit=unit)
-    least = config.privacy.least_noise(noise)
+    least = config.privacy.least_noise
     found = compare_amounts(rows, scores, noise, least=least, judge=judge, unit=unit)
     return found | {"noise": noise, "noise_of": config.privacy.amount}
 

@@ -25,6 +25,7 @@ from rayfed_hn.privacy.ledger import Charge, FileLedger, Ledger, MemoryLedger, R
 from rayfed_hn.privacy.spending import total_epsilon
 
 Message = bytes | memoryview
+LEDGER, OUTBOX = "ledger.jsonl", "outbox"  # in a site's folder of privacy
 KEPT = 4  # messages in an outbox, unless a site may be asked again for more
 
 
@@ -72,13 +73,13 @@ class Account:
     Attributes:
         releases: Charged, in the run.
         epsilon: Of these releases; infinite without a formal guarantee.
-        epsilon_in_all: Of all releases in the ledger, over all runs, and of those that this run
-            still plans; infinite if some of them hid nothing, or something else.
+        epsilon_to_come: Of all releases in the ledger, over all runs, and of those that this run
+            still needs; infinite if some of them hid nothing, or something else.
     """
 
     releases: int
     epsilon: float
-    epsilon_in_all: float
+    epsilon_to_come: float
 
 
 def _beyond(epsilon: float, budget: float | None) -> bool:
@@ -110,8 +111,8 @@ class Gate:
         delta: Of every epsilon.
         budget: Largest epsilon over all runs; None: no limit.
         run_budget: Largest epsilon of this run; None: no limit.
-        planned: Releases that the run needs: a budget too small for all of them allows none, since
-            what half a run has spent is spent for nothing.
+        num_versions: Of the run, if a site is asked in each: where the budget has no room for all
+            that are left, none is begun, since half a run is paid for nothing. 0: nothing is known.
     """
 
     def __init__(
@@ -122,11 +123,11 @@ class Gate:
         delta: float,
         budget: float | None = None,
         run_budget: float | None = None,
-        planned: int = 0,
+        num_versions: int = 0,
     ) -> None:
         self._ledger, self._outbox = ledger, outbox
         self._delta, self._budget, self._run_budget = delta, budget, run_budget
-        self._planned = planned
+        self._num_versions = num_versions
 
     def again(self, key: ReleaseKey, spent: Spent | None) -> bytes | None:
         """The bytes of a release that was made before; charged, if a crash has prevented that.
@@ -137,11 +138,7 @@ class Gate:
         """
         if self._outbox is None:
             return None
-        if self._outbox.last_number > len(self._ledger.charges()):
-            raise LedgerError(
-                "the privacy ledger has lost its end: releases lie in the outbox that it does not "
-                "know of. Restore it from a backup; to begin anew is to promise nothing"
-            )
+        check_end(self._ledger.charges(), self._outbox)
         message = self._outbox.find(key)
         if message is not None:
             self._charge(Charge(key, content_of(message), spent))
@@ -179,7 +176,7 @@ class Gate:
     def _allow(self, charge: Charge, known: Sequence[Charge]) -> Account:
         charges = [*known, charge]
         own = [one for one in charges if one.key.run == charge.key.run]
-        to_come = max(0, self._planned - len(own))
+        to_come = max(0, self._num_versions - charge.key.version - 1)
         account = Account(
             len(own), self._epsilon(own), self._epsilon([*charges, *[charge] * to_come])
         )
@@ -188,17 +185,41 @@ class Gate:
                 f"one more release would bring epsilon to {account.epsilon:.3f}, beyond the "
                 f"{self._run_budget:g} of what this run promises"
             )
-        if _beyond(account.epsilon_in_all, self._budget):
+        if _beyond(account.epsilon_to_come, self._budget):
             more = f"{1 + to_come} more release{'s' if to_come else ''}"
             raise BudgetSpent(
                 f"{more} would bring epsilon from {self._epsilon(known):.3f} to "
-                f"{account.epsilon_in_all:.3f}, beyond the {self._budget:g} of privacy.budget of "
-                f"all runs on these bags{_remedy(account.epsilon_in_all)}"
+                f"{account.epsilon_to_come:.3f}, beyond the {self._budget:g} of privacy.budget of "
+                f"all runs on these bags{_remedy(account.epsilon_to_come)}"
             )
         return account
 
     def _epsilon(self, charges: Sequence[Charge]) -> float:
         return total_epsilon(charges, self._delta)
+
+
+def check_end(charges: Sequence[Charge], outbox: Outbox) -> None:
+    """Look whether a ledger is whole.
+
+    Raises:
+        LedgerError: There was more.
+    """
+    if outbox.last_number > len(charges):
+        raise LedgerError(
+            "the privacy ledger has lost its end: releases lie in the outbox that it does not "
+            "know of. Restore it from a backup; to begin anew is to promise nothing"
+        )
+
+
+def ledger_of(folder: Path) -> Sequence[Charge]:
+    """What the ledger in a site's folder of privacy says; nothing is made if there is none.
+
+    Raises:
+        LedgerError: It is damaged, or its end is missing.
+    """
+    charges = FileLedger(folder / LEDGER).charges()
+    check_end(charges, Outbox(folder / OUTBOX))
+    return charges
 
 
 def content_of(message: Message) -> str:
@@ -213,10 +234,12 @@ def make_gate(
     delta: float,
     budget: float | None,
     run_budget: float | None,
-    planned: int = 0,
+    num_versions: int = 0,
     kept: int = KEPT,
 ) -> Gate:
     """A gate whose ledger lies in a folder, or in memory; an outbox only where noise is secret."""
-    ledger: Ledger = MemoryLedger() if folder is None else FileLedger(folder / "ledger.jsonl")
-    outbox = Outbox(folder / "outbox", kept) if secret and folder is not None else None
-    return Gate(ledger, outbox, delta=delta, budget=budget, run_budget=run_budget, planned=planned)
+    ledger: Ledger = MemoryLedger() if folder is None else FileLedger(folder / LEDGER)
+    outbox = Outbox(folder / OUTBOX, kept) if secret and folder is not None else None
+    return Gate(
+        ledger, outbox, delta=delta, budget=budget, run_budget=run_budget, num_versions=num_versions
+    )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
-from rayfed_hn.privacy.accounting import epsilon_of
+from rayfed_hn.privacy.accounting import Spent, epsilon_of
 from rayfed_hn.privacy.ledger import Charge
 
-_MOST = 1_000_000  # releases: of more, nobody needs the number
+MOST = 1000  # releases: of more, nobody needs the number
 
 
 @dataclass(frozen=True)
@@ -19,13 +20,14 @@ class Spending:
     Attributes:
         run: Its id (the file ``run_id`` of its directory); None: all runs together.
         releases: Charged.
-        unit: Whose data they hide; None: nobody's, or not the same in all.
+        hides: Whose data they hide, and beside which others; several where they differ, and
+            None in it where a release hides nothing.
         epsilon: Of them together; infinite if some hide nothing, or something else.
     """
 
     run: str | None
     releases: int
-    unit: str | None
+    hides: frozenset[tuple[str, str] | None]
     epsilon: float
 
 
@@ -39,24 +41,36 @@ def spending(charges: Sequence[Charge], delta: float) -> list[Spending]:
 def total_epsilon(charges: Sequence[Charge], delta: float) -> float:
     """Epsilon of all of them; infinite where releases hide nothing, or not the same thing."""
     spent = [charge.spent for charge in charges if charge.spent is not None]
-    if len(spent) < len(charges) or len({(s.unit, s.neighbouring) for s in spent}) > 1:
+    return math.inf if len(spent) < len(charges) else _together(spent, delta)
+
+
+def _together(spent: Sequence[Spent], delta: float) -> float:
+    if len({(one.unit, one.neighbouring) for one in spent}) > 1:
         return math.inf
     return epsilon_of(spent, delta)
 
 
 def room(charges: Sequence[Charge], budget: float, delta: float) -> int:
-    """How many more releases like the last one a budget allows; none without releases to go by."""
-    last = charges[-1:]
+    """How many more releases like the last one a budget allows, ``MOST`` at most.
+
+    None without releases to go by.
+    """
+    spent = [charge.spent for charge in charges if charge.spent is not None]
+    if not spent or len(spent) < len(charges):
+        return 0
+    return _room(tuple(spent), budget, delta)
+
+
+@lru_cache  # sites of one federation have mostly spent the same
+def _room(spent: tuple[Spent, ...], budget: float, delta: float) -> int:
+    low, high = 0, 1
 
     def fits(more: int) -> bool:
-        return total_epsilon([*charges, *(list(last) * more)], delta) <= budget * (1 + 1e-6)
+        return _together([*spent, *[spent[-1]] * more], delta) <= budget * (1 + 1e-6)
 
-    if not last or not fits(1):
-        return 0
-    enough = 1
-    while fits(2 * enough) and enough < _MOST:
-        enough *= 2
-    low, high = enough, 2 * enough
+    while high <= MOST and fits(high):
+        low, high = high, 2 * high
+    high = min(high, MOST + 1)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
@@ -64,6 +78,6 @@ def room(charges: Sequence[Charge], budget: float, delta: float) -> int:
 
 
 def _of(run: str | None, charges: Sequence[Charge], delta: float) -> Spending:
-    units = {None if charge.spent is None else charge.spent.unit for charge in charges}
-    unit = units.pop() if len(units) == 1 else None
-    return Spending(run, len(charges), unit, total_epsilon(charges, delta))
+    spent = (charge.spent for charge in charges)
+    hides = frozenset(None if one is None else (one.unit, one.neighbouring) for one in spent)
+    return Spending(run, len(charges), hides, total_epsilon(charges, delta))

@@ -93,16 +93,17 @@ def line(told: Told) -> str:
 
 def _best(told: Told, at_most: float) -> str:
     """How much of what a site learns can be left, before anything is learned."""
-    step = " of a step" if told["mechanism"] == "slide_dpsgd" else ""
+    step, hint = told["mechanism"] == "slide_dpsgd", ""
     if at_most >= 1:
-        return f"signal to noise{step} {ratio(at_most)} at best"
-    what = "all patients in it" if step else "a site"
-    words = f"the noise{step} is at least {_digits(1 / at_most)} times what {what} can say"
-    if told["unit"] == "slide":
-        words = words.replace("patients", "slides")
+        return f"signal to noise{' of a usual step' if step else ''} {ratio(at_most)} at best"
+    times = _digits(1 / at_most)
+    words = f"the noise is at least {times} times what a site can say"
+    if step:
+        words = f"the noise of a step is {times} times what its {told['unit']}s can say at most"
+        words += ", if as many take part as are expected"
     if at_most < _HOPELESS:
-        words += "; privacy.release_dim or a smaller network would make it less"
-    return words
+        hint = "; privacy.release_dim or a smaller network would make it less"
+    return words + hint
 
 
 def guarantee(told: Told, method: str) -> list[str]:

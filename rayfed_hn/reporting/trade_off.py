@@ -115,7 +115,7 @@ def _more(run: Run, method: str) -> list[str]:
         for readout in order
     ]
     return [
-        page.section("What noise costs", _costs(run, method)),
+        page.section("More noise against the least", _costs(run, method)),
         page.section("Differences between methods", _pairs(run, own, caption)),
         page.section("Training", page.figures(curves(run, method))),
         privacy(run),

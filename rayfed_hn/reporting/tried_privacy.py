@@ -18,14 +18,18 @@ _CHOICE = (
     "which no guarantee covers."
 )
 
+_SHARING = "hypernetwork"  # the words are those of any method that shares
+
 
 def privacy(run: Run) -> str:
     """Return the section; nothing of a comparison that is older, or in which nothing is shared."""
     tried = run.summary.get("promises") or []
     if not tried:
         return ""
-    least = tried[-1]
-    told, method = least["promise"], "hypernetwork"
+    # Without noise there is no mechanism to tell of.
+    noised = [one for one in tried if one["promise"]["mechanism"] != "none"]
+    shown = (noised or tried)[0]
+    told = shown["promise"]
     return page.section(
         "Privacy",
         page.paragraph(_TRIED, "answer"),
@@ -36,13 +40,13 @@ def privacy(run: Run) -> str:
                 "mechanism": words.mechanism(told),
                 "whose data are hidden (unit)": words.hidden(told)[0],
                 "what cannot be told apart (neighbouring)": words.hidden(told)[1],
-                **words.adversary(told, method),
+                **words.adversary(told, _SHARING),
             }
         ),
         page.heading("Leaves a site without noise"),
-        page.bullets(least["without_noise"]),
+        page.bullets(shown["without_noise"]),
         page.heading("Not covered either"),
-        page.bullets(words.outside(told, method)),
+        page.bullets(words.outside(told, _SHARING)),
     )
 
 
@@ -51,16 +55,17 @@ def _amounts(run: Run, tried: list[dict[str, Any]]) -> str:
     name = amount_name(run.summary)
     return page.table(
         "Of the methods in which networks leave a site.",
-        [*([name] if name else []), "formal guarantee", "signal to noise at best"],
+        [*([name] if name else []), "mechanism", "formal guarantee", "signal to noise at best"],
         [
             [
                 *([amount(one["noise"])] if name else []),
+                one["promise"]["mechanism"],
                 one["promise"].get("formal_guarantee", "none"),
                 _best(one["promise"]),
             ]
             for one in tried
         ],
-        text_columns=2 if name else 1,
+        text_columns=3 if name else 2,
     )
 
 

@@ -38,7 +38,7 @@ def _lost_sites(records: Iterable[_Record]) -> list[str]:
     for (site, reason), alike in _alike(records, "site", "reason").items():
         versions = {record.get("version") for record in alike}
         when = f" at version {versions.pop()}" if len(versions) == 1 else ""
-        what = "stopped" if reason.startswith(BudgetSpent.told) else "was lost"
+        what = "stopped" if BudgetSpent.is_told_by(reason) else "was lost"
         lines.append(f"{site} {what}{when}{_where(alike)}: {reason or NO_REASON}")
     return lines
 

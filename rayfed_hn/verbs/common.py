@@ -94,7 +94,7 @@ def print_troubles(summary: dict[str, Any]) -> None:
         name = trouble.get("slide_id") or trouble["site"]
         print(f"set aside: {name}: {trouble['reason']} ({trouble['remedy']})")
     for loss in summary.get("lost_sites", []):
-        what = "stopped" if loss["reason"].startswith(BudgetSpent.told) else "lost"
+        what = "stopped" if BudgetSpent.is_told_by(loss["reason"]) else "lost"
         print(f"{what}: site {loss['site']} at version {loss['version']}: {loss['reason']}")
     last = {refused["site"]: refused for refused in summary.get("refused", [])}
     for site, refused in last.items():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rayfed_hn.config import Config
 from rayfed_hn.errors import ConfigError
 from rayfed_hn.federation.record import package_versions, write_summary
-from rayfed_hn.privacy.words import line, ratio
+from rayfed_hn.privacy.words import is_formal, line, ratio
 from rayfed_hn.progress import bar
 from rayfed_hn.run_directory import claim, run_id
 from rayfed_hn.verbs.common import (
@@ -86,7 +86,13 @@ def train(words: Sequence[str]) -> int:
     folder = run_dir(config, "train")
     for damage in check_commits(folder, config.run.keep_commits):
         print(f"warning: {damage}; going on from the commit before", file=sys.stderr)
-    print(line(dataclasses.replace(plan, run_id=run_id(folder)).promise()))
+    plan = dataclasses.replace(plan, run_id=run_id(folder))
+    print(line(plan.promise()))
+    if plan.real and plan.shares and not is_formal(plan.promise()):
+        print(
+            "note: the ledgers of the sites keep that their bags have given something away without "
+            "a guarantee; with these bags they then refuse runs with a privacy.budget"
+        )
     total = config.rounds.num_versions
     with resumable(_go_on(folder)), connected(config), bar("versions", total) as progress:
         told: Counter[str] = Counter()
@@ -228,6 +234,11 @@ def _print_sites(summary: dict[str, Any]) -> None:
             f"{site['site']:24} {site['num_train']:6} {site['num_validation']:5} "
             f"{site['num_test']:5}{values}"
         )
-    idle = [site["site"] for site in summary["sites"] if not site["num_updates"]]
+    gone = {loss["site"] for loss in summary["lost_sites"]}
+    idle = [
+        site["site"]
+        for site in summary["sites"]
+        if not site["num_updates"] and site["site"] not in gone
+    ]
     if idle and summary["method"] != "pooled":
         print(f"note: no update of {', '.join(idle)} went into any version; give the run more")

@@ -52,6 +52,9 @@ def test_a_run_without_promise(
     assert {len(found[part]) for part in ("membership", "property", "canaries")} == {1, 2, 3}
     out, page = capsys.readouterr().out, (own / "open" / "audit.md").read_text()
     assert page in out
+    assert "In the easiest case, the features of a tile are read off to" in page
+    nearer = found["inversion"]["told_apart"]["auc_low"] > 0.5
+    assert ("is no nearer to bags that were trained on" in page) is not nearer
     for words in (
         "membership: 12/12",
         "Attacked: 4 networks and updates of 2 sites, kept by the run.",

@@ -39,7 +39,7 @@ def plain(records: Records) -> Records:
 
 def test_one_amount_is_the_plain_comparison() -> None:
     rows, scores = made([0.1])
-    found = compare_amounts(rows, scores, [0.1], least=0.1, judge=JUDGE)
+    found = compare_amounts(rows, scores, [0.1], least=min, judge=JUDGE)
     expected = compare_methods(plain(rows), plain(scores), judge=JUDGE)
     assert found.pop("by_amount") == []
     assert {
@@ -52,7 +52,7 @@ def test_one_amount_is_the_plain_comparison() -> None:
 def test_every_amount_is_compared_for_itself() -> None:
     amounts = [0.0, 0.1, 1.0]
     rows, scores = made(amounts)
-    found = compare_amounts(rows, scores, amounts, least=amounts[0], judge=JUDGE)
+    found = compare_amounts(rows, scores, amounts, least=min, judge=JUDGE)
     for amount in amounts:
         own = [r for r in rows if r["noise"] in (amount, None)]
         theirs = [s for s in scores if s["noise"] in (amount, None)]
@@ -66,7 +66,7 @@ def test_every_amount_is_compared_for_itself() -> None:
 def test_noise_costs_a_method_what_it_has_less_than_with_the_least() -> None:
     amounts = [1.0, 0.0, 0.1]
     rows, scores = made(amounts)
-    found = compare_amounts(rows, scores, amounts, least=0.0, judge=JUDGE)["by_amount"]
+    found = compare_amounts(rows, scores, amounts, least=min, judge=JUDGE)["by_amount"]
     arms = {(d["method"], d["readout"], d["noise"]) for d in found}
     assert arms == set(itertools.product(("fedavg", "hypernetwork"), ("last", "best"), (1.0, 0.1)))
     for d in found:
@@ -93,7 +93,7 @@ def test_what_releases_nothing_is_there_once() -> None:
     amounts = [0.1, 1.0]
     rows, scores = made(amounts, ("local", "fedavg"))
     twin = [r | {"method": "pooled"} for r in rows if r["method"] == "local"]
-    found = compare_amounts([*rows, *twin], scores, amounts, least=amounts[0], judge=JUDGE)
+    found = compare_amounts([*rows, *twin], scores, amounts, least=min, judge=JUDGE)
     table = [(row["method"], row["noise"]) for row in found["table"] if row["readout"] == "best"]
     assert table == [("local", None), ("fedavg", 0.1), ("fedavg", 1.0), ("pooled", None)]
     pairs = [
@@ -107,7 +107,7 @@ def test_what_releases_nothing_is_there_once() -> None:
 
 def test_an_amount_whose_cells_all_failed_is_left_out() -> None:
     rows, scores = made([0.1], ("fedavg",))
-    found = compare_amounts(rows, scores, [0.1, 1.0], least=0.1, judge=JUDGE)
+    found = compare_amounts(rows, scores, [0.1, 1.0], least=min, judge=JUDGE)
     assert {row["noise"] for row in found["table"]} == {0.1}
 
 

@@ -62,6 +62,7 @@ class ServerMachine(RuleBasedStateMachine):
         self.done: list[TrainRequest] = []
         self.buffer: list[Update] = []
         self.away: dict[str, bool] = {}
+        self.missed: dict[str, TrainRequest] = {}  # with which a site went away
         self.turns = dict.fromkeys(SITES, 0)
         self.accepted = 0
         self.asked_at: dict[str, int] = {}  # updates that had come in
@@ -162,15 +163,20 @@ class ServerMachine(RuleBasedStateMachine):
     def lose_one(self, data: st.DataObject, returns: bool) -> None:
         request = self.open.pop(data.draw(st.sampled_from(sorted(self.open))))
         self.done.append(request)
+        self.missed[request.site] = request
+        if not self.ends_without(request, returns):
+            self.expect(self.server.receive(lost(request, returns=returns)), self.full)
+
+    def ends_without(self, request: TrainRequest, returns: bool) -> bool:
+        """Whether too few are left when this is lost; the server then says so."""
         self.away[request.site] = returns
         left = self.alive + sum(self.away.values())
-        if left < self.config.min_sites:
-            self.ended = True
+        self.ended = left < self.config.min_sites
+        if self.ended:
             says = "all 4 sites were lost" if left == 0 else f"{left} of 4 sites are left"
             with pytest.raises(FederationError, match=says):
                 self.server.receive(lost(request, returns=returns))
-            return
-        self.expect(self.server.receive(lost(request, returns=returns)), self.full)
+        return self.ended
 
     @precondition(lambda self: self.going)
     @rule(site=st.sampled_from([*SITES, "stranger"]))
@@ -188,12 +194,17 @@ class ServerMachine(RuleBasedStateMachine):
         self.overdue = True
         self.expect(self.server.receive(event), self.full)
 
-    @precondition(lambda self: self.done)
+    @precondition(lambda self: self.done and not self.ended)
     @rule(data=st.data(), losing=st.booleans())
     def repeat_one(self, data: st.DataObject, losing: bool) -> None:
         request = data.draw(st.sampled_from(self.done))
-        again = lost(request) if losing else answer(request, -7.0)
-        assert self.server.receive(again) is None
+        if not losing:
+            assert self.server.receive(answer(request, -7.0)) is None
+        elif self.going and self.away.get(request.site) and self.missed[request.site] is request:
+            if not self.ends_without(request, False):  # it was to come back, and will not
+                assert self.server.receive(lost(request)) is None
+        else:
+            assert self.server.receive(lost(request)) is None
 
     @rule(
         site=st.sampled_from([*SITES, "stranger"]),
@@ -202,7 +213,9 @@ class ServerMachine(RuleBasedStateMachine):
         losing=st.booleans(),
     )
     def unasked(self, site: str, version: int, turn: int, losing: bool) -> None:
-        asked = self.open.get(site)
+        asked, missed = self.open.get(site), self.missed.get(site)
+        if self.away.get(site) and missed and (missed.version, missed.turn) == (version, turn):
+            return  # a loss that is told again
         if asked is None or (asked.version, asked.turn) != (version, turn):
             request = TrainRequest(site, version, np.zeros(2, np.float32), turn)
             event = lost(request) if losing else answer(request, -7.0)

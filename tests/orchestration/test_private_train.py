@@ -111,11 +111,11 @@ def test_a_run_that_nobody_has_a_budget_for_leaves_a_page(bag_root: Path, tmp_pa
         shutil.rmtree(ledger)
     run(bags, tmp_path / "first", *words)
     folder = tmp_path / "second"
-    with pytest.raises(FederationError, match="privacy budget is spent"):
+    with pytest.raises(FederationError, match="privacy budget does not allow it"):
         run(bags, folder, *words)
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["status"], summary["exit_code"]) == ("failed", 1)
-    assert "privacy budget is spent" in summary["reason"]
+    assert "privacy budget does not allow it" in summary["reason"]
     assert summary["privacy"]["formal_guarantee"].startswith("(8, 1e-05)-DP of every site")
     (folder / "config.yaml").write_text(to_yaml(load(None, WORDS)))
-    assert "privacy budget is spent" in write_report(folder).read_text()
+    assert "privacy budget does not allow it" in write_report(folder).read_text()

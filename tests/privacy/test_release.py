@@ -26,8 +26,10 @@ def gate(
     run: float | None = None,
     *,
     secret: bool = True,
+    versions: int = 0,
 ) -> Gate:
-    return make_gate(folder, secret=secret, delta=DELTA, budget=budget, run_budget=run)
+    limits = {"budget": budget, "run_budget": run, "num_versions": versions}
+    return make_gate(folder, secret=secret, delta=DELTA, **limits)
 
 
 def of_run(run: str, version: int) -> ReleaseKey:
@@ -129,6 +131,31 @@ def test_a_site_stops_at_its_budget(tmp_path: Path) -> None:
     assert way.again(of_run("run 1", 1), SPENT) == b"x"  # which costs nothing more
 
 
+def test_a_run_that_the_budget_has_no_room_for_is_not_begun(tmp_path: Path) -> None:
+    budget = epsilon_of([SPENT] * 5, DELTA)
+    first = gate(tmp_path, budget, versions=4)
+    for version in range(4):
+        first.release(of_run("first", version), SPENT, b"x")
+    second = gate(tmp_path, budget, versions=4)
+    for version in range(3):
+        with pytest.raises(BudgetSpent, match=f"{4 - version} more releases would bring epsilon"):
+            second.check(of_run("second", version), SPENT)
+    # Who is first asked near the end needs no more than what is left.
+    assert second.check(of_run("second", 3), SPENT).releases == 1
+    assert first.again(of_run("first", 3), SPENT) == b"x"
+
+
+def test_a_version_is_not_paid_for_twice_at_the_cost_of_the_last(tmp_path: Path) -> None:
+    way = gate(tmp_path, epsilon_of([SPENT] * 4, DELTA), versions=4)
+    again = ReleaseKey("run", "north", 0, 9, "00")  # what was not taken is asked for anew
+    way.release(of_run("run", 0), SPENT, b"x")
+    with pytest.raises(BudgetSpent):
+        way.release(again, SPENT, b"y")
+    for version in (1, 2, 3):
+        way.release(of_run("run", version), SPENT, b"x")
+    assert len(way._ledger.charges()) == 4
+
+
 def test_a_run_stops_at_its_own_epsilon_whatever_others_spent(tmp_path: Path) -> None:
     for version in range(5):
         gate(tmp_path).release(of_run("before", version), SPENT, b"x")
@@ -138,7 +165,7 @@ def test_a_run_stops_at_its_own_epsilon_whatever_others_spent(tmp_path: Path) ->
         way.release(of_run("now", version), SPENT, b"x")
         assert account.releases == version + 1
         assert account.epsilon == epsilon_of([SPENT] * (version + 1), DELTA)
-        assert account.epsilon_in_all == epsilon_of([SPENT] * (version + 6), DELTA)
+        assert account.epsilon_to_come == epsilon_of([SPENT] * (version + 6), DELTA)
     with pytest.raises(BudgetSpent, match="what this run promises"):
         way.check(of_run("now", 2), SPENT)
 
@@ -150,7 +177,7 @@ def test_with_what_hides_nothing_or_something_else_all_together_is_without_limit
     gate(tmp_path).release(of_run("other", 0), other, b"x")
     account = gate(tmp_path).check(of_run("now", 0), SPENT)
     assert account.epsilon == epsilon_of([SPENT], DELTA)
-    assert account.epsilon_in_all == math.inf
+    assert account.epsilon_to_come == math.inf
     with pytest.raises(BudgetSpent, match="no epsilon can be stated for all of them together"):
         gate(tmp_path, budget=100.0).check(of_run("now", 0), SPENT)
 

@@ -60,8 +60,8 @@ def test_ratios(value: float, words: str) -> None:
         ),
         (
             PATIENTS | {"signal_to_noise_at_most": 0.2},
-            f"Privacy: {PATIENTS['formal_guarantee']}; the noise of a step is at least 5 times "
-            "what all patients in it can say",
+            f"Privacy: {PATIENTS['formal_guarantee']}; the noise of a step is 5 times what its "
+            "patients can say at most, if as many take part as are expected",
         ),
         (PATIENTS, f"Privacy: {PATIENTS['formal_guarantee']}"),
         (LDP | {"formal_guarantee": "none"} | {"signal_to_noise_at_most": 2.0},

@@ -51,7 +51,9 @@ def make_sweep_run(
                     for r in READOUTS
                 ]
             attacks.append(key | {"membership_auc": float(0.5 + 0.2 * kept + rng.normal(0, 0.02))})
-    compared = compare_amounts(rows, scores, amounts, least=amounts[0], judge=Judge("binary", 2))
+    compared = compare_amounts(
+        rows, scores, amounts, least=config.privacy.least_noise, judge=Judge("binary", 2)
+    )
     summary = json.loads((folder / "summary.json").read_text()) | {
         **compared,
         "rows": rows,

@@ -126,9 +126,10 @@ def test_the_curve_says_in_words_where_it_begins_and_ends(private: Path) -> None
 
 def test_a_site_whose_budget_is_spent_has_stopped_and_was_not_lost(private: Path) -> None:
     text = words(ET.fromstring(write_report(private).read_text().split("\n", 1)[1]))
-    assert "Cedar Hospital stopped at version 5: the site's privacy budget is spent" in text
+    stopped = "Cedar Hospital stopped at version 5: "
+    assert f"{stopped}the site's privacy budget does not allow it" in text
     assert "Cedar Hospital was lost" not in text
-    assert "Cedar Hospital stopped at version 5: its privacy budget is spent." in text
+    assert f"{stopped}its privacy budget does not allow more." in text
 
 
 # -- the words of each mechanism -----------------------------------------------------------------

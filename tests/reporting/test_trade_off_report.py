@@ -126,7 +126,8 @@ def test_what_a_run_would_promise_is_told_with_every_amount(tmp_path: Path) -> N
     ]
     (folder / "summary.json").write_text(json.dumps(summary(folder) | {"promises": promised}))
     text = words(page(folder))
-    for expected in ("a simulation", "1 (1, 1e-05)-DP", "8 (8, 1e-05)-DP", "numbers of its bags"):
+    rows = ("1 site_ldp (1, 1e-05)", "8 site_ldp (8, 1e-05)")
+    for expected in ("a simulation", *rows, "numbers of its bags"):
         assert expected in text
 
 
