@@ -41,9 +41,11 @@ class Curves:
                     if record[name] is not None:
                         tag = f"{name}/{record['site']}"
                         self._writer.add_scalar(tag, record[name], record["version"])
+            made = records[0]["made"]
             if mean_value is not None:
-                made = records[0]["made"]
                 self._writer.add_scalar("validation_metric/mean", mean_value, made - 1)
+            late = np.array([record["staleness"] for record in records])
+            self._writer.add_histogram("staleness", late, made)
             self._writer.flush()  # a committed version is never made again
 
     def close(self) -> None:

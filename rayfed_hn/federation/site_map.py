@@ -71,11 +71,13 @@ class SiteMap:
     embeddings: SiteEmbeddings | None
 
 
-def write_site_map(folder: Path, server: Server) -> None:
-    """Write ``site_map.json`` of a server's last version into a run directory."""
-    values = _as_json(make_site_map(server.rule, server.sites))
+def write_site_map(folder: Path, server: Server) -> SiteMap:
+    """Write ``site_map.json`` of a server's last version into a run directory; returns it."""
+    found = make_site_map(server.rule, server.sites)
+    values = _as_json(found)
     with saving(folder / FILE):
         write_text(folder / FILE, json.dumps(values, allow_nan=False) + "\n")
+    return found
 
 
 def make_site_map(rule: Rule, sites: Sequence[str]) -> SiteMap:

@@ -14,6 +14,7 @@ import numpy as np
 import ray
 import torch
 
+from rayfed_hn.federation.board import write_board
 from rayfed_hn.federation.exchanges import FOLDER, ExchangeFiles, Overheard
 from rayfed_hn.federation.experiment import Outcome, finish, prepare
 from rayfed_hn.federation.loop import Executor, run_federation
@@ -138,7 +139,9 @@ class _Centre:
         outcome = finish(self._plan, self._server, self._executor)
         self._record.scores(score_records(self._plan, outcome.scores))
         self._record.finish(self._server.version, outcome.scores)
-        write_site_map(self._record.folder, self._server)
+        folder, rows = self._record.folder, site_rows(self._plan, outcome.scores)
+        sites = write_site_map(folder, self._server)
+        write_board(folder / "tensorboard", self._plan.config, rows, sites)
         yield replace(_result(self._plan, outcome), restarts=dict(self._restarts))
 
 

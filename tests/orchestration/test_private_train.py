@@ -78,7 +78,7 @@ def test_progress_tells_signal_to_noise(
 def test_tensorboard_has_signal_to_noise_and_epsilon_of_every_site(
     finished: tuple[Path, Mapping[str, Any], list[Progress]],
 ) -> None:
-    (events,) = (finished[0] / "tensorboard").iterdir()
+    (events,) = (finished[0] / "tensorboard").glob("events.*")
     content = events.read_bytes()
     for site in ("north", "south", "west"):
         for name in ("signal_to_noise", "epsilon"):
