@@ -6,6 +6,7 @@ something was set aside or missing; 4 interrupted, can be resumed.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -221,6 +222,12 @@ for command in (audit, resume, ledger, report, manifest, export):
     app.add_command(command)
 
 
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+_MAKE_ROOM = (
+    "Make room, or see to it that the place can be written, and give the same command again"
+)
+
+
 def main() -> None:
     """Run the command line and exit with its code."""
     signal.signal(signal.SIGTERM, _interrupt)
@@ -240,6 +247,12 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output went away, as with '| head'
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         code = 1
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        what = os.strerror(error.errno or 0)
+        code = _say(f"{where}{what}; what is finished is kept. {_MAKE_ROOM}", 1)
     sys.exit(code or 0)
 
 

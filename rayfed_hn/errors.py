@@ -31,6 +31,10 @@ class AccountingError(RayfedError):
     """Nothing true can be said of what releases cost together."""
 
 
+class StorageError(DataError):
+    """A file cannot be written."""
+
+
 class BudgetSpent(RayfedError):
     """A site releases no more: its epsilon would be beyond what it may spend."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import uuid
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from rayfed_hn.config import Config
-from rayfed_hn.errors import ConfigError
+from rayfed_hn.errors import ConfigError, DataError
 from rayfed_hn.files import write_text
 from rayfed_hn.loading import to_yaml
 from rayfed_hn.locks import hold
@@ -30,7 +31,13 @@ def run_id(folder: Path) -> str:
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         write_text(path, uuid.uuid4().hex)
-    return path.read_text(encoding="utf-8")
+    found = path.read_text(encoding="utf-8").strip()
+    if not re.fullmatch("[0-9a-f]{32}", found):
+        raise DataError(
+            f"{path} is damaged, and the ledgers of the sites know the run by it; restore it from "
+            "a backup (a site's ledger has it as 'run')"
+        )
+    return found
 
 
 def claim(folder: Path, config: Config, verb: str, *, resume: bool, measured: bool = False) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from rayfed_hn.errors import DataError
+from rayfed_hn.errors import StorageError
 
 
 @contextmanager
@@ -20,14 +20,14 @@ def saving(path: Path) -> Iterator[None]:
         path: What is written.
 
     Raises:
-        DataError: Names the file, what the system says, and how to go on.
+        StorageError: Names the file, what the system says, and how to go on.
     """
     try:
         yield
     except (OSError, SafetensorError) as error:
         number = error.errno if isinstance(error, OSError) else None
         said = os.strerror(number) if number else str(error)
-        raise DataError(
+        raise StorageError(
             f"{path} cannot be written ({said}); what was committed before is whole, and "
             "run.resume=true goes on after making room"
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import signal
@@ -129,6 +130,18 @@ def test_labels_that_do_not_fit_are_bad_usage(
         assert run(monkeypatch, verb, *words) == 2
         assert "'tumor' is no label of these bags" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_full_disk_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def full(run: Path) -> int:
+        raise OSError(errno.ENOSPC, "whatever", str(run / "report.html"))
+
+    monkeypatch.setattr("rayfed_hn.verbs.federation.report", full)
+    assert run(monkeypatch, "report", str(tmp_path)) == 1
+    told = capsys.readouterr().err
+    assert f"{tmp_path / 'report.html'}: No space left on device; what is finished" in told
 
 
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])

@@ -114,7 +114,7 @@ def read_run(
             plan, {name: _kept(messages, name, plan) for name in _names(plan)}, KEPT, scale
         )
     heard, server = make_again(plan, on_version)
-    digest = Outcome(server, (), (), 0, 0.0, None).digest
+    digest = Outcome(server, (), (), (), 0.0, None).digest
     source = SAME if digest == summary.get("digest") else OTHER
     return audited(plan, heard, source, server.standardisation)
 

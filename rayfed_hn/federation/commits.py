@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -161,6 +162,9 @@ class Commits:
                 return None, []
             pointed = max(versions)
             damaged.append(Damage(None, "it is missing or names no version"))
+        elif pointed < max(versions, default=0) - 1:  # it is moved after every commit
+            damaged.append(Damage(None, f"it names version {pointed}, and later ones are there"))
+            pointed = max(versions)
         for version in range(pointed, max(-1, pointed - self._keep), -1):
             try:
                 return self.read(version), damaged
@@ -193,9 +197,10 @@ class Commits:
 
     def _pointed(self) -> int | None:
         try:
-            return int((self._root / POINTER).read_text(encoding="utf-8"))
+            text = (self._root / POINTER).read_text(encoding="utf-8")
         except (OSError, ValueError):
             return None
+        return int(text) if re.fullmatch(r"[0-9]{8}\n", text) else None
 
     def _prune(self, version: int) -> None:
         """Drop what neither can be gone back to nor is the best version of what can."""
@@ -215,13 +220,35 @@ class Commits:
         return self._root / f"{version:08}"
 
 
-def check_commits(folder: Path, keep: int) -> list[Damage]:
+def check_commits(folder: Path, keep: int, data: str | None = None) -> list[Damage]:
     """What is wrong with the newest commits of a run directory; without any, nothing.
 
+    Args:
+        folder: The run directory.
+        keep: How many commits back a run may go.
+        data: Digest of the bags that it is to go on with, if they are to be looked at too.
+
     Raises:
-        DataError: None of them can be used.
+        DataError: None of them can be used, or they are of other bags.
     """
-    return Commits(folder, keep).newest()[1]
+    commit, damaged = Commits(folder, keep).newest()
+    if commit is not None and data is not None:
+        check_bags(folder, commit, data)
+    return damaged
+
+
+def check_bags(folder: Path, commit: Commit, data: str) -> None:
+    """Refuse bags that a run did not begin with: they would be dealt to other folds.
+
+    Raises:
+        DataError: Test cases would be trained on.
+    """
+    if commit.about["data"] != data:
+        raise DataError(
+            "data.bags: these are not the bags, as they were, that the run in "
+            f"{folder} began with (some are missing, new or made anew); put them back, or name "
+            "their folder. With other bags start again with another run.dir"
+        )
 
 
 def digest_of(tensors: Mapping[str, Tensor]) -> str:

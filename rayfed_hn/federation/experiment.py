@@ -34,7 +34,7 @@ class Outcome:
         server: At its last version.
         scores: Of every participant that could still answer.
         lost: Everybody who was lost for good, and when.
-        num_absences: How often a site was away and came back.
+        absences: Every time that a site was away and was to come back.
         seconds: From the start to the last version, by the executor's clock.
         busy_share: Mean share of that time that sites were at work; None in real time.
     """
@@ -42,7 +42,7 @@ class Outcome:
     server: Server
     scores: tuple[Scores, ...]
     lost: tuple[SiteLost, ...]
-    num_absences: int
+    absences: tuple[SiteLost, ...]
     seconds: float
     busy_share: float | None
 
@@ -90,7 +90,7 @@ def finish(plan: Plan, server: Server, executor: Recorded) -> Outcome:
     odd = [SiteLost(s.site, s.version, reason) for s in scores if all(s is not f for f in fitting)]
     losses = (*server.lost_before, *server.lost)
     for_good = [loss for loss in losses if not loss.returns]
-    absences = len(losses) - len(for_good)
+    absences = tuple(loss for loss in losses if loss.returns)
     missed = (*for_good, *lost, *odd)
     return Outcome(server, tuple(fitting), missed, absences, seconds, share)
 

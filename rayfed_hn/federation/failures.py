@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from rayfed_hn.errors import BudgetSpent, DataError, LedgerError, MessageError, SetAside
+from rayfed_hn.errors import (
+    BudgetSpent,
+    DataError,
+    LedgerError,
+    MessageError,
+    SetAside,
+    StorageError,
+)
 from rayfed_hn.federation.wire import Message, expect, open_message, serialise
 
 
@@ -29,6 +36,7 @@ _FAILURES: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     ((MemoryError,), "the site ran out of memory"),
     ((BudgetSpent,), BudgetSpent.told),
     ((LedgerError,), "the site's privacy ledger is damaged"),
+    ((StorageError,), "the site could not write its files (is its disk full?)"),
     ((DataError, SetAside, OSError), "the site could not read its bags"),
     ((MessageError, ValueError), "the site refused the request"),
     ((Exception,), "the site failed"),

@@ -263,7 +263,8 @@ class Plan(Survey):
         slides = self.config.privacy.unit == "slide"
         units = self.num_training_bags() if slides else self.num_cases
         most = max(units.values(), default=0)
-        return promise(self.config, self.mechanism(), self.noise_source, size, most)
+        told = promise(self.config, self.mechanism(), self.noise_source, size, most)
+        return told | {"in_ledger": True} if self.real and self.shares else told
 
     def released_without_noise(self) -> list[str]:
         """What leaves a hospital beside its networks, in words."""

@@ -64,7 +64,11 @@ def privacy_record(summary: Record, metrics: Sequence[Record]) -> dict[str, Any]
             *_signal_words(told, signal),
             *_clipped_words(told, clipped),
         ],
-        "warnings": [*_delta_warnings(told, sites, planned), *_spent_warnings(sites, planned)],
+        "warnings": [
+            *_delta_warnings(told, sites, planned),
+            *_spent_warnings(sites, planned),
+            *_ledger_warnings(told, sites),
+        ],
         **_promised(told, method),
         "planned": planned,
         "metrics": told.get("metrics"),
@@ -232,6 +236,19 @@ def _spent_warnings(sites: Sequence[Record], planned: Record | None) -> list[str
             if site["epsilon"] is not None and site["epsilon"] > limit
         ]
     return found
+
+
+def _ledger_warnings(told: Record, sites: Sequence[Record]) -> list[str]:
+    """Of sites that promised nothing, and went on though nothing could be written down."""
+    if told["mechanism"] != "none" or not told.get("in_ledger"):
+        return []
+    without = [site["site"] for site in sites if site["updates"] > site["releases"]]
+    if not without:
+        return []
+    return [
+        f"The ledger of {', '.join(without)} could not be written: what was released without noise "
+        "does not all stand in it."
+    ]
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

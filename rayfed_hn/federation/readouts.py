@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rayfed_hn.errors import DataError
 from rayfed_hn.files import write_atomically
+from rayfed_hn.saving import saving
 
 
 @dataclass
@@ -71,7 +72,8 @@ class BestVersions:
             if best.parameters is not None:
                 state = torch.tensor([best.version, best.metric], dtype=torch.float64)
                 tensors |= {f"parameters.{number}": best.parameters, f"state.{number}": state}
-        write_atomically(path, lambda temporary: save_file(tensors, temporary))
+        with saving(path):
+            write_atomically(path, lambda temporary: save_file(tensors, temporary))
 
     def load(self, path: Path) -> None:
         """Read the state back, if it was ever saved.

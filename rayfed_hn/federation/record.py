@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rayfed_hn.errors import DataError, FederationError
-from rayfed_hn.federation.commits import FOLDER, Commits, digest_of, link_of
+from rayfed_hn.federation.commits import FOLDER, Commits, check_bags, digest_of, link_of
 from rayfed_hn.federation.curves import Curves, finite, metric_records
 from rayfed_hn.federation.event_trace import RESUMED, Recorded, verdicts
 from rayfed_hn.federation.json_lines import JsonLines
@@ -85,11 +85,7 @@ class RunRecord:
         if commit is None:
             return False
         about = commit.about
-        if about["data"] != self._data_digest:
-            raise DataError(
-                f"data.bags: the bag store is not what it was when the run in {self.folder} began; "
-                "start again with another run.dir"
-            )
+        check_bags(self.folder, commit, self._data_digest)
         if about["config"] != self._config_digest:
             raise DataError(
                 f"{self.folder}: its commits are of another configuration; if config.yaml was "

@@ -255,15 +255,20 @@ def note_failure(log: Path | None) -> int:
     """Append the traceback of the current exception to a site's own log, which only it may read.
 
     Returns:
-        The number it stands under there, drawn at random so that it tells nothing; 0 without a log.
+        The number it stands under there, drawn at random so that it tells nothing; 0 without a log,
+        or where it cannot be written.
     """
     if log is None:
         return 0
     incident = 1 + secrets.randbits(62)
     moment = time.strftime("%Y-%m-%d %H:%M:%S")
-    handle = os.open(log, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
-    with os.fdopen(handle, "a", encoding="utf-8") as file:
-        file.write(f"{moment} incident {incident_name(incident)}\n{traceback.format_exc()}\n")
+    text = f"{moment} incident {incident_name(incident)}\n{traceback.format_exc()}\n"
+    try:
+        handle = os.open(log, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
+        with os.fdopen(handle, "a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError:  # what went wrong is told all the same
+        return 0
     return incident
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rayfed_hn.errors import DataError
 from rayfed_hn.files import write_atomically
+from rayfed_hn.saving import saving
 
 
 class SiteMemory:
@@ -52,7 +53,8 @@ class SiteMemory:
         if self._folder is None or not tensors:
             return
         contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        write_atomically(self._file(turn), lambda path: save_file(contiguous, path))
+        with saving(self._file(turn)):
+            write_atomically(self._file(turn), lambda path: save_file(contiguous, path))
         turns = sorted(self._turns())
         # Turns after this one were of a run that stopped and goes on from here. Turns that were
         # lost on the way left nothing behind, and do not count.

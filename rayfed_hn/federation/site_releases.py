@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from rayfed_hn.config import Config, PrivacyConfig
-from rayfed_hn.errors import MessageError
+from rayfed_hn.errors import MessageError, StorageError
 from rayfed_hn.federation.messages import CandidateMetrics, Scores, TrainRequest, Update
 from rayfed_hn.federation.schedule import kept_turns
 from rayfed_hn.federation.wire import Draft, Message
@@ -166,9 +166,9 @@ class SiteReleases:
         """Go on without a ledger that cannot be written, if nothing was promised."""
         try:
             yield
-        except OSError:
+        except OSError as error:
             if not self._bare:
-                raise
+                raise StorageError(f"the privacy ledger cannot be written ({error})") from error
             self._gate = None
 
     def _key(self, request: TrainRequest) -> ReleaseKey:

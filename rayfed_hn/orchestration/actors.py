@@ -85,7 +85,7 @@ class Result:
     num_updates: dict[str, int]
     num_refused: int
     refused: tuple[Refused, ...]
-    num_absences: int
+    absences: tuple[SiteLost, ...]
     seconds: float
     busy_share: float | None
     restarts: Mapping[str, int] = field(default_factory=dict)
@@ -185,7 +185,7 @@ def _result(plan: Plan, outcome: Outcome) -> Result:
         num_updates=outcome.server.num_updates,
         num_refused=outcome.server.num_refused,
         refused=outcome.server.refused,
-        num_absences=outcome.num_absences,
+        absences=outcome.absences,
         seconds=outcome.seconds,
         busy_share=outcome.busy_share,
     )

@@ -19,6 +19,7 @@ from rayfed_hn.federation.messages import (
     CandidatesRequest,
     Deadline,
     Event,
+    PrepareRequest,
     Request,
     SiteBack,
     TrainRequest,
@@ -27,6 +28,8 @@ from rayfed_hn.federation.messages import (
 from rayfed_hn.orchestration.hosts import Care, Host, hosts_of, lost
 
 CALL_BYTES = 2**28  # of networks in one call
+_NAMED = 5  # sites in one line
+TELL_SECONDS = 60.0  # of silence, after which somebody at the console wants to know
 
 
 class RayExecutor:
@@ -58,6 +61,7 @@ class RayExecutor:
         self._alarm: tuple[int, float] | None = None
         self._start = time.monotonic()
         self._waited = 0.0  # seconds: only who is waited for can be silent
+        self._told, self._last, self._waiting = 0.0, time.monotonic(), False
         self.restarts: Counter[str] = Counter()
 
     @property
@@ -100,17 +104,21 @@ class RayExecutor:
             left, act = min(self._timers(), key=lambda timer: timer[0], default=(None, None))
             left = None if left is None else max(0.0, left)
             begun = time.monotonic()
+            self._last = self._last if self._waiting else begun
+            self._waiting = True
             ready, _ = ray.wait(list(self._under_way), num_returns=1, timeout=left)
             self._waited += time.monotonic() - begun
             if ready:
                 self._take(ready[0])
             elif act is not None:
                 act()
+        self._waiting = False
         return self._events.popleft()
 
     def _timers(self) -> Iterator[tuple[float, Callable[[], object]]]:
         """What is to be done if nothing happens, and in how many seconds."""
         now, care = time.monotonic(), self._care
+        yield max(self._last, self._told) + TELL_SECONDS - now, self._tell
         if self._alarm is not None:
             yield self._alarm[1] - now, self._ring
         for host in self._all:
@@ -120,6 +128,14 @@ class RayExecutor:
                 yield host.since + care.wait - now, partial(self._send_away, host)
             elif host.calls and care.silence is not None:
                 yield host.heard + care.silence - self._waited, partial(self._end, host)
+
+    def _tell(self) -> None:
+        """Say on the console who is waited for; site names only."""
+        self._told = time.monotonic()
+        sites = [site for host in dict.fromkeys(self._under_way.values()) for site in host.sites]
+        named = ", ".join(sites[:_NAMED]) + (" and others" if len(sites) > _NAMED else "")
+        quiet = self._told - self._last
+        print(f"nothing heard for {quiet:.0f} s; waiting for {named}", flush=True)
 
     def _ring(self) -> None:
         if self._alarm is not None:
@@ -136,7 +152,7 @@ class RayExecutor:
 
     def _take(self, reference: Any) -> None:
         """Turn the next answers of a call into events, or take note that an actor is there."""
-        host = self._under_way[reference]
+        host, self._last = self._under_way[reference], time.monotonic()
         if reference == host.starting:
             self._started(host)
             return
@@ -205,12 +221,14 @@ class RayExecutor:
         """The others go on without sites whose actor has no place."""
         host.away = host.away or {}
         for request in host.waiting:
-            # Only who trains is missed for a while: nobody is prepared or scored later.
-            trains = isinstance(request, TrainRequest)
-            loss = lost(request, "its node is away", returns=trains)
+            # Who trains is missed for a while, and prepared later; nobody is scored later.
+            later = isinstance(request, TrainRequest | PrepareRequest)
+            loss = lost(request, "its node is away", returns=later)
             self._events.append(loss)
-            if trains:
+            if later:
                 host.away[request.site] = loss
+            if isinstance(request, PrepareRequest):
+                host.memory.owe(request)
         host.waiting.clear()
 
     def _give_up(self, host: Host) -> None:

@@ -139,6 +139,11 @@ class Recalled:
             self._told[request.site] = [*kept, request]
         return True
 
+    def owe(self, request: PrepareRequest) -> None:
+        """A site that is away is to be told this when it is back, before anything else."""
+        self._told[request.site] = [request]
+        self._owed[request.site] = [request]
+
     def echoes(self, request: Request) -> bool:
         """Whether a request was only sent to tell a site again what it knew."""
         return id(request) in self._echoes

@@ -91,7 +91,9 @@ def _failure(plan: Plan, error: Exception, faults: Faults, seconds: float) -> di
 
 def _summary(plan: Plan, result: Result, faults: Faults, seconds: float) -> dict[str, Any]:
     config = plan.config
-    degraded = bool(result.lost or result.refused or plan.set_aside)
+    real = not config.simulation.enabled  # simulated absences are as they were ordered
+    missed = bool(result.lost or (real and result.absences))
+    degraded = missed or bool(result.refused or plan.set_aside)
     layout = ParameterLayout.of(plan.model())
     hidden, attention = widths(plan.feature_dim, config.model)
     return {
@@ -107,7 +109,8 @@ def _summary(plan: Plan, result: Result, faults: Faults, seconds: float) -> dict
         "busy_share": result.busy_share,
         "num_refused": result.num_refused,
         "refused": [asdict(refused) for refused in result.refused],
-        "absences": result.num_absences,
+        "absences": len(result.absences),
+        "absent": [asdict(loss) for loss in result.absences] if real else [],
         "restarts": faults.restarts,
         "centre_restarts": faults.centre_restarts,
         "num_parameters": layout.size,

@@ -7,10 +7,15 @@ from typing import Any
 
 
 def incidents(summary: Mapping[str, Any]) -> list[str]:
-    """List actors that were started anew, damaged commits, and ledgers that went back."""
+    """List absences, actors that were started anew, damaged commits, ledgers that went back."""
     lines = [
         f"the actor of {site} died and was started anew {_times(times)}"
         for site, times in (summary.get("restarts") or {}).items()
+    ]
+    lines += [
+        f"{away['site']} was away from version {away['version']} on, and versions were made "
+        "without it"
+        for away in summary.get("absent", [])
     ]
     if summary.get("centre_restarts"):
         times = _times(summary["centre_restarts"])

@@ -78,13 +78,17 @@ def train(words: Sequence[str]) -> int:
     root = _bags(config)
     with before_anything_starts():
         plan = make_plan(config, root)
+        going_on = config.run.resume and config.run.dir is not None
+        folder = Path(config.run.dir or "").resolve()
+        keep = config.run.keep_commits
+        damaged = check_commits(folder, keep, plan.digest) if going_on else []
     _print_plan(plan)
     if config.run.keep_messages:
         size = kept_bytes(ParameterLayout.of(plan.model()).size, plan.num_exchanges)
         print(f"note: run.keep_messages keeps {size / 1e6:,.1f} MB of networks and updates")
     metric = plan.task.judge.ranking_name
     folder = run_dir(config, "train")
-    for damage in check_commits(folder, config.run.keep_commits):
+    for damage in damaged:
         print(f"warning: {damage}; going on from the commit before", file=sys.stderr)
     plan = dataclasses.replace(plan, run_id=run_id(folder))
     print(line(plan.promise()))

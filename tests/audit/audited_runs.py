@@ -88,7 +88,7 @@ def run_directory(folder: Path, plan: Plan, *, keep: bool) -> Path:
     server = replay(replay_of(plan), heard.append)
     RunRecord(folder, plan).begin(server, plan.begin_line())
     write_text(folder / "config.yaml", yaml.safe_dump(_changed(plan.config)))
-    digest = Outcome(server, (), (), 0, 0.0, None).digest
+    digest = Outcome(server, (), (), (), 0.0, None).digest
     write_text(folder / "summary.json", json.dumps({"verb": "train", "digest": digest}))
     if keep:
         for exchange in heard:

@@ -76,7 +76,9 @@ def test_tls_names_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         ("OK", "127.0.0.1:6379", False, False, True),
         ("OK", "[::1]:6379", False, False, True),
         ("OK", "head.example:6379", False, True, False),
-        ("UNAVAILABLE", "10.0.0.5:6379", False, False, True),
+        ("UNAVAILABLE", "10.0.0.5:6379", False, True, False),
+        ("UNIMPLEMENTED", "10.0.0.5:6379", True, False, True),
+        ("no answer", "127.0.0.1:6379", False, False, True),
     ],
 )
 def test_a_cluster_that_answers_strangers(

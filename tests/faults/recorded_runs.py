@@ -51,7 +51,7 @@ def go_on(plan: Plan, folder: Path, stop_at: int | None = None) -> Outcome | Non
     record.scores(score_records(plan, outcome.scores))
     record.finish(server.version, outcome.scores)
     summary = {"digest": outcome.digest, "seconds": outcome.seconds, "busy": outcome.busy_share}
-    write_summary(folder, summary | {"absences": outcome.num_absences})
+    write_summary(folder, summary | {"absences": len(outcome.absences)})
     return outcome
 
 

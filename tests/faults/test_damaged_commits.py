@@ -88,6 +88,9 @@ def test_the_commit_before_is_taken(
     [
         pytest.param("", marks=pytest.mark.faults),
         "garbage",
+        f"{CUT:08}",  # its end is missing
+        pytest.param("0000", marks=pytest.mark.faults),
+        pytest.param("00000000\n", marks=pytest.mark.faults),  # a whole number, and far back
         pytest.param(None, marks=pytest.mark.faults),
     ],
 )

@@ -46,7 +46,7 @@ def test_a_file_that_finds_no_room(
     done = run_apart(bag_root, tmp_path, WORDS, largest=largest)
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("rayfed_hn.errors.DataError: ")
+    assert last.startswith("rayfed_hn.errors.StorageError: ")
     assert file in last
     assert "File too large" in last
     assert "run.resume=true goes on after making room" in last

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import ray
 from disturbed import SHORT
 from ray.cluster_utils import Cluster
 
+from rayfed_hn.errors import FederationError
 from rayfed_hn.federation.experiment import run_in_process
 from rayfed_hn.federation.plan import Plan, make_plan
 from rayfed_hn.loading import load
@@ -124,9 +126,26 @@ def test_the_others_go_on_without_a_node_that_is_away(
     assert summary["absences"] == 1
     if returns:
         assert alive[-1] == 3
-        assert (summary["status"], summary["exit_code"]) == ("complete", 0)
+        assert (summary["status"], summary["exit_code"]) == ("degraded", 3)  # versions lack it
+        assert [away["site"] for away in summary["absent"]] == ["north"]
+        assert summary["lost_sites"] == []
         return
     assert alive[-1] == 2
     assert (summary["status"], summary["exit_code"]) == ("degraded", 3)
     assert [loss["site"] for loss in summary["lost_sites"]] == ["north"]
     assert summary["lost_sites"][0]["reason"] == "its node is away"
+
+
+def test_a_node_that_is_given_up_counts_against_the_minimum(
+    bag_root: Path, tmp_path: Path, nodes: Nodes
+) -> None:
+    def on_version(news: Progress) -> None:
+        if news.version == 5:
+            nodes.lose("north")
+        time.sleep(0.05)
+
+    words = ("resources.node_wait=2", "resources.node_limit=5", "rounds.min_sites=3")
+    reason = "2 of 3 sites are left .* its node did not come back within 5 s"
+    with pytest.raises(FederationError, match=reason):
+        run(bag_root, tmp_path / "run", on_version, *words, "rounds.num_versions=1000")
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from recorded_runs import SIMULATED, go_on, plan_of
+from recorded_runs import SHORT, SIMULATED, go_on, plan_of
 
-from rayfed_hn.errors import FederationError
+from rayfed_hn.errors import ConfigError, FederationError
 from rayfed_hn.federation import record
 from rayfed_hn.federation.commits import FOLDER
 from rayfed_hn.federation.history import history
+from rayfed_hn.federation.plan import make_plan
 from rayfed_hn.federation.record import RunRecord
+from rayfed_hn.federation.site import note_failure
+from rayfed_hn.loading import load
 from rayfed_hn.locks import Holder
+from rayfed_hn.run_directory import claim
 from rayfed_hn.verbs.common import print_troubles
+from rayfed_hn.verbs.federation import train
 
 
 def test_other_code_is_seen(
@@ -29,6 +35,40 @@ def test_other_code_is_seen(
     go_on(plan, tmp_path, stop_at=3)
     found = history(tmp_path, 2)
     assert (found["code_changed"], found["resumed_from"]) == (True, [1, 2])
+
+
+def test_other_bags_are_refused_before_anything_is_changed(bag_root: Path, tmp_path: Path) -> None:
+    bags, folder = Path(shutil.copytree(bag_root, tmp_path / "bags")), tmp_path / "run"
+    words = [*SHORT, *SIMULATED, f"data.bags={bags}", f"run.dir={folder}", "run.resume=true"]
+    config = load(None, words)
+    claim(folder, config, "train", resume=False)
+    go_on(make_plan(config, bags), folder)
+    next((bags / "site=north").glob("*.arrow")).unlink()
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError, match=r"data\.bags: these are not the bags.* put them back"):
+        train(words)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_site_without_room_says_so_and_not_that_its_bags_are_gone(
+    bag_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, write: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr("rayfed_hn.federation.readouts.write_atomically", full)
+    with pytest.raises(FederationError, match="the site could not write its files") as told:
+        go_on(plan_of(bag_root, *SIMULATED), tmp_path)
+    assert str(tmp_path) not in str(told.value)  # what a site's disk is called stays there
+    assert "No space left" in (bag_root / "site=north" / "site.log").read_text()
+
+
+def test_a_log_that_cannot_be_written_changes_no_reason(tmp_path: Path) -> None:
+    try:
+        raise ValueError("something")
+    except ValueError:
+        assert note_failure(tmp_path) == 0  # a folder
+        assert note_failure(tmp_path / "site.log") > 0
 
 
 def test_a_ledger_that_went_back_is_seen(

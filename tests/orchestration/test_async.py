@@ -78,7 +78,7 @@ def test_simulated_time_does_not_depend_on_workers_or_packing(
         assert summary["busy_share"] == expected.busy_share
         updates = {site["site"]: site["num_updates"] for site in summary["sites"]}
         assert updates == expected.server.num_updates
-        assert summary["absences"] == expected.num_absences > 0
+        assert summary["absences"] == len(expected.absences) > 0
         assert summary["status"] == "complete"  # who came back was not lost
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,7 @@ from rayfed_hn.federation.messages import (
     Update,
 )
 from rayfed_hn.models.standardise import Standardisation
+from rayfed_hn.orchestration import executor as executor_module
 from rayfed_hn.orchestration.executor import RayExecutor
 from rayfed_hn.orchestration.hosts import Care
 
@@ -203,24 +205,45 @@ def test_sites_without_a_place_are_away_and_come_back_or_are_given_up(
     (hosts.folder / "dies-a").write_text("1")
     executor.submit([request("a", 2)])
     assert executor.next_event() == SiteLost("a", 7, "its node is away", 2, returns=True)
-    executor.submit([request("b", 3), PrepareRequest("b", 7, SCALE)])
-    assert executor.next_event() == SiteLost("b", 7, "its node is away", 3, returns=True)
-    assert executor.next_event() == SiteLost("b", 7, "its node is away")  # nobody prepares it later
+    executor.submit([PrepareRequest("b", 7, SCALE)])  # as after a restart of the centre
+    assert executor.next_event() == SiteLost("b", 7, "its node is away", returns=True)
     executor.set_alarm(7, 0.1)
     assert executor.next_event() == Deadline(7)
     if place is nowhere:
         reason = "its node did not come back within 3 s"
         given_up = [executor.next_event() for _ in "ab"]
-        assert given_up == [SiteLost("a", 7, reason, 2), SiteLost("b", 7, reason, 3)]
+        assert given_up == [SiteLost("a", 7, reason, 2), SiteLost("b", 7, reason)]
         with pytest.raises(FederationError, match="did not come back within 3 s"):
             executor.next_event()
         executor.submit([request("a", 3)])
-        assert executor.next_event() == SiteLost("a", 7, "its node did not come back within 3 s", 3)
+        assert executor.next_event() == SiteLost("a", 7, reason, 3)
         return
     assert [executor.next_event() for _ in "ab"] == [SiteBack("a"), SiteBack("b")]
-    executor.submit([request("a", 3)])
-    assert isinstance(executor.next_event(), Update)
-    assert hosts.asked() == ["TrainRequest a"] * 2  # nothing that nobody waits for any more
+    executor.submit([request("a", 3), request("b", 3)])
+    for site in "ab":
+        update = executor.next_event()
+        assert isinstance(update, Update)
+        assert (update.site, update.update[0]) == (site, site == "b")  # it was prepared first
+    # Nothing is asked that nobody waits for any more.
+    assert hosts.asked() == [
+        "TrainRequest a",
+        "TrainRequest a",
+        "PrepareRequest b",
+        "TrainRequest b",
+    ]
+
+
+def test_who_is_waited_for_is_told(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(executor_module, "TELL_SECONDS", 0.5)
+    executor = hosts.executor("a", restarts=0, silence=3.0)
+    (hosts.folder / "hangs-a").write_text("1")
+    executor.submit([request("a")])
+    assert isinstance(executor.next_event(), SiteLost)
+    told = capsys.readouterr().out.splitlines()
+    assert 2 <= len(told) <= 8
+    assert all(re.fullmatch(r"nothing heard for \d s; waiting for a", line) for line in told)
 
 
 def test_simulated_time_waits_for_a_place(hosts: Hosts) -> None:

@@ -18,6 +18,7 @@ def test_restarts_damage_and_ledgers_are_told(train_run: Path) -> None:
         "restarts": {"north": 1, "south": 2},
         "centre_restarts": 1,
         "damaged_commits": [{"what": "the commit of version 3 is damaged", "went_on_from": 2}],
+        "absent": [{"site": "east", "version": 6}],
         "ledgers_back": [{"site": "west", "before": 4, "after": 3, "turn": 4}],
     }
     path.write_text(json.dumps(json.loads(path.read_text()) | happened))
@@ -27,6 +28,7 @@ def test_restarts_damage_and_ledgers_are_told(train_run: Path) -> None:
         "the actor of north died and was started anew once",
         "the actor of south died and was started anew 2 times",
         "the central actor died once",
+        "east was away from version 6 on",
         "the commit of version 3 is damaged; the run went on from version 2",
         "the privacy ledger of west went back: it had charged 4 releases, and 3 when",
     ):
