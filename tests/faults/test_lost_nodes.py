@@ -39,6 +39,13 @@ class Nodes:
     def lose(self, site: str) -> None:
         self.cluster.remove_node(self.nodes[site], allow_graceful=False)
 
+    def all_there(self) -> None:
+        """Bring back whom another test has left out."""
+        there = {node["Labels"].get(LABEL) for node in ray.nodes() if node["Alive"]}
+        for site in self.nodes.keys() - there:
+            self.add(site)
+        self.cluster.wait_for_nodes()
+
     def where(self, site: str) -> str:
         """The id of the node that a site's label is on now."""
         (found,) = (n for n in ray.nodes() if n["Alive"] and n["Labels"].get(LABEL) == site)
@@ -139,6 +146,8 @@ def test_the_others_go_on_without_a_node_that_is_away(
 def test_a_node_that_is_given_up_counts_against_the_minimum(
     bag_root: Path, tmp_path: Path, nodes: Nodes
 ) -> None:
+    nodes.all_there()
+
     def on_version(news: Progress) -> None:
         if news.version == 5:
             nodes.lose("north")
