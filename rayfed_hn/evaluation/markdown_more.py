@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rayfed_hn.evaluation.bootstrap import KIND as BOOTSTRAP
 from rayfed_hn.evaluation.bootstrap import MEAN, POOLED
+from rayfed_hn.evaluation.delong import KIND as DELONG
 from rayfed_hn.evaluation.markdown_cells import (
     amount_name,
     amounts,
@@ -41,12 +43,14 @@ def _noise(comparison: Mapping[str, Any]) -> list[str]:
 
 def _tests(comparison: Mapping[str, Any], readout: str) -> list[str]:
     metric, table = comparison.get("metric", "AUC"), comparison["table"]
+    pooled = DELONG if comparison.get("task") == "binary" else BOOTSTRAP
+    shown = ((MEAN, BOOTSTRAP), (POOLED, pooled))  # the report has all
     tests = [
         test
         for test in comparison.get("tests", [])
         if test["readout"] == readout
         and test["metric"] == metric
-        and test["scope"] in (MEAN, POOLED)
+        and (test["scope"], test["kind"]) in shown
     ]
     table = [row for row in table if row["readout"] == readout]
     if not tests or not table:

@@ -72,7 +72,11 @@ def compare_amounts(
     found |= {name: list(known.values()) for name, known in tables.items()}
     found["tests"] = corrected(found["tests"])
     order = list(dict.fromkeys(row["method"] for row in rows))
-    found["table"].sort(key=lambda row: order.index(row["method"]))
+    metrics = [None, *(measure["metric"] for measure in found["measures"])]
+    for name in ("table", "more_table"):
+        found[name].sort(
+            key=lambda row: (metrics.index(row.get("metric")), order.index(row["method"]))
+        )
     found["by_amount"] = [
         record
         for method in order

@@ -39,6 +39,7 @@ def comparison() -> dict[str, Any]:
         {"metric": "Brier score", "about": "", "lower_is_better": True},
     ]
     return {
+        "task": "binary",
         "metric": "AUC",
         "table": [row("local", 0.7001), row("hypernetwork", 0.9), row("other", None),
                   row("local", 0.5, readout="best")],
