@@ -79,10 +79,9 @@ def _conclude(
     def gather(name: str) -> list[dict[str, Any]]:
         return [{**first, **record} for cell in finished for record in cell[name]]
 
-    scores, rows = gather("scores"), gather("rows")
+    scores, rows, classes = gather("scores"), gather("rows"), finished[0]["classes"]
     write_table(folder / "scores.parquet", scores)
     write_text(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in gather("metrics")))
-    classes = finished[0]["classes"]
     comparison = _compared(config, rows, scores, Judge(config.task.kind, len(classes)))
     comparison["costs"] = costs_of({**cell, "cell": first | cell["cell"]} for cell in finished)
     _write_tables(folder, comparison, config.evaluation.readout)
@@ -91,9 +90,7 @@ def _conclude(
         "verb": "compare",
         "status": "degraded" if degraded else "complete",
         "exit_code": 3 if degraded else 0,
-        "methods": config.compare.methods,
-        "seeds": config.compare.seeds,
-        "folds": config.compare.folds,
+        **{name: getattr(config.compare, name) for name in ("methods", "seeds", "folds")},
         "classes": classes,
         "rows": rows,
         **comparison,

@@ -55,12 +55,13 @@ def test_bags_of_a_case_count_as_what_they_are() -> None:
     rng = np.random.default_rng(0)
     label_C = np.arange(30) % 2
     scores_2C = rng.normal(size=(2, 30)) + label_C
-    once = paired(label_C, *(placed(label_C, s) for s in scores_2C), np.arange(30))
+    one_C, other_C = (placed(label_C, score_C) for score_C in scores_2C)
+    once = paired(label_C, one_C, other_C, np.arange(30))
     label_B, case_B = np.repeat(label_C, 3), np.repeat(np.arange(30), 3)
-    places = [placed(label_B, np.repeat(score_C, 3)) for score_C in scores_2C]
+    one_B, other_B = (placed(label_B, np.repeat(score_C, 3)) for score_C in scores_2C)
     assert once is not None
-    assert paired(label_B, *places, case_B) == pytest.approx(once)
-    naive = paired(label_B, *places, np.arange(90))
+    assert paired(label_B, one_B, other_B, case_B) == pytest.approx(once)
+    naive = paired(label_B, one_B, other_B, np.arange(90))
     assert naive is not None
     assert naive["high"] - naive["low"] < 0.6 * (once["high"] - once["low"])
 

@@ -65,7 +65,7 @@ def test_slides_taken_for_cases_would_be_seen() -> None:
             place_B = placements(np.repeat(label_C, 4), score_B)
             assert place_B is not None
             places.append(place_B)
-        found = paired(np.repeat(label_C, 4), *places, np.arange(160))
+        found = paired(np.repeat(label_C, 4), places[0], places[1], np.arange(160))
         assert found is not None
         rejected += found["p"] < 0.05
     assert rejected > BAND[1]

@@ -96,7 +96,8 @@ def test_latex_holds_any_name() -> None:
 
 
 def test_tables_of_amounts_name_them() -> None:
-    noisy = comparison() | {"noise_of": "target_epsilon"}
+    noisy = comparison()
+    noisy["noise_of"] = "target_epsilon"
     for name in ("table", "more_table", "tests"):
         noisy[name] = [record | {"noise": 3.0} for record in noisy[name]]
     noisy["costs"] = costs_of([cell(0, 100, noise=3.0)])
