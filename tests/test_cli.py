@@ -204,6 +204,10 @@ def test_compare_resumes_cell_by_cell(
     }
     assert len(summary["differences"]) == 3 * 6
     assert (folder / "table.md").read_text() in capsys.readouterr().out
+    assert {t["kind"] for t in summary["tests"]} == {"bootstrap by case", "DeLong by case"}
+    assert [cost["method"] for cost in summary["costs"]] == list(methods)
+    for name in ("table.csv", "table.tex"):
+        assert all(method in (folder / name).read_text().replace("\\", "") for method in methods)
     stamps = {p: p.stat().st_mtime_ns for p in (folder / "cells").iterdir()}
     assert len(stamps) == 12
     lost = folder / "cells" / "local-seed0-fold1.json"

@@ -46,6 +46,12 @@ class CompareConfig:
     )
     seeds: int = knob(3, "seeds: every one re-divides the cases and re-trains", at_least=1)
     folds: int = knob(5, "folds by case; each is test once", at_least=3)
+    resamples: int = knob(
+        2000,
+        "times that cases are drawn anew for the interval of a difference by case; finished cells "
+        "are kept when it changes",
+        at_least=100,
+    )
     noise: list[float] = knob(
         [],
         "amounts of noise to try, such as 0,0.03,0.1,0.3,1, each with every method, to see what it "

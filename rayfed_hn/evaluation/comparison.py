@@ -3,86 +3,65 @@
 A *cell* is the test metric of one method under one readout at one site in one *split* (seed, fold).
 Undefined cells are left out and counted.
 
-Standard errors are cluster-robust with the split as the cluster: the cells of a split share the
-division of the cases and the training run. What they do not know is that splits re-divide the same
-cases, so that train and test sets of different splits overlap: errors and intervals are optimistic
-(Nadeau and Bengio 2003), and a difference near the edge of its interval has not been shown. Where
-folds hold few bags, cells take few values: methods that agree in all of them get an interval of no
-width, which says that the folds are too small, not that the methods are equal.
+There are two kinds of interval, and they answer different questions.
+
+*By split*: what another division of the cases and another training run would have given. Standard
+errors are cluster-robust with the split as the cluster: the cells of a split share the division of
+the cases and the training run. What they do not know is that splits re-divide the same cases, so
+that train and test sets of different splits overlap: errors and intervals are optimistic (Nadeau
+and Bengio 2003), and a difference near the edge of its interval has not been shown. Where folds
+hold few bags, cells take few values: methods that agree in all of them get an interval of no width,
+which says that the folds are too small, not that the methods are equal.
+
+*By case* (``bootstrap``, ``delong``; the record's ``tests``): what other patients of the same sites
+would have given, with the networks as they are. They know nothing of training. A difference that
+should hold for new patients and for new training runs has to leave out zero by both.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtrit
 
+from rayfed_hn.evaluation.beside import cells_of, reliability_curves
+from rayfed_hn.evaluation.bootstrap import bootstrap_tests
+from rayfed_hn.evaluation.cells import Cells, Estimate, Row, estimate, pairs_of
+from rayfed_hn.evaluation.delong import delong_tests
+from rayfed_hn.evaluation.held_out import HeldOut
+from rayfed_hn.evaluation.holm import corrected
 from rayfed_hn.evaluation.judging import Judge
 from rayfed_hn.evaluation.markdown import markdown_table
+from rayfed_hn.evaluation.measures import Measure, main_measure, more_measures
 from rayfed_hn.evaluation.out_of_fold import Scores, out_of_fold_values
-from rayfed_hn.evaluation.subject import HYPERNETWORK
 
-__all__ = ["Estimate", "compare_methods", "estimate", "markdown_table"]
+__all__ = ["ByCase", "Estimate", "compare_methods", "differences", "estimate", "markdown_table"]
 
-LEVEL = 0.95  # of every interval
-
-Row = Mapping[str, Any]
+TABLES = ("table", "per_site", "differences")
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A mean over sites of means over splits.
+class ByCase:
+    """How differences are tested by case.
 
     Attributes:
-        mean: None where no cell is defined.
-        se: Cluster-robust standard error; None with fewer than two splits.
-        low, high: Two-sided 95 % t interval with ``num_splits - 1`` degrees of freedom.
-        num_splits: Splits with at least one defined cell.
-        site_means: By index of the site; NaN where a site has no defined cell. Shape (S,).
+        resamples: Samples of the cases (``compare.resamples``).
+        seed: Of the draws.
     """
 
-    mean: float | None
-    se: float | None
-    low: float | None
-    high: float | None
-    num_splits: int
-    site_means: np.ndarray
-
-
-def estimate(cells_SK: np.ndarray) -> Estimate:
-    """Average cells over splits and then over sites.
-
-    The influence of split k on the mean is z_k = sum_s (a_sk - mean_s) / (S n_s) over its defined
-    cells, n_s being the defined cells of site s; se = sqrt(K / (K - 1) sum_k z_k^2). With all
-    cells defined this is the standard deviation of the splits' means divided by sqrt(K).
-
-    Args:
-        cells_SK: Values by site and split; NaN where undefined.
-    """
-    defined_SK = ~np.isnan(cells_SK)
-    n_S = defined_SK.sum(axis=1)
-    sums_S = np.where(defined_SK, cells_SK, 0.0).sum(axis=1)
-    means_S = np.divide(sums_S, n_S, out=np.full(len(n_S), np.nan), where=n_S > 0)
-    num_sites, num_splits = int((n_S > 0).sum()), int(defined_SK.any(axis=0).sum())
-    if num_sites == 0:
-        return Estimate(None, None, None, None, 0, means_S)
-    mean = float(means_S[n_S > 0].mean())
-    if num_splits < 2:
-        return Estimate(mean, None, None, None, num_splits, means_S)
-    residuals_SK = np.where(defined_SK, cells_SK - means_S[:, None], 0.0)
-    z_K = (residuals_SK / (num_sites * np.maximum(n_S, 1))[:, None]).sum(axis=0)
-    se = float(np.sqrt(num_splits / (num_splits - 1) * np.square(z_K).sum()))
-    reach = float(stdtrit(num_splits - 1, (1 + LEVEL) / 2)) * se
-    return Estimate(mean, se, mean - reach, mean + reach, num_splits, means_S)
+    resamples: int
+    seed: int
 
 
 def compare_methods(
-    rows: Sequence[Row], scores: Sequence[Mapping[str, Any]], *, judge: Judge, unit: str = "slide"
+    rows: Sequence[Row],
+    scores: Sequence[Mapping[str, Any]],
+    *,
+    judge: Judge,
+    unit: str = "slide",
+    by_case: ByCase | None = None,
 ) -> dict[str, Any]:
     """Summarise a comparison.
 
@@ -93,6 +72,7 @@ def compare_methods(
             what ``judge`` needs.
         judge: What judged the rows.
         unit: slide or case: what the rows' ``value`` is of.
+        by_case: How to test differences by case; None: not at all.
 
     Returns:
         ``task``, ``unit``, ``metric``.
@@ -103,15 +83,20 @@ def compare_methods(
         num_undefined.
         ``differences``: every pair of methods with the same readout, hypernetwork first: method,
         against, readout, difference, low, high, se, num_splits, num_cells.
+        ``measures``: what else is measured: metric, about, lower_is_better; and the three tables of
+        it, every record with its ``metric``: ``more_table``, ``more_per_site``,
+        ``more_differences``.
+        ``reliability``: of classes: method, readout, bins.
+        ``tests``: by case (``bootstrap_tests``, ``delong_tests``), each with ``p_holm``.
 
     Raises:
         ValueError: A cell occurs twice, or a score is NaN.
     """
-    cells = _Cells(rows)
-    held_out = Scores(scores, judge, unit)
+    cells, held_out = Cells(rows), Scores(scores, judge, unit)
     table = _table(cells, held_out)
     if any(row.get("num_slides") != row.get("num_cases") for row in rows):
         _add_both_units(table, rows)
+    measures, arrays = more_measures(judge), HeldOut(held_out)
     return {
         "task": judge.kind,
         "unit": unit,
@@ -119,45 +104,56 @@ def compare_methods(
         "table": table,
         "per_site": _per_site(cells, held_out),
         "differences": _differences(cells),
+        "measures": [measure.told() for measure in measures],
+        **_more(measures, rows, scores, held_out),
+        "reliability": reliability_curves(arrays) if measures else [],
+        "tests": [] if by_case is None else _tests(arrays, by_case),
     }
+
+
+def _more(
+    measures: Sequence[Measure],
+    rows: Sequence[Row],
+    scores: Sequence[Mapping[str, Any]],
+    held_out: Scores,
+) -> dict[str, list[dict[str, Any]]]:
+    """The tables of other measures."""
+    found: dict[str, list[dict[str, Any]]] = {f"more_{name}": [] for name in TABLES}
+    cells = cells_of(rows, scores, held_out, measures)
+    for measure in measures:
+        of_measure = cells[measure.name]
+        made = (
+            _table(of_measure, held_out, measure),
+            _per_site(of_measure, held_out, measure),
+            _differences(of_measure),
+        )
+        for name, records in zip(TABLES, made, strict=True):
+            found[f"more_{name}"] += [{**record, "metric": measure.name} for record in records]
+    return found
+
+
+def _tests(held_out: HeldOut, by_case: ByCase) -> list[dict[str, Any]]:
+    judge = held_out.scores.judge
+    measures = main_measure(judge), *more_measures(judge)
+    size = {"resamples": by_case.resamples, "seed": by_case.seed}
+    found = bootstrap_tests(held_out, measures, **size)
+    return corrected([*found, *(delong_tests(held_out) if judge.kind == "binary" else [])])
 
 
 def differences(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Return the ``differences`` of ``compare_methods`` alone."""
-    return _differences(_Cells(rows))
+    return _differences(Cells(rows))
 
 
-class _Cells:
-    """Rows as one (sites, splits) array for every method and readout."""
-
-    def __init__(self, rows: Sequence[Row], name: str = "value") -> None:
-        self.sites = sorted({row["site"] for row in rows})
-        splits = sorted({(row["seed"], row["fold"]) for row in rows})
-        site_at = {site: s for s, site in enumerate(self.sites)}
-        split_at = {split: k for k, split in enumerate(splits)}
-        shape = (len(self.sites), len(splits))
-        self.values: dict[tuple[str, str], np.ndarray] = defaultdict(lambda: np.full(shape, np.nan))
-        self.present: dict[tuple[str, str], np.ndarray] = defaultdict(lambda: np.zeros(shape, bool))
-        for row in rows:
-            arm = row["method"], row["readout"]
-            at = site_at[row["site"]], split_at[row["seed"], row["fold"]]
-            if self.present[arm][at]:
-                raise ValueError(f"the cell {arm}, site and split {at} occurs twice in rows")
-            self.present[arm][at] = True
-            self.values[arm][at] = np.nan if row[name] is None else row[name]
-
-    def num_undefined(self, arm: tuple[str, str]) -> np.ndarray:
-        """Return how many rows of each site have no value, shape (S,)."""
-        return (self.present[arm] & np.isnan(self.values[arm])).sum(axis=1)
-
-
-def _table(cells: _Cells, scores: Scores) -> list[dict[str, Any]]:
-    pooled = {arm: value for (arm, _), value in out_of_fold_values(scores, by_site=False).items()}
-    lowest, highest = scores.judge.bounds
+def _table(cells: Cells, scores: Scores, measure: Measure | None = None) -> list[dict[str, Any]]:
+    held_out = out_of_fold_values(scores, by_site=False, measure=measure)
+    pooled = {arm: value for (arm, _), value in held_out.items()}
+    lowest, highest = (measure or scores.judge).bounds
+    find_worst = np.nanargmax if measure is not None and measure.lower_is_better else np.nanargmin
     table = []
     for arm, values_SK in cells.values.items():
         found = estimate(values_SK)
-        worst = None if found.mean is None else int(np.nanargmin(found.site_means))
+        worst = None if found.mean is None else int(find_worst(found.site_means))
         table.append(
             {
                 "method": arm[0],
@@ -179,13 +175,13 @@ def _table(cells: _Cells, scores: Scores) -> list[dict[str, Any]]:
 
 def _add_both_units(table: list[dict[str, Any]], rows: Sequence[Row]) -> None:
     for name in ("by_slide", "by_case"):
-        values = _Cells(rows, name).values
+        values = Cells(rows, name).values
         for line in table:
             line[name] = estimate(values[line["method"], line["readout"]]).mean
 
 
-def _per_site(cells: _Cells, scores: Scores) -> list[dict[str, Any]]:
-    held_out = out_of_fold_values(scores, by_site=True)
+def _per_site(cells: Cells, scores: Scores, measure: Measure | None = None) -> list[dict[str, Any]]:
+    held_out = out_of_fold_values(scores, by_site=True, measure=measure)
     records = []
     for arm, values_SK in cells.values.items():
         undefined_S = cells.num_undefined(arm)
@@ -206,11 +202,11 @@ def _per_site(cells: _Cells, scores: Scores) -> list[dict[str, Any]]:
     return records
 
 
-def _differences(cells: _Cells) -> list[dict[str, Any]]:
+def _differences(cells: Cells) -> list[dict[str, Any]]:
     records = []
     for readout in dict.fromkeys(readout for _, readout in cells.values):
         methods = [method for method, r in cells.values if r == readout]
-        for method, against in _pairs(methods):
+        for method, against in pairs_of(methods):
             paired_SK = cells.values[method, readout] - cells.values[against, readout]
             found = estimate(paired_SK)
             records.append(
@@ -227,9 +223,3 @@ def _differences(cells: _Cells) -> list[dict[str, Any]]:
                 }
             )
     return records
-
-
-def _pairs(methods: Iterable[str]) -> list[tuple[str, str]]:
-    """Return every pair once: the hypernetwork against each other method, then the others."""
-    ordered = sorted(methods, key=lambda method: method != HYPERNETWORK)
-    return list(itertools.combinations(ordered, 2))

@@ -93,7 +93,12 @@ class Judge:
         return self.ranking(truth, predictions_BS)
 
     def decided(self, predictions_BS: np.ndarray) -> np.ndarray:
-        """Which class or grade every bag is called, int64 (B,): the likeliest, the mean grade."""
+        """Which class or grade every bag is called, int64 (B,): the likeliest, the mean grade.
+
+        Of two classes a bag is of class 1 if its probability is at least one half.
+        """
+        if self.kind == "binary":
+            return (predictions_BS[:, 0] >= 0.5).astype(np.int64)
         if self.kind == "ordinal":
             return np.rint(mean_grade(predictions_BS)).astype(np.int64)
         if self.kind == "multiclass":
@@ -119,15 +124,17 @@ class Judge:
 
     def of_records(self, records: Sequence[Mapping[str, Any]]) -> float | None:
         """``value`` of records of bags, as ``record_of`` makes them."""
-        if not records:
-            return None
+        return self.value(*self.read(records)) if records else None
+
+    def read(self, records: Sequence[Mapping[str, Any]]) -> tuple[Truth, np.ndarray]:
+        """Truth and predictions (B, S) of records of bags, at least one."""
         truth = Truth(
             np.array([record["label"] for record in records], np.int64),
             np.array([record.get("time", 0.0) for record in records], np.float64),
             np.array([record.get("event", True) for record in records], bool),
         )
         rows = [record.get("probabilities", [record["score"]]) for record in records]
-        return self.value(truth, np.array(rows, np.float64).reshape(len(records), -1))
+        return truth, np.array(rows, np.float64).reshape(len(records), -1)
 
     def record_of(self, truth: Truth, predictions_BS: np.ndarray, bag: int) -> dict[str, Any]:
         """What is true and what was predicted of one bag, JSON-ready.

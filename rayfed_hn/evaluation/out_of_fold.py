@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from rayfed_hn.evaluation.cells import Arm
 from rayfed_hn.evaluation.judging import Judge
-
-Arm = tuple[str, str]  # method, readout
+from rayfed_hn.evaluation.measures import Measure
 
 
 class Scores:
@@ -33,7 +33,7 @@ class Scores:
     """
 
     def __init__(self, records: Sequence[Mapping[str, Any]], judge: Judge, unit: str) -> None:
-        self.judge, self._name = judge, unit
+        self.judge, self.unit = judge, unit
         self._groups: dict[tuple[Arm, Any], dict[str, list[Mapping[str, Any]]]] = defaultdict(
             lambda: defaultdict(list)
         )
@@ -51,22 +51,25 @@ class Scores:
     def of(self, arm: Arm, seed: Any, site: str) -> list[Mapping[str, Any]] | None:
         """Return the scores of a site in one seed, or None unless every bag has exactly one."""
         found = self._groups.get((arm, seed), {}).get(site, [])
-        bags = {record[self._name] for record in found}
+        bags = {record[self.unit] for record in found}
         complete = len(found) == len(bags) == self.num_bags[site]
         return found if complete else None
 
 
-def out_of_fold_values(scores: Scores, *, by_site: bool) -> dict[tuple[Arm, str | None], float]:
-    """Return the out-of-fold metric, averaged over seeds, by arm and site.
+def out_of_fold_values(
+    scores: Scores, *, by_site: bool, measure: Measure | None = None
+) -> dict[tuple[Arm, str | None], float]:
+    """Return an out-of-fold measure, averaged over seeds, by arm and site.
 
     Args:
         scores: All of a comparison.
         by_site: One value per site; otherwise one of all sites together, with None for the site.
             The latter mixes sites of different prevalence: it is not a mean of the former.
+        measure: Which; None: the task's metric.
 
     Returns:
         Only what is complete: every bag of the group scored once in every seed of the comparison,
-        and the metric defined.
+        and the measure defined.
     """
     groups: dict[str | None, list[str]] = (
         {site: [site] for site in scores.num_bags} if by_site else {None: list(scores.num_bags)}
@@ -74,16 +77,20 @@ def out_of_fold_values(scores: Scores, *, by_site: bool) -> dict[tuple[Arm, str 
     found: dict[tuple[Arm, str | None], float] = {}
     for arm in scores.arms:
         for name, sites in groups.items():
-            values = [_one_seed(scores, arm, seed, sites) for seed in scores.seeds]
+            values = [_one_seed(scores, arm, seed, sites, measure) for seed in scores.seeds]
             defined = [value for value in values if value is not None]
             if defined and len(defined) == len(values):
                 found[arm, name] = float(np.mean(defined))
     return found
 
 
-def _one_seed(scores: Scores, arm: Arm, seed: Any, sites: Sequence[str]) -> float | None:
+def _one_seed(
+    scores: Scores, arm: Arm, seed: Any, sites: Sequence[str], measure: Measure | None
+) -> float | None:
     parts = [scores.of(arm, seed, site) for site in sites]
     records = [record for part in parts if part is not None for record in part]
-    if any(part is None for part in parts):
+    if any(part is None for part in parts) or not records:
         return None
-    return scores.judge.of_records(records)
+    if measure is None:
+        return scores.judge.of_records(records)
+    return measure.value(scores.judge, *scores.judge.read(records))

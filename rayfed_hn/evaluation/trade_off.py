@@ -11,13 +11,21 @@ from typing import Any
 
 import numpy as np
 
-from rayfed_hn.evaluation.comparison import compare_methods, differences, estimate
+from rayfed_hn.evaluation.comparison import (
+    TABLES,
+    ByCase,
+    compare_methods,
+    differences,
+    estimate,
+)
+from rayfed_hn.evaluation.holm import corrected
 from rayfed_hn.evaluation.judging import Judge
 from rayfed_hn.evaluation.subject import seen_from
 
 Record = Mapping[str, Any]
-_TABLES = ("table", "per_site", "differences")
-_KEY = ("method", "against", "readout", "site", "noise")  # of a record in any of them
+_TABLES = (*TABLES, *(f"more_{name}" for name in TABLES), "reliability", "tests")
+# Of a record in any of them.
+_KEY = ("method", "against", "readout", "site", "metric", "scope", "kind", "noise")
 
 
 def compare_amounts(
@@ -28,6 +36,7 @@ def compare_amounts(
     least: Callable[[Sequence[float]], float],
     judge: Judge,
     unit: str = "slide",
+    by_case: ByCase | None = None,
 ) -> dict[str, Any]:
     """Summarise a comparison with several amounts of noise.
 
@@ -39,6 +48,7 @@ def compare_amounts(
         least: Finds the least noise among some amounts.
         judge: What judged the rows.
         unit: slide or case.
+        by_case: As ``compare_methods`` takes it; tests are corrected over all amounts.
 
     Returns:
         What ``compare_methods`` returns, every record with its ``noise``: records of methods that
@@ -51,7 +61,8 @@ def compare_amounts(
     found: dict[str, Any] = {}
     tables: dict[str, dict[tuple[Any, ...], Record]] = {name: {} for name in _TABLES}
     for amount in amounts:
-        found |= compare_methods(_with(rows, amount), _with(scores, amount), judge=judge, unit=unit)
+        own = _with(rows, amount), _with(scores, amount)
+        found |= compare_methods(*own, judge=judge, unit=unit, by_case=by_case)
         noised = {row["method"] for row in rows if row["noise"] == amount}
         for name, known in tables.items():
             for record in found[name]:
@@ -59,8 +70,13 @@ def compare_amounts(
                 noted = {**record, "noise": amount if methods & noised else None}
                 known.setdefault(tuple(noted.get(key) for key in _KEY), noted)
     found |= {name: list(known.values()) for name, known in tables.items()}
+    found["tests"] = corrected(found["tests"])
     order = list(dict.fromkeys(row["method"] for row in rows))
-    found["table"].sort(key=lambda row: order.index(row["method"]))
+    metrics = [None, *(measure["metric"] for measure in found["measures"])]
+    for name in ("table", "more_table"):
+        found[name].sort(
+            key=lambda row: (metrics.index(row.get("metric")), order.index(row["method"]))
+        )
     found["by_amount"] = [
         record
         for method in order

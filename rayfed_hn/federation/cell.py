@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,9 +15,11 @@ from rayfed_hn.errors import ConfigError, SetAside
 from rayfed_hn.federation.curves import metric_records
 from rayfed_hn.federation.data import Folds
 from rayfed_hn.federation.exchanges import Exchange
-from rayfed_hn.federation.experiment import run_in_process
+from rayfed_hn.federation.experiment import Outcome, run_in_process
+from rayfed_hn.federation.meter import Meter
 from rayfed_hn.federation.plan import Plan, make_plan
 from rayfed_hn.federation.results import score_records, site_rows
+from rayfed_hn.federation.versions import VersionReport
 
 
 @dataclass(frozen=True)
@@ -147,13 +150,14 @@ def run_cell(
 
     Returns:
         JSON-ready ``rows``, ``scores``, ``metrics``, ``lost``, ``refused`` and ``set_aside``, each
-        record naming method, seed and fold (and noise, if asked for); and ``validation_metric``, of
-        the last networks, mean over sites.
+        record naming method, seed and fold (and noise, if asked for); ``validation_metric``, of
+        the last networks, mean over sites; and ``costs``: of every version the bytes that the
+        server sent and received for it (the first includes what sites agree on before), likewise
+        ``scoring``, ``seconds`` that the cell took, and ``time``, simulated or None.
     """
-    key = cell.key
+    key, begun = cell.key, time.perf_counter()
     plan = make_plan(cell.config(config), root)
-    metrics: list[dict[str, Any]] = []
-    outcome = run_in_process(plan, lambda report: metrics.extend(metric_records(report)), tell)
+    outcome, metrics, costs = _trained(plan, tell)
     defined = [s.validation_metric for s in outcome.scores if s.validation_metric is not None]
     return {
         "cell": key,
@@ -166,7 +170,32 @@ def run_cell(
         "classes": list(plan.task.names),
         "task": plan.task.kind,
         "validation_metric": sum(defined) / len(defined) if defined else None,
+        "costs": {**costs, "seconds": time.perf_counter() - begun},
     }
+
+
+def _trained(
+    plan: Plan, tell: Callable[[Exchange], object] | None
+) -> tuple[Outcome, list[dict[str, Any]], dict[str, Any]]:
+    """Train and score; what came of it, records of all updates, and bytes with simulated time."""
+    metrics: list[dict[str, Any]] = []
+    versions: list[dict[str, int]] = []
+    meter = Meter({name: number for number, name in enumerate(plan.participants)}, plan.read)
+
+    def hear(report: VersionReport) -> None:
+        metrics.extend(metric_records(report))
+        versions.append({"version": report.version, **_moved(meter)})
+
+    outcome = run_in_process(plan, hear, tell, meter)
+    costs = {"versions": versions, "scoring": _moved(meter)}
+    simulated = outcome.busy_share is not None
+    return outcome, metrics, {**costs, "time": outcome.seconds if simulated else None}
+
+
+def _moved(meter: Meter) -> dict[str, int]:
+    """Bytes since the last call."""
+    sums = meter.take()
+    return {name: int(sums.get(name, 0)) for name in ("bytes_down", "bytes_up")}
 
 
 def _words(why: SetAside) -> dict[str, str]:

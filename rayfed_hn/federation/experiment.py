@@ -18,6 +18,7 @@ from rayfed_hn.federation.loop import (
     run_federation,
 )
 from rayfed_hn.federation.messages import Scores, SiteLost
+from rayfed_hn.federation.meter import Meter, MeteredExecutor
 from rayfed_hn.federation.plan import Plan
 from rayfed_hn.federation.server import Server
 from rayfed_hn.federation.site_host import SiteHost
@@ -56,6 +57,7 @@ def run_in_process(
     plan: Plan,
     on_version: Callable[[VersionReport], object] = lambda report: None,
     tell: Callable[[Exchange], object] | None = None,
+    meter: Meter | None = None,
 ) -> Outcome:
     """Train and evaluate without a cluster.
 
@@ -63,10 +65,13 @@ def run_in_process(
         plan: What.
         on_version: Called after every version.
         tell: Called with everything that passes between the server and its sites.
+        meter: Counts what is moved; made with ``plan.read``.
     """
     torch.set_num_threads(1)  # before the server computes anything
     server = plan.server()
-    inner = InProcessExecutor(SiteHost(plan, plan.participants), plan.read)
+    host, read = SiteHost(plan, plan.participants), plan.read if meter is None else meter.read
+    inner: Executor = InProcessExecutor(host, read)
+    inner = inner if meter is None else MeteredExecutor(inner, meter)
     executor = plan.executor(inner if tell is None else Overheard(inner, tell))
     prepare(plan, server, executor)
     for report in run_federation(server, executor):

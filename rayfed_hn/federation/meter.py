@@ -14,6 +14,7 @@ from rayfed_hn.federation.loop import Around, Executor, Read, run_federation
 from rayfed_hn.federation.messages import Event, Request, SiteLost, TrainRequest, read_answer
 from rayfed_hn.federation.plan import Plan
 from rayfed_hn.federation.rules import Contribution, Rule
+from rayfed_hn.federation.score_messages import CandidatesRequest
 from rayfed_hn.federation.wire import Message
 
 
@@ -88,13 +89,19 @@ class Meter:
             return self._read(request, message)
 
     def sent(self, requests: Sequence[Request]) -> None:
-        """Count networks that travel."""
+        """Count networks that travel, to be trained or to be judged."""
         trips = {
-            (self._host_of[request.site], id(request.parameters)): request.parameters.nbytes
+            (self._host_of[request.site], id(networks)): networks.nbytes
             for request in requests
-            if isinstance(request, TrainRequest)
+            for networks in _networks(request)
         }
         self.add("bytes_down", sum(trips.values()))
+
+
+def _networks(request: Request) -> tuple[np.ndarray, ...]:
+    if isinstance(request, CandidatesRequest):
+        return request.parameters, request.shared_SP
+    return (request.parameters,) if isinstance(request, TrainRequest) else ()
 
 
 class _MeteredRule(Rule):
@@ -125,7 +132,14 @@ class _MeteredRule(Rule):
         self._rule.load_state(state)
 
 
-class _MeteredExecutor(Around):
+class MeteredExecutor(Around):
+    """Wraps an executor, and tells a meter of what it moves.
+
+    Args:
+        inner: Moves the messages; its answers are read by the meter.
+        meter: Counts.
+    """
+
     def __init__(self, inner: Executor, meter: Meter) -> None:
         super().__init__(inner)
         self._meter = meter
@@ -159,7 +173,7 @@ def metered_versions(
     meter = Meter(host_of, plan.read)
     server = plan.server(device)
     server.rule = _MeteredRule(server.rule, meter)
-    executor = _MeteredExecutor(connect(meter.read), meter)
+    executor = MeteredExecutor(connect(meter.read), meter)
     hosts, begun = len(set(host_of.values())), time.perf_counter()
     for report in run_federation(server, executor):
         sums, now = meter.take(), time.perf_counter()

@@ -15,8 +15,11 @@ from rayfed_hn.audit.attacked_cell import attacked_cell
 from rayfed_hn.bags import store
 from rayfed_hn.config import Config
 from rayfed_hn.errors import ConfigError, FederationError
-from rayfed_hn.evaluation.comparison import compare_methods, markdown_table
+from rayfed_hn.evaluation.comparison import ByCase, compare_methods, markdown_table
+from rayfed_hn.evaluation.costs import costs_of
+from rayfed_hn.evaluation.csv_table import csv_table
 from rayfed_hn.evaluation.judging import Judge
+from rayfed_hn.evaluation.latex_table import latex_table
 from rayfed_hn.evaluation.trade_off import compare_amounts, membership
 from rayfed_hn.federation.cell import Cell, cells, fingerprint, promises
 from rayfed_hn.federation.record import package_versions, write_summary, write_table
@@ -71,26 +74,23 @@ def _conclude(
     promised: list[dict[str, Any]],
     seconds: float,
 ) -> dict[str, Any]:
-    noise = config.compare.noise
+    first = {"noise": None} if config.compare.noise else {}  # of what releases nothing
 
     def gather(name: str) -> list[dict[str, Any]]:
-        first = {"noise": None} if noise else {}  # of what releases nothing
         return [{**first, **record} for cell in finished for record in cell[name]]
 
-    scores, rows = gather("scores"), gather("rows")
+    scores, rows, classes = gather("scores"), gather("rows"), finished[0]["classes"]
     write_table(folder / "scores.parquet", scores)
     write_text(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in gather("metrics")))
-    classes = finished[0]["classes"]
     comparison = _compared(config, rows, scores, Judge(config.task.kind, len(classes)))
-    write_text(folder / "table.md", markdown_table(comparison, config.evaluation.readout))
+    comparison["costs"] = costs_of({**cell, "cell": first | cell["cell"]} for cell in finished)
+    _write_tables(folder, comparison, config.evaluation.readout)
     degraded = bool(failed or gather("lost") or gather("refused") or gather("set_aside"))
     summary = {
         "verb": "compare",
         "status": "degraded" if degraded else "complete",
         "exit_code": 3 if degraded else 0,
-        "methods": config.compare.methods,
-        "seeds": config.compare.seeds,
-        "folds": config.compare.folds,
+        **{name: getattr(config.compare, name) for name in ("methods", "seeds", "folds")},
         "classes": classes,
         "rows": rows,
         **comparison,
@@ -107,15 +107,22 @@ def _conclude(
     return summary
 
 
+def _write_tables(folder: Path, comparison: dict[str, Any], readout: str) -> None:
+    write_text(folder / "table.md", markdown_table(comparison, readout))
+    write_text(folder / "table.csv", csv_table(comparison))
+    write_text(folder / "table.tex", latex_table(comparison, readout))
+
+
 def _compared(
     config: Config, rows: list[dict[str, Any]], scores: list[dict[str, Any]], judge: Judge
 ) -> dict[str, Any]:
     """Methods, or amounts of noise under each of them, side by side."""
-    noise, unit = config.compare.noise, config.task.unit
+    noise, least = config.compare.noise, config.privacy.least_noise
+    by_case = ByCase(config.compare.resamples, config.run.seed)
+    how: dict[str, Any] = {"judge": judge, "unit": config.task.unit, "by_case": by_case}
     if not noise:
-        return compare_methods(rows, scores, judge=judge, unit=unit)
-    least = config.privacy.least_noise
-    found = compare_amounts(rows, scores, noise, least=least, judge=judge, unit=unit)
+        return compare_methods(rows, scores, **how)
+    found = compare_amounts(rows, scores, noise, least=least, **how)
     return found | {"noise": noise, "noise_of": config.privacy.amount}
 
 

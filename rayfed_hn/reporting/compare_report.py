@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from rayfed_hn.evaluation.markdown import interval, number, other_unit
-from rayfed_hn.evaluation.subject import Record, seen_from
+from rayfed_hn.evaluation.subject import Record, seen_from, subject
+from rayfed_hn.reporting import compare_more as more
 from rayfed_hn.reporting import page
 from rayfed_hn.reporting.choices import (
     chosen_readout,
@@ -13,6 +14,7 @@ from rayfed_hn.reporting.choices import (
     under,
 )
 from rayfed_hn.reporting.compare_figures import results, training
+from rayfed_hn.reporting.compare_tests import by_case
 from rayfed_hn.reporting.run_files import READOUTS, Run
 from rayfed_hn.reporting.tried_privacy import privacy
 from rayfed_hn.reporting.troubles import troubles
@@ -100,11 +102,18 @@ def _more(run: Run) -> list[str]:
         page.details("Every site, method and readout", _site_table(run, order)),
     ]
     return [
-        page.section("Differences", _subject_table(run, order)),
+        page.section("Differences", _subject_table(run, order), by_case(run, _about(run))),
+        more.metrics(run),
+        more.costs(run),
         page.section("Training", page.paragraph(explanation, "quiet"), page.figures(training(run))),
         privacy(run),
-        page.section("Tables", *folded),
+        page.section("Tables", *folded, more.files(run)),
     ]
+
+
+def _about(run: Run) -> str:
+    rows = ranked(run)
+    return subject(rows, chosen_readout(run)) if rows else ""
 
 
 def _subject_table(run: Run, order: list[str]) -> str:

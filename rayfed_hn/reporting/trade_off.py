@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 from rayfed_hn.evaluation.markdown import amount, amount_name, interval, number
 from rayfed_hn.evaluation.subject import Record, seen_from, subject
+from rayfed_hn.reporting import compare_more as more
 from rayfed_hn.reporting import page
 from rayfed_hn.reporting.choices import chosen_readout, readouts, under
 from rayfed_hn.reporting.compare_report import results_header, results_of
+from rayfed_hn.reporting.compare_tests import by_case
 from rayfed_hn.reporting.run_files import Run
 from rayfed_hn.reporting.task_words import one_sided
 from rayfed_hn.reporting.trade_off_figures import curves, membership, trade_off
@@ -116,10 +118,19 @@ def _more(run: Run, method: str) -> list[str]:
     ]
     return [
         page.section("More noise against the least", _costs(run, method)),
-        page.section("Differences between methods", _pairs(run, own, caption)),
+        page.section(
+            "Differences between methods", _pairs(run, own, caption), by_case(run, method)
+        ),
+        more.metrics(run),
+        more.costs(run),
         page.section("Training", page.figures(curves(run, method))),
         privacy(run),
-        page.section("Tables", *folded, page.details("Every site and method", _sites(run, order))),
+        page.section(
+            "Tables",
+            *folded,
+            page.details("Every site and method", _sites(run, order)),
+            more.files(run),
+        ),
     ]
 
 

@@ -10,7 +10,7 @@ import pytest
 from scipy.special import softmax
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
-from rayfed_hn.evaluation.comparison import compare_methods, markdown_table
+from rayfed_hn.evaluation.comparison import ByCase, compare_methods, markdown_table
 from rayfed_hn.evaluation.judging import NAMES, Judge, Kind, Truth
 
 KINDS: tuple[Kind, ...] = tuple(NAMES)
@@ -143,3 +143,37 @@ def test_the_markdown_of_a_comparison_without_a_metric_is_of_aucs() -> None:
     text = markdown_table(found)
     older = {k: v for k, v in found.items() if k not in ("task", "unit", "metric")}
     assert markdown_table(older) == text
+
+
+@pytest.mark.parametrize("unit", ["slide", "case"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_task_is_tested_by_case(kind: Kind, unit: str) -> None:
+    scores = _scores(kind)
+    predicted = [
+        {name: record[name] for name in ("score", "probabilities") if name in record}
+        for record in scores
+    ]
+    # The rival predicts of every bag what the first method does of the next one.
+    rival = [
+        record | found | {"method": "fedavg"}
+        for record, found in zip(scores, [*predicted[1:], predicted[0]], strict=True)
+    ]
+    rows = [*_rows(unit), *(row | {"method": "fedavg"} for row in _rows(unit))]
+    how: dict[str, Any] = {"judge": _judge(kind), "unit": unit, "by_case": ByCase(100, 0)}
+    found = compare_methods(rows, [*scores, *rival], **how)
+    tests = [test for test in found["tests"] if test["metric"] == found["metric"]]
+    pooled = {row["method"]: row["pooled"] for row in found["table"]}
+    means = {
+        method: np.mean([r["out_of_fold"] for r in found["per_site"] if r["method"] == method])
+        for method in pooled
+    }
+    for scope, values in (("pooled", pooled), ("mean of sites", means)):
+        own = [test for test in tests if test["scope"] == scope]
+        assert own
+        for test in own:
+            assert test["difference"] == pytest.approx(values["local"] - values["fedavg"])
+            assert test["low"] <= test["difference"] <= test["high"]
+            assert test["num_cases"] == 2 * NUM_CASES
+    names = {measure["metric"] for measure in found["measures"]}
+    assert bool(names) == (kind in ("binary", "multiclass"))
+    assert ("DeLong by case" in {test["kind"] for test in tests}) == (kind == "binary")

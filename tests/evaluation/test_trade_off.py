@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rayfed_hn.evaluation.comparison import compare_methods, estimate
+from rayfed_hn.evaluation.comparison import ByCase, compare_methods, estimate
 from rayfed_hn.evaluation.judging import Judge
 from rayfed_hn.evaluation.trade_off import compare_amounts, membership
 
@@ -39,13 +39,14 @@ def plain(records: Records) -> Records:
 
 def test_one_amount_is_the_plain_comparison() -> None:
     rows, scores = made([0.1])
-    found = compare_amounts(rows, scores, [0.1], least=min, judge=JUDGE)
-    expected = compare_methods(plain(rows), plain(scores), judge=JUDGE)
+    by_case = ByCase(resamples=50, seed=3)
+    found = compare_amounts(rows, scores, [0.1], least=min, judge=JUDGE, by_case=by_case)
+    expected = compare_methods(plain(rows), plain(scores), judge=JUDGE, by_case=by_case)
     assert found.pop("by_amount") == []
-    assert {
-        **found,
-        **{n: plain(found[n]) for n in ("table", "per_site", "differences")},
-    } == expected
+    tables = [name for name, value in found.items() if isinstance(value, list)]
+    tables.remove("measures")
+    assert {"table", "more_differences", "reliability", "tests"} < set(tables)
+    assert {**found, **{name: plain(found[name]) for name in tables}} == expected
     assert {row["noise"] for row in found["table"] if row["method"] == "local"} == {None}
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rayfed_hn.config import Config
-from rayfed_hn.evaluation.comparison import compare_methods
+from rayfed_hn.evaluation.comparison import ByCase, compare_methods
 from rayfed_hn.evaluation.judging import Judge
 from rayfed_hn.evaluation.metrics import auc
 from rayfed_hn.loading import to_yaml
@@ -140,7 +140,11 @@ def make_late_run(folder: Path) -> Path:
 
 
 def make_compare_run(
-    folder: Path, sites: Sequence[str] = SITES, methods: Sequence[str] = tuple(METHODS)
+    folder: Path,
+    sites: Sequence[str] = SITES,
+    methods: Sequence[str] = tuple(METHODS),
+    *,
+    by_case: ByCase | None = None,
 ) -> Path:
     """A comparison of 2 seeds x 5 folds with one failed cell."""
     rng = np.random.default_rng(0)
@@ -168,7 +172,7 @@ def make_compare_run(
         "folds": 5,
         "classes": ["normal", "tumour"],
         "rows": rows,
-        **compare_methods(rows, scores, judge=Judge("binary", 2)),
+        **compare_methods(rows, scores, judge=Judge("binary", 2), by_case=by_case),
         "failed_cells": failed if "fedavg" in methods else [],
         "lost_sites": [],
         "set_aside": [],

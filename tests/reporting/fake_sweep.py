@@ -12,6 +12,7 @@ import numpy as np
 from fake_runs import METHODS, READOUTS, SITES, auc_of, fake_metrics, fake_scores, make_compare_run
 
 from rayfed_hn.config import RELEASE_NOTHING
+from rayfed_hn.evaluation.comparison import ByCase
 from rayfed_hn.evaluation.judging import Judge
 from rayfed_hn.evaluation.trade_off import compare_amounts, membership
 from rayfed_hn.loading import load, to_yaml
@@ -28,6 +29,7 @@ def make_sweep_run(
     *,
     words: Sequence[str] = PAPER,
     attacked: bool = False,
+    by_case: ByCase | None = None,
 ) -> Path:
     """One seed, 4 folds; the paper's noise makes scores weaker, epsilon makes them stronger."""
     make_compare_run(folder, methods=methods)
@@ -52,7 +54,12 @@ def make_sweep_run(
                 ]
             attacks.append(key | {"membership_auc": float(0.5 + 0.2 * kept + rng.normal(0, 0.02))})
     compared = compare_amounts(
-        rows, scores, amounts, least=config.privacy.least_noise, judge=Judge("binary", 2)
+        rows,
+        scores,
+        amounts,
+        least=config.privacy.least_noise,
+        judge=Judge("binary", 2),
+        by_case=by_case,
     )
     summary = json.loads((folder / "summary.json").read_text()) | {
         **compared,

@@ -70,7 +70,7 @@ def _picture(page: ET.Element, title: str) -> tuple[str, str]:
 
 
 def test_in_sight_is_one_row_a_method_best_first_other_readouts_dimmed(many: Path) -> None:
-    table, differences = _in_sight(_page(many))
+    table, differences, _ = _in_sight(_page(many))
     means = {(r["method"], r["readout"]): r["mean_site"] for r in _summary(many)["table"]}
     header, *rows = _rows(table)
     assert header[-2:] == ["mean (best)", "mean (last)"]
@@ -94,7 +94,7 @@ def test_the_subject_and_what_it_is_told_apart_from_are_bold(many: Path) -> None
     }
     methods, differences = (
         [row[0].text for row in table.iter(f"{_HTML}tr") if row.get("class") == "chosen"]
-        for table in _in_sight(_page(many))
+        for table in _in_sight(_page(many))[:2]
     )
     assert methods == ["hypernetwork"]
     assert 0 < len(found) < len(METHODS) - 1  # else this test shows nothing
@@ -157,5 +157,5 @@ def test_a_comparison_from_before_the_mixture_falls_back_to_what_it_has(compare_
 
 def test_one_method_alone_is_reported_without_differences(tmp_path: Path) -> None:
     page = _page(make_compare_run(tmp_path / "run", methods=("hypernetwork",)))
-    assert len(_in_sight(page)) == 1
+    assert len(_in_sight(page)) == 2  # of the task's metric, and of the others
     assert "No two methods can be compared." in "".join(page.itertext())

@@ -221,7 +221,9 @@ def test_undefined_everywhere_is_said_and_not_drawn(tmp_path: Path) -> None:
     assert "No AUC is defined after 12 versions" in _words(_page(train)[1])
     compare = make_compare_run(tmp_path / "compare")
     summary = json.loads((compare / "summary.json").read_text())
-    for row in (*summary["table"], *summary["per_site"], *summary["differences"]):
+    summary["reliability"] = []
+    tables = ("table", "per_site", "differences")
+    for row in (row for t in tables for row in (*summary[t], *summary[f"more_{t}"])):
         row |= {k: None for k in row if k in _NUMBERS}
         row |= {"difference": None} if "against" in row else {}
     _change(compare, **summary)

@@ -246,13 +246,21 @@ def _older(value: Any) -> Any:
     return [_older(v) for v in value] if isinstance(value, list) else value
 
 
+_NEWER = (
+    *("measures", "more_table", "more_per_site", "more_differences"),
+    *("reliability", "tests", "costs"),
+)
+
+
 @pytest.mark.parametrize("make", [make_train_run, make_compare_run])
 def test_a_run_from_before_there_were_tasks_is_reported_as_binary(
     make: Any, tmp_path: Path
 ) -> None:
     folder = make(tmp_path / "run")
-    today = write_report(folder).read_bytes()
     summary = folder / "summary.json"
+    told = json.loads(summary.read_text())
+    summary.write_text(json.dumps({name: told[name] for name in told if name not in _NEWER}))
+    today = write_report(folder).read_bytes()
     summary.write_text(json.dumps(_older(json.loads(summary.read_text()))))
     metrics = folder / "metrics.jsonl"
     lines = [json.dumps(_older(json.loads(line))) for line in metrics.read_text().splitlines()]
