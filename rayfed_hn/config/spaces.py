@@ -1,4 +1,4 @@
-"""Search spaces as they are written: ``loguniform(0.01, 1)``, or a mapping of the same in a file."""
+"""Search spaces as they are written: ``loguniform(0.01, 1)``, or the same as a mapping."""
 
 from __future__ import annotations
 

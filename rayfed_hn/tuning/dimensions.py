@@ -95,9 +95,8 @@ def _dimension(knob: Knob, space: Space) -> Dimension:
         raise ConfigError(f"{key}: cannot be searched ({why}); leave it out")
     if space.kind not in LISTED and knob.type not in ("number", "whole number"):
         raise ConfigError(f"{key}: got {space}, but {knob.key} is {knob.type}; use choice(...)")
-    values = tuple(
-        read_value(knob.key, None if item == "null" else item, f"in {key}") for item in space.items
-    )
+    items = [None if item == "null" else item for item in space.items]
+    values = tuple(read_value(knob.key, item, f"in {key}") for item in items)
     if len(set(map(repr, values))) < len(values):
         raise ConfigError(f"{key}: got {space}, which names a value twice")
     if space.kind not in LISTED:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from rayfed_hn.config import Config
 from rayfed_hn.federation.experiment import prepare
 from rayfed_hn.federation.loop import (
-    Executor,
     InProcessExecutor,
     last_validation,
     run_federation,
 )
 from rayfed_hn.federation.plan import Plan, make_plan
-from rayfed_hn.federation.server import Server
 from rayfed_hn.federation.site_host import SiteHost
 from rayfed_hn.tuning.trials import divisions, on_division
 

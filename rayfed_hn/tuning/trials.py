@@ -1,4 +1,4 @@
-"""Which settings are tried: from the run's seed and the trial's number, not from who comes first."""
+"""Which settings are tried: it follows from the run's seed and the number of the trial alone."""
 
 from __future__ import annotations
 
