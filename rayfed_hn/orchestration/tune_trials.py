@@ -77,7 +77,7 @@ def run_trials(
     """
     config = search.config
     known = _Known(max((r["trial"] for r in records), default=-1) + 1)
-    how: dict[str, Any] = {"trial_name_creator": known.name, "trial_dirname_creator": known.name}
+    how: dict[str, Any] = {"trial_name_creator": _name, "trial_dirname_creator": _name}
     how |= {"scheduler": _scheduler(config), "max_concurrent_trials": concurrent(config)}
     if search.adaptive:
         how |= {"num_samples": search.num_trials - len(records)}
@@ -215,13 +215,11 @@ class _Known:
             self._trials[trial.trial_id] = Trial(number, _settings_of(trial.config))
         return self._trials[trial.trial_id]
 
-    def name(self, trial: Any) -> str:
-        """Of the folder that Ray Tune logs in."""
-        return self(trial).name
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Ray Tune pickles what it is given, and nobody reads it."""
-        return {}
+def _name(trial: Any) -> str:
+    """Of the folder that Ray Tune logs in."""
+    plain = trial.config.get("trial")
+    return f"trial-{trial.trial_id}" if plain is None else Trial(**plain).name
 
 
 def _plain(trial: Trial) -> dict[str, Any]:

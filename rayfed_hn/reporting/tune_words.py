@@ -75,6 +75,8 @@ def _tested(summary: Summary) -> str:
     if own is None or own["mean_site"] is None:
         return f"On test cases no {final['metric']} is defined."
     told = f"On test cases of divisions that no trial saw it reaches {number(own['mean_site'])}"
+    if "configured" not in rows:
+        return f"{told}; but for privacy, what is configured is the same setting."
     difference = paired(summary)
     if difference is None or difference["difference"] is None:
         return f"{told}."

@@ -69,10 +69,11 @@ class Search:
         """Trials to run in all."""
         return len(self.trials) or self.config.tune.num_trials
 
-    @property
-    def num_finals(self) -> int:
-        """Trainings after the search, at most."""
-        return 2 * len(final_divisions(self.config))
+    def num_finals(self, records: Sequence[Record]) -> int:
+        """Trainings after the search, of which these are the trials."""
+        found = best(records)
+        arms = {} if found is None else self.finals(found["settings"])
+        return len(arms) * len(final_divisions(self.config))
 
     @property
     def adaptive(self) -> bool:
