@@ -163,6 +163,7 @@ class _Teller(tune.Callback):
         self._config, self._known, self._on_news = config, known, on_news
         self._curves: dict[str, list[float | None]] = {}
         self._last: dict[str, Mapping[str, Any]] = {}
+        self._error: Exception | None = None
 
     def on_trial_result(
         self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any
@@ -174,7 +175,11 @@ class _Teller(tune.Callback):
         curve = self._curves.setdefault(trial.trial_id, [])
         del curve[result[_VERSION] :]  # of a process that was started anew
         curve.append(metric)
-        self._on_news(News(self._known(trial), result[_VERSION], metric))
+        self._tell(News(self._known(trial), result[_VERSION], metric))
+
+    def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
+        if self._error is not None:  # Ray Tune only logs what is raised when a trial ends
+            raise self._error
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         result = self._last.get(trial.trial_id, {})
@@ -189,7 +194,14 @@ class _Teller(tune.Callback):
     def _end(self, trial: Any, status: str, result: Mapping[str, Any]) -> None:
         own, curve = self._known(trial), self._curves.get(trial.trial_id, [])
         record = record_of(own, self._config, status=status, curve=curve, about=result)
-        self._on_news(News(own, len(curve) - 1, record[METRIC], record))
+        self._tell(News(own, len(curve) - 1, record[METRIC], record))
+
+    def _tell(self, news: News) -> None:
+        if self._error is None:
+            try:
+                self._on_news(news)
+            except Exception as error:
+                self._error = error
 
     def __getstate__(self) -> dict[str, Any]:
         """Ray Tune pickles callbacks with its own state, which nobody reads."""

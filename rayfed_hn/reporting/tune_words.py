@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rayfed_hn.evaluation.markdown import interval, number
-from rayfed_hn.evaluation.subject import Record
+from rayfed_hn.evaluation.subject import Record, seen_from
 from rayfed_hn.reporting.verdict import kind_of
 from rayfed_hn.reporting.words import listed, percent
 
@@ -91,15 +91,8 @@ def _tested(summary: Summary) -> str:
 def paired(summary: Summary) -> Record | None:
     """Return the difference between the best setting and the configured one, on test cases."""
     final = summary["final"] or {"differences": [], "readout": None}
-    for difference in final["differences"]:
-        arms = difference["method"], difference["against"]
-        if difference["readout"] == final["readout"] and set(arms) == {"tuned", "configured"}:
-            if arms[0] == "tuned":
-                return difference
-            turned = {k: difference[k] for k in ("low", "high", "difference")}
-            low, high, middle = (None if v is None else -v for v in turned.values())
-            return {**difference, "difference": middle, "low": high, "high": low}
-    return None
+    own = [d for d in final["differences"] if d["readout"] == final["readout"]]
+    return next((d for d in seen_from("tuned", own) if d["against"] == "configured"), None)
 
 
 def mattered(summary: Summary) -> list[str]:
