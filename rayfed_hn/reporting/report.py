@@ -42,8 +42,8 @@ def write_report(run_dir: Path) -> Path:
     """Write ``report.html`` into a run directory and return its path.
 
     Args:
-        run_dir: Of a finished ``train``, ``compare``, ``onboard``, ``scale`` or ``tune``, or one that
-            failed (also ``embed``).
+        run_dir: Of a finished ``train``, ``compare``, ``onboard``, ``scale`` or ``tune``, or one
+            that failed (also ``embed``).
 
     Raises:
         DataError: A file is missing or broken, or the run is of another verb; says what to do.

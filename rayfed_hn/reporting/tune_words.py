@@ -111,7 +111,8 @@ def mattered(summary: Summary) -> list[str]:
     if alike:
         told.append(
             f"{alike['key']} cannot matter from {alike['from']} on, the number of sites: fixed "
-            "embeddings are then orthonormal, and all lengths make the same model. That is so in "
+            "embeddings are then orthonormal, and all lengths make the same model, but for "
+            "rounding. That is so in "
             f"{_trials(alike['trials'])}; where they differ, it is by something else."
         )
     return told

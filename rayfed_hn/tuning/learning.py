@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from rayfed_hn.config import Config
+from rayfed_hn.errors import FederationError
 from rayfed_hn.federation.experiment import prepare
 from rayfed_hn.federation.loop import (
     InProcessExecutor,
@@ -86,4 +87,10 @@ def _run(plan: Plan) -> Iterator[float | None]:
     prepare(plan, server, executor)
     for report in run_federation(server, executor):
         yield report.mean_validation_metric
-    yield last_validation(server, executor)
+    last = last_validation(server, executor)
+    for loss in server.lost:  # without a site the metric is of other bags than that of other trials
+        if not loss.returns:
+            raise FederationError(
+                f"site {loss.site} was lost at version {loss.version}: {loss.reason}"
+            )
+    yield last

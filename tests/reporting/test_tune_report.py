@@ -100,10 +100,8 @@ def test_the_verdict_rests_on_test_cases_of_other_divisions(search: Path) -> Non
     assert f"{difference['difference']:+.3f}" in text
     assert f"{best_of(told)['validation_metric']:.3f}" in text
     section = words(page(search))
-    assert (
-        f"Tuned minus configured, paired by site and division, on test cases: {difference['difference']:+.3f}"
-        in section
-    )
+    found = f"{difference['difference']:+.3f}"
+    assert f"Tuned minus configured, paired by site and division, on test cases: {found}" in section
     assert "a test case was a training or validation case of some trial" in section
 
 
