@@ -79,6 +79,8 @@ def run_trials(
     known = _Known(max((r["trial"] for r in records), default=-1) + 1)
     how: dict[str, Any] = {"trial_name_creator": _name, "trial_dirname_creator": _name}
     how |= {"scheduler": _scheduler(config), "max_concurrent_trials": concurrent(config)}
+    # To start a process takes seconds; but one whose trial was stopped may still be at work on it.
+    how |= {"reuse_actors": config.tune.scheduler == "none"}
     if search.adaptive:
         how |= {"num_samples": search.num_trials - len(records)}
         how |= {"search_alg": optuna_search(search, records)}

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 
 from rayfed_hn.evaluation.markdown import number
 from rayfed_hn.evaluation.subject import Record
@@ -37,10 +38,8 @@ def swept(summary: Summary) -> tuple[str, str] | None:
     keys = [key for key, space in summary["space"].items() if space.startswith("grid(")]
     shares = {row["key"]: row["share"] for row in summary["importance"]}
     keys.sort(key=lambda key: -shares.get(key, 0.0))
-    first, *others = [k for k in keys if 1 < len(_levels(finished(summary), k)) <= _MOST_CELLS] or [
-        ""
-    ]
-    return (first, others[0]) if others else None
+    drawn = [k for k in keys if 1 < len(_levels(finished(summary), k)) <= _MOST_CELLS]
+    return (drawn[0], drawn[1]) if len(drawn) > 1 else None
 
 
 def heatmap(summary: Summary) -> str:
@@ -60,7 +59,7 @@ def heatmap(summary: Summary) -> str:
             ]
             means[i, j] = np.mean(cell) if cell else np.nan
     with drawing():
-        figure, axes = new_axes(WIDTH, 1.1 + 0.42 * len(rows))
+        figure, axes = new_axes(WIDTH, max(2.4, 1.1 + 0.42 * len(rows)))
         _draw_cells(axes, means)
         axes.set_xticks(range(len(columns)), [printable(setting(c), 10) for c in columns])
         axes.set_yticks(range(len(rows)), [printable(setting(r), 10) for r in rows])
@@ -83,18 +82,12 @@ def _draw_cells(axes: Axes, means: np.ndarray) -> None:
     for (i, j), value in np.ndenumerate(means):
         if not np.isnan(value):
             share = (value - low) / (high - low) if high > low else 0.0
-            corner, alpha = (j - 0.48, i - 0.46), _DARKEST * share
-            axes.add_patch(_patch(corner, SERIES[1], alpha))
+            filled = {"facecolor": SERIES[1], "alpha": _DARKEST * share, "linewidth": 0}
+            axes.add_patch(Rectangle((j - 0.48, i - 0.46), 0.96, 0.92, **filled))
         axes.text(j, i, _cell(value), ha="center", va="center", color=INK, fontsize=8.5)
     axes.set_xlim(-0.5, means.shape[1] - 0.5)
     axes.set_ylim(means.shape[0] - 0.5, -0.5)
     axes.grid(visible=False)
-
-
-def _patch(corner: tuple[float, float], colour: str, alpha: float) -> Any:
-    from matplotlib.patches import Rectangle
-
-    return Rectangle(corner, 0.96, 0.92, facecolor=colour, alpha=alpha, linewidth=0)
 
 
 def _cell(value: float) -> str:
@@ -210,7 +203,8 @@ def front(summary: Summary) -> str:
             if record["trial"] not in summary["front"]:
                 axes.plot(record[name], record["validation_metric"], "o", color=MUTED, markersize=4)
         xs, ys = ([r[key] for r in chosen] for key in (name, "validation_metric"))
-        axes.step(xs, ys, where="post" if name in _LESS_IS_BETTER else "pre", color=SERIES[0])
+        # Best amounts come first: from each on, its metric is had until the next one.
+        axes.step(xs, ys, where="post", color=SERIES[0])
         axes.plot(xs, ys, "D", color=SERIES[0], markersize=5)
         if min(r[name] for r in trials) > 0:
             axes.set_xscale("log")

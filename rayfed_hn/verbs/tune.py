@@ -62,7 +62,10 @@ def _run(search: Search, root: Path, folder: Path) -> dict[str, Any]:
 
     with bar("trials", search.num_trials) as progress:
         records = try_all(search, root, folder, _Shown(search, progress).hear)
-    with bar("testing on other divisions", search.num_finals(records)) as progress:
+    total = search.num_finals(records)
+    if not total:
+        return conclude(search, records, root, folder, lambda done, _: None)
+    with bar("testing on other divisions", total) as progress:
         return conclude(search, records, root, folder, lambda done, _: progress.update(done))
 
 

@@ -1,4 +1,4 @@
-"""A search whose driver is killed goes on, repeats no finished trial, and ends in the same table."""
+"""A search whose driver is killed goes on, repeats no trial, and ends in the same table."""
 
 from __future__ import annotations
 
