@@ -125,7 +125,7 @@ def test_files_of_the_front_hold_its_settings(whole: tuple[Path, dict[str, Any]]
 
 def test_ray_tune_leaves_curves_and_no_names_of_slides(whole: tuple[Path, dict[str, Any]]) -> None:
     folder, _ = whole
-    assert len(list(folder.glob("trials/attempt-*/trial-*/events.out.tfevents.*"))) >= 4
+    assert len(list(folder.glob("trials/attempt-2/trial-*/events.out.tfevents.*"))) == 2
     assert not list(folder.rglob("*.csv"))
     text = b"".join(p.read_bytes() for p in folder.rglob("*") if p.is_file())
     assert b"north-case" not in text
