@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from rayfed_hn.config import Config
@@ -12,6 +13,7 @@ from rayfed_hn.errors import ConfigError
 from rayfed_hn.loading import load, value_of
 from rayfed_hn.tuning.dimensions import Dimension, dimensions
 from rayfed_hn.tuning.trials import (
+    _random,
     configured,
     divisions,
     final_divisions,
@@ -51,6 +53,12 @@ def test_fewer_trials_are_the_first_of_more(seed: int, num: int) -> None:
 def test_other_keys_change_nothing_of_one_key() -> None:
     alone = [s["privacy.noise_scale"] for s in settings(config(("privacy.noise_scale",)))]
     assert alone == [s["privacy.noise_scale"] for s in settings(config())]
+
+
+def test_keys_are_drawn_apart_from_each_other() -> None:
+    found = [Dimension(f"a.{name}", "uniform", (0.0, 1.0)) for name in "xy"]
+    drawn = [tuple(settings.values()) for settings in _random(found, 64, 0)]
+    assert abs(np.corrcoef(np.array(drawn).T)[0, 1]) < 0.3
 
 
 def test_seeds_and_trials_differ() -> None:
