@@ -141,6 +141,30 @@ def compare(words: tuple[str, ...]) -> int:
 
 
 @_verb(
+    *("tune.", "data.bags", "data.leave_out", "data.positive_label", "data.folds", "data.splits"),
+    *("data.max_", "run.dir", "run.seed", "run.resume", "task.", "method.", "hypernetwork."),
+    *("rounds.", "simulation.", "training.", "model.", "privacy.", "evaluation."),
+    *("resources.cpus", "resources.insecure"),
+    example="rayfed-hn tune conf/tune.yaml data.bags=bags\n"
+    "  rayfed-hn tune data.bags=bags 'tune.space.privacy.noise_scale=loguniform(0.01,1)'\n"
+    "  rayfed-hn tune data.bags=bags tune.search=grid 'tune.space.hypernetwork.rho=grid(.1,.3,.9)'",
+)
+def tune(words: tuple[str, ...]) -> int:
+    """Search for good settings: trials on Ray Tune, judged on validation cases only.
+
+    Any key that training depends on can be searched. Every trial trains all its divisions of the
+    cases in step and may be stopped early (tune.scheduler=asha); trials read the same bags.
+
+    The best setting is then trained again with seeds that no trial had, beside the configured one,
+    and both are tested. Writes trials.jsonl, summary.json, table.md and best.yaml, which train
+    takes, into run.dir.
+    """
+    from rayfed_hn.verbs.tune import tune as search
+
+    return search(words)
+
+
+@_verb(
     *("scale.", "data.bags", "data.leave_out", "data.positive_label", "run.", "task.", "model."),
     *("hypernetwork.", "privacy.", "resources.", "rounds.sampling", "rounds.buffer_size"),
     *("training.opt", "training.learn", "training.weight", "training.keep", "training.class"),

@@ -47,13 +47,13 @@ audit.help = help_of(
 @click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
 @click.argument("words", nargs=-1, metavar="[resources.key=value ...] [data.bags=PATH]")
 def resume(run: Path, words: tuple[str, ...]) -> int:
-    """Go on with an interrupted run: train, compare, scale or embed, as its directory says.
+    """Go on with an interrupted run: train, compare, tune, scale or embed, as its directory says.
 
     RUN is its run.dir; its config.yaml is used as it stands. train goes on from its last commit,
     in which every version ends: the server's state, who was away, and what was in flight, which is
     asked again. In simulated time, and in synchronous rounds, the result is that of an undisturbed
     run to the bit. A damaged commit is noticed by its SHA-256; the one before is taken, and that is
-    said here, in events.jsonl and in summary.json. compare and scale do what is missing.
+    said here, in events.jsonl and in summary.json. compare, tune and scale do what is missing.
 
     A finished run is left as it is (exit code 0). Two processes cannot work in one run directory.
     """

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import math
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -21,11 +22,14 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rayfed_hn.config import Config
+from rayfed_hn.config.spaces import KINDS, written
 from rayfed_hn.errors import ConfigError
 from rayfed_hn.privacy_checks import check_privacy
 from rayfed_hn.round_checks import check_rounds
 from rayfed_hn.task_checks import check_task
 from rayfed_hn.trees import flatten
+
+_SPACE = "tune.space."  # keys of it are keys of the configuration
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,15 @@ def knobs(cls: type = Config, prefix: str = "") -> Iterator[Knob]:
         yield Knob(f"{prefix}{f.name}", _type_name(hint), default, f.metadata["about"], limits)
 
 
+@functools.cache
+def known_knobs() -> dict[str, Knob]:
+    """Every key of the configuration tree by its name."""
+    return {knob.key: knob for knob in knobs()}
+
+
 def is_knob(key: str) -> bool:
     """Whether a key exists."""
-    return any(knob.key == key for knob in knobs())
+    return key.startswith(_SPACE) or key in known_knobs()
 
 
 def help_text(prefixes: tuple[str, ...]) -> str:
@@ -90,6 +100,8 @@ def _type_name(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return "one of " + ", ".join(map(str, get_args(hint)))
     args = [a for a in get_args(hint) if a is not type(None)]
+    if get_origin(hint) is dict:
+        return "mapping"
     if get_origin(hint) is list:
         return f"list of {_type_name(args[0])}"
     if args:  # X | None
@@ -130,12 +142,15 @@ def _read_yaml(path: Path) -> list[tuple[str, Any]]:
         return []
     if not isinstance(content, dict):
         raise ConfigError(f"configuration file {path} must hold sections such as 'data:'")
-    meant = {knob.key for knob in knobs() if knob.literal}
     words = dict(flatten(literal))
     return [
-        (key, words.get(key, value) if key in meant and _is_given(value) else value)
+        (key, words.get(key, value) if _is_literal(key) and _is_given(value) else value)
         for key, value in flatten(content)
     ]
+
+
+def _is_literal(key: str) -> bool:
+    return key.startswith(_SPACE) or (key in known_knobs() and known_knobs()[key].literal)
 
 
 def _is_given(value: Any) -> bool:
@@ -146,10 +161,7 @@ def _parse_word(word: str) -> tuple[str, Any]:
     key, equals, text = word.partition("=")
     if not equals or not key:
         raise ConfigError(f"'{word}' is not of the form section.key=value")
-    knob = next((k for k in knobs() if k.key == key), None)
-    if (
-        knob is not None and knob.literal
-    ):  # a label such as 1, no or 0.50, or the word off, is meant as it stands
+    if _is_literal(key):  # a label such as 1, no or 0.50, or the word off, is meant as it stands
         return key, None if text in ("", "null") else text
     try:
         return key, yaml.safe_load(text)
@@ -158,7 +170,9 @@ def _parse_word(word: str) -> tuple[str, Any]:
 
 
 def _set(base: Any, key: str, value: Any, where: str) -> Any:
-    known = {knob.key: knob for knob in knobs()}
+    if key.startswith(_SPACE):
+        return _set_space(base, key.removeprefix(_SPACE), value, where)
+    known = known_knobs()
     if any(k.startswith(f"{key}.") for k in known):
         raise ConfigError(f"{key}: is a section {where}; give its keys as {key}.name=value")
     if key not in known:
@@ -180,6 +194,31 @@ def _set(base: Any, key: str, value: Any, where: str) -> Any:
         raise _not_allowed(knob, value, where) from None
 
 
+def _set_space(base: Any, key: str, value: Any, where: str) -> Any:
+    """Put what a key may take into ``tune.space``; None takes it out."""
+    stem, _, last = key.rpartition(".")
+    if last in KINDS:  # a mapping of a file
+        key, value = stem, {last: value}
+    if key not in known_knobs():
+        raise ConfigError(f"{_SPACE}{_unknown(key, list(known_knobs()), where)}")
+    plain = cast(Config, OmegaConf.to_object(base))
+    others = {other: space for other, space in plain.tune.space.items() if other != key}
+    asked = {} if value is None else {key: written(f"{_SPACE}{key}", value, where)}
+    tune = dataclasses.replace(plain.tune, space=others | asked)
+    return OmegaConf.structured(dataclasses.replace(plain, tune=tune))
+
+
+def read_value(key: str, text: str | None, where: str) -> Any:
+    """The value that a text stands for.
+
+    Raises:
+        ConfigError: It is of another type or out of range.
+    """
+    value = value_of(OmegaConf.to_object(_set(OmegaConf.structured(Config), key, text, where)), key)
+    _check_range(known_knobs()[key], value, f" {where}")
+    return value
+
+
 def _not_allowed(knob: Knob, value: Any, where: str) -> ConfigError:
     return ConfigError(
         f"{knob.key}: got {value!r} {where}; allowed: {knob.allowed}; default: {knob.default!r}"
@@ -196,11 +235,8 @@ def _unknown(key: str, known: list[str], where: str) -> str:
 
 def check(config: Config) -> None:
     """Check ranges and combinations. Raises ``ConfigError`` at the first that is impossible."""
-    for knob in knobs():
-        value: Any = config
-        for name in knob.key.split("."):
-            value = getattr(value, name)
-        _check_range(knob, value)
+    for knob in known_knobs().values():
+        _check_range(knob, value_of(config, knob.key))
     if config.data.fold >= config.data.folds:
         raise ConfigError(
             f"data.fold: got {config.data.fold}; allowed: 0 to data.folds - 1 = "
@@ -212,6 +248,8 @@ def check(config: Config) -> None:
         )
     if len(set(config.compare.methods)) < len(config.compare.methods):
         raise ConfigError(f"compare.methods: {config.compare.methods} names a method twice")
+    if len(set(config.tune.objectives)) < len(config.tune.objectives):
+        raise ConfigError(f"tune.objectives: {config.tune.objectives} names an objective twice")
     if len(set(config.onboard.labelled)) < len(config.onboard.labelled):
         raise ConfigError(f"onboard.labelled: {config.onboard.labelled} has a number twice")
     check_rounds(config)
@@ -219,7 +257,12 @@ def check(config: Config) -> None:
     check_privacy(config)
 
 
-def _check_range(knob: Knob, value: Any) -> None:
+def value_of(config: Any, key: str) -> Any:
+    """The value of a key."""
+    return functools.reduce(getattr, key.split("."), config)
+
+
+def _check_range(knob: Knob, value: Any, where: str = "") -> None:
     if value is None:
         return
     limits = knob.limits
@@ -232,7 +275,7 @@ def _check_range(knob: Knob, value: Any) -> None:
         bad = bad or not value or any(v not in limits["each_of"] for v in value)
     if bad:
         raise ConfigError(
-            f"{knob.key}: got {value!r}; allowed: {knob.allowed}; default: {knob.default!r}"
+            f"{knob.key}: got {value!r}{where}; allowed: {knob.allowed}; default: {knob.default!r}"
         )
 
 

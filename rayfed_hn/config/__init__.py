@@ -30,6 +30,7 @@ from rayfed_hn.config.slides import (
     TissueConfig,
 )
 from rayfed_hn.config.task import TaskConfig
+from rayfed_hn.config.tune import TuneConfig
 
 __all__ = [
     "FEWEST_VOTES",
@@ -58,6 +59,7 @@ __all__ = [
     "TaskConfig",
     "TissueConfig",
     "TrainingConfig",
+    "TuneConfig",
 ]
 
 
@@ -78,6 +80,7 @@ class Config:
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     compare: CompareConfig = field(default_factory=CompareConfig)
+    tune: TuneConfig = field(default_factory=TuneConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     onboard: OnboardConfig = field(default_factory=OnboardConfig)
     audit: AuditConfig = field(default_factory=AuditConfig)

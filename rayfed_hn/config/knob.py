@@ -18,6 +18,6 @@ def knob(
     """Declare one knob with its help text and the range it is checked against."""
     limits = {"at_least": at_least, "at_most": at_most, "above": above, "each_of": each_of}
     metadata = {"about": about, **{k: v for k, v in limits.items() if v is not None}}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: default.copy(), metadata=metadata)
     return field(default=default, metadata=metadata)

@@ -184,6 +184,30 @@ def evaluate_sites(server: Server, executor: Executor) -> tuple[list[Scores], li
     Returns:
         Scores in site order, and who was lost.
     """
+    judged = _judged(server, executor)
+    opinions = sorted((e for e in judged if isinstance(e, CandidateMetrics)), key=lambda e: e.site)
+    # Where nothing is shared, the word of other sites is not either.
+    alone = server.rule.shared() is None
+    scored = _ask_all(executor, [
+        EvaluateRequest(e.site, server.version, agreed_metrics([e] if alone else opinions))
+        for e in opinions
+    ])  # fmt: skip
+    scores = sorted((e for e in scored if isinstance(e, Scores)), key=lambda e: e.site)
+    return scores, [e for e in (*judged, *scored) if isinstance(e, SiteLost)]
+
+
+def last_validation(server: Server, executor: Executor) -> float | None:
+    """Validation metric of the last networks, mean over sites; None where it is nowhere defined.
+
+    No test bag is scored. With averages (readout mixture) it would be of those.
+    """
+    found = [float(e.mean[0]) for e in _judged(server, executor) if isinstance(e, CandidateMetrics)]
+    defined = [value for value in found if not np.isnan(value)]
+    return sum(defined) / len(defined) if defined else None
+
+
+def _judged(server: Server, executor: Executor) -> list[Event]:
+    """What every site that can be reached says of its candidates."""
     reached(EVALUATION)
     sites = _reachable(server)
     shared_SP, turns = server.shared_candidates(), server.turns_done
@@ -195,15 +219,7 @@ def evaluate_sites(server: Server, executor: Executor) -> tuple[list[Scores], li
             CandidatesRequest(site, server.version, network, shared_SP, turns[site])
             for site, network in zip(some, server.networks(some), strict=True)
         ])  # fmt: skip
-    opinions = sorted((e for e in judged if isinstance(e, CandidateMetrics)), key=lambda e: e.site)
-    # Where nothing is shared, the word of other sites is not either.
-    alone = server.rule.shared() is None
-    scored = _ask_all(executor, [
-        EvaluateRequest(e.site, server.version, agreed_metrics([e] if alone else opinions))
-        for e in opinions
-    ])  # fmt: skip
-    scores = sorted((e for e in scored if isinstance(e, Scores)), key=lambda e: e.site)
-    return scores, [e for e in (*judged, *scored) if isinstance(e, SiteLost)]
+    return judged
 
 
 def _ask_all(executor: Executor, requests: Sequence[Request]) -> list[Event]:

@@ -58,7 +58,7 @@ def compare(
             done[cell] = ray.get(ready[0])
             write_text(_file(folder, cell), json.dumps({"fingerprint": mark, **done[cell]}))
         except RayError as error:
-            failed.append({**cell.key, "reason": _reason(error)})
+            failed.append({**cell.key, "reason": reason(error)})
         on_cell(len(done), len(todo))
     if not done:
         raise FederationError(f"no cell could be finished; the first: {failed[0]['reason']}")
@@ -146,7 +146,8 @@ def _read(folder: Path, cell: Cell, mark: str) -> dict[str, Any] | None:
     return found if found.pop("fingerprint", None) == mark else None
 
 
-def _reason(error: RayError) -> str:
+def reason(error: RayError) -> str:
+    """Why a cell failed, in words that name no slide."""
     cause = error.cause if isinstance(error, RayTaskError) else None
     if isinstance(cause, ConfigError | FederationError):
         return str(cause)

@@ -15,6 +15,7 @@ from rayfed_hn.reporting import (
     scale_page,
     trade_off,
     train_report,
+    tune_report,
 )
 from rayfed_hn.reporting.choices import MAX_METHODS
 from rayfed_hn.reporting.run_files import Run, read_run
@@ -32,6 +33,7 @@ _PARTS: dict[str, Callable[[Run], page.Parts]] = {
     "compare": _compare,
     "onboard": onboard_report.parts,
     "scale": scale_page.parts,
+    "tune": tune_report.parts,
 }
 _MAX_TROUBLES = 12
 
@@ -40,8 +42,8 @@ def write_report(run_dir: Path) -> Path:
     """Write ``report.html`` into a run directory and return its path.
 
     Args:
-        run_dir: Of a finished ``train``, ``compare``, ``onboard`` or ``scale``, or one that failed
-            (also ``embed``).
+        run_dir: Of a finished ``train``, ``compare``, ``onboard``, ``scale`` or ``tune``, or one
+            that failed (also ``embed``).
 
     Raises:
         DataError: A file is missing or broken, or the run is of another verb; says what to do.

@@ -24,8 +24,9 @@ _NEEDED = {
     "compare": (*_COMMON, "table", "per_site", "differences", "methods", "failed_cells"),
     "onboard": (*_COMMON, "site", "method", "curve", "recommended", "held_out", "values"),
     "scale": ("status", "rows", "steps", "where", "seconds", "versions"),
+    "tune": (*_COMMON, "trials", "best", "front", "importance", "final", "space", "objectives"),
 }
-_WITHOUT_METRICS = ("onboard", "scale")
+_WITHOUT_METRICS = ("onboard", "scale", "tune")
 _MAY_FAIL = (*_NEEDED, "embed")  # verbs whose failure is reported; without results
 _Parsed = TypeVar("_Parsed")
 _SCORE_COLUMNS = ("case", "label", "readout", "score")
@@ -45,7 +46,8 @@ class Run:
 
     Attributes:
         folder: The run directory.
-        verb: ``train``, ``compare``, ``onboard`` or ``scale``; of a failed run also ``embed``.
+        verb: ``train``, ``compare``, ``onboard``, ``scale`` or ``tune``; of a failed run also
+            ``embed``.
         summary: ``summary.json``.
         config: ``config.yaml``.
         config_text: The same as text.
@@ -181,7 +183,7 @@ def _read_summary(path: Path) -> dict[str, Any]:
     if verb not in _NEEDED:
         raise DataError(
             f"{path} is of {verb!r}; a report is made of a run directory of train, compare, "
-            "onboard or scale (of a demo: its folder compare)"
+            "onboard, scale or tune (of a demo: its folder compare)"
         )
     if missing := [name for name in _NEEDED[verb] if name not in summary]:
         raise _broken(path, f"it has no {missing[0]!r}")

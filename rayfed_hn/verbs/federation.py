@@ -145,7 +145,7 @@ def report(run: Path) -> int:
     """See ``rayfed-hn report --help``."""
     if not run.is_dir():
         raise ConfigError(
-            f"RUN: {run} is not a folder; give a run.dir of train, compare, onboard or scale"
+            f"RUN: {run} is not a folder; give a run.dir of train, compare, onboard, scale or tune"
         )
     print(f"Report: {_report(run)}")
     return 0

@@ -34,7 +34,7 @@ def resume(run: Path, words: Sequence[str]) -> int:
     if go_on is None:
         raise ConfigError(_why_not(run, verb))
     ended = summary.get("verb") == verb and summary.get("status") != "failed"
-    if ended and not summary.get("failed_cells"):
+    if ended and not summary.get("failed_cells") and not summary.get("failed_trials"):
         print(
             f"{run} is finished ({verb}, {summary.get('status')}); nothing is left to do. "
             f"Pictures: rayfed-hn report {run}"
@@ -45,12 +45,13 @@ def resume(run: Path, words: Sequence[str]) -> int:
 
 
 def _verbs() -> dict[str, Callable[[Sequence[str]], int]]:
-    from rayfed_hn.verbs import federation, scale, slides
+    from rayfed_hn.verbs import federation, scale, slides, tune
 
     return {
         "train": federation.train,
         "compare": federation.compare,
         "scale": scale.scale,
+        "tune": tune.tune,
         "embed": lambda words: slides.embed(words, False),
     }
 

@@ -244,7 +244,7 @@ def test_a_report_repeats_byte_for_byte(report: Path) -> None:
     [
         ("summary.json", None, "run.resume=true"),
         ("summary.json", "{", "summary.json cannot be used"),
-        ("summary.json", '{"verb": "embed"}', "train, compare, onboard or scale"),
+        ("summary.json", '{"verb": "embed"}', "onboard, scale or tune"),
         ("summary.json", '{"verb": "train"}', "has no 'status'"),
         ("config.yaml", None, "config.yaml is missing"),
         ("config.yaml", "a: [", "config.yaml cannot be used"),

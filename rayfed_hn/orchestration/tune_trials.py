@@ -1,0 +1,270 @@
+"""Trials on Ray Tune: each trains in a process of its own and tells how good every version is."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.logger import TBXLoggerCallback
+from ray.tune.schedulers import ASHAScheduler
+
+from rayfed_hn.config import Config
+from rayfed_hn.errors import ConfigError, DataError, FederationError, RayfedError
+from rayfed_hn.orchestration.resources import num_cpus
+from rayfed_hn.orchestration.tune_optuna import optuna_search
+from rayfed_hn.tuning.learning import Learning
+from rayfed_hn.tuning.records import FOLDER, record_of
+from rayfed_hn.tuning.search import Search
+from rayfed_hn.tuning.trials import Trial, trial_config
+
+METRIC = "validation_metric"
+_VERSION = "version"
+_UNDEFINED = math.nan  # Ray Tune wants a number
+_KEEP = 3  # asha: one of so many goes on
+_TELLABLE = (ConfigError, FederationError)  # any other text may name a slide
+# What Ray Tune does unless it is told not to: loggers of its own, its own way to take Ctrl-C.
+_QUIET = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",  # otherwise verbose=0 still prints a table
+    "TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "3600",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+
+@dataclass(frozen=True)
+class News:
+    """A trial has told of a version, or has ended.
+
+    Attributes:
+        trial: Which.
+        version: The last one that was judged; -1: none was.
+        metric: Its validation metric; None where undefined.
+        record: Of a trial that has ended.
+    """
+
+    trial: Trial
+    version: int
+    metric: float | None
+    record: Mapping[str, Any] | None = None
+
+
+def run_trials(
+    search: Search,
+    root: Path,
+    folder: Path,
+    missing: Sequence[Trial],
+    records: Sequence[Mapping[str, Any]],
+    on_news: Callable[[News], object],
+) -> None:
+    """Run trials until all have ended.
+
+    Args:
+        search: Of which they are.
+        root: The bag store.
+        folder: The run directory; Ray Tune works in its ``trials``.
+        missing: Those that are to be run; of a search that follows from results they are not known.
+        records: Of the trials that have ended before.
+        on_news: Called in this process after every version of every trial, and when one ends.
+    """
+    config = search.config
+    known = _Known(max((r["trial"] for r in records), default=-1) + 1)
+    how: dict[str, Any] = {"trial_name_creator": _name, "trial_dirname_creator": _name}
+    how |= {"scheduler": _scheduler(config), "max_concurrent_trials": concurrent(config)}
+    # To start a process takes seconds; but one whose trial was stopped may still be at work on it.
+    how |= {"reuse_actors": config.tune.scheduler == "none"}
+    if search.adaptive:
+        how |= {"num_samples": search.num_trials - len(records)}
+        how |= {"search_alg": optuna_search(search, records)}
+        param_space = {}
+    else:
+        param_space = {"trial": tune.grid_search([_plain(trial) for trial in missing])}
+
+    def train(chosen: dict[str, Any]) -> None:
+        _train(config, root, _settings_of(chosen))
+
+    with _environment():
+        tune.Tuner(
+            tune.with_resources(train, {"cpu": 1}),
+            param_space=param_space,
+            tune_config=tune.TuneConfig(**how),
+            run_config=tune.RunConfig(
+                name=_attempt(folder),
+                storage_path=str(folder / FOLDER),
+                callbacks=[_Teller(config, known, on_news), TBXLoggerCallback()],
+                failure_config=tune.FailureConfig(max_failures=1),
+                verbose=0,
+            ),
+        ).fit()
+
+
+def concurrent(config: Config) -> int:
+    """Trials at a time: each has a core."""
+    return min(config.tune.max_concurrent or num_cpus(config), num_cpus(config))
+
+
+def _scheduler(config: Config) -> Any:
+    if config.tune.scheduler == "none":
+        return None
+    versions = config.rounds.num_versions
+    return ASHAScheduler(
+        time_attr=_VERSION,
+        metric=METRIC,
+        mode="max",
+        max_t=versions + 1,  # the last version is always told
+        grace_period=max(1, versions // 4),
+        reduction_factor=_KEEP,
+    )
+
+
+def _train(config: Config, root: Path, settings: Mapping[str, Any]) -> None:
+    """Runs in a process of the trial's own.
+
+    What goes wrong is told and not raised: Ray Tune would write the traceback into the run
+    directory, and it may name a slide.
+    """
+    begun = time.monotonic()
+    try:
+        learning = Learning(trial_config(config, settings), root)
+        about = {"epsilon": learning.epsilon}
+        for judged in learning:
+            metric = _UNDEFINED if judged.mean is None else judged.mean
+            told = {_VERSION: judged.version, METRIC: metric, "last": judged.last}
+            told |= {"by_division": list(judged.by_division)}
+            told |= {"seconds": round(time.monotonic() - begun, 2)}
+            tune.report({**told, **about})
+    except (RayfedError, ArithmeticError, LookupError, MemoryError, OSError, RuntimeError,
+            TypeError, ValueError) as error:  # fmt: skip
+        tune.report({_VERSION: 0, METRIC: _UNDEFINED, "last": True, "reason": _reason(error)})
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, _TELLABLE) and not isinstance(error, DataError):
+        return str(error)
+    return f"{type(error).__name__}; 'rayfed-hn train' with these settings says more"
+
+
+class _Teller(tune.Callback):
+    """Makes records of what trials tell; runs where the search was started.
+
+    Args:
+        config: Of the search.
+        known: Tells trials apart.
+        on_news: Called with everything.
+    """
+
+    def __init__(self, config: Config, known: _Known, on_news: Callable[[News], object]) -> None:
+        self._config, self._known, self._on_news = config, known, on_news
+        self._curves: dict[str, list[float | None]] = {}
+        self._last: dict[str, Mapping[str, Any]] = {}
+        self._error: Exception | None = None
+
+    def on_trial_result(
+        self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        self._last[trial.trial_id] = result
+        if "reason" in result:
+            return
+        metric = None if math.isnan(result[METRIC]) else result[METRIC]
+        curve = self._curves.setdefault(trial.trial_id, [])
+        del curve[result[_VERSION] :]  # of a process that was started anew
+        curve.append(metric)
+        self._tell(News(self._known(trial), result[_VERSION], metric))
+
+    def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
+        if self._error is not None:  # Ray Tune only logs what is raised when a trial ends
+            raise self._error
+
+    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        result = self._last.get(trial.trial_id, {})
+        if "reason" in result:
+            self._end(trial, "failed", result)
+        else:
+            self._end(trial, "finished" if result.get("last") else "stopped", result)
+
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self._end(trial, "failed", {"reason": "its process died"})
+
+    def _end(self, trial: Any, status: str, result: Mapping[str, Any]) -> None:
+        own, curve = self._known(trial), self._curves.get(trial.trial_id, [])
+        record = record_of(own, self._config, status=status, curve=curve, about=result)
+        self._tell(News(own, len(curve) - 1, record[METRIC], record))
+
+    def _tell(self, news: News) -> None:
+        if self._error is None:
+            try:
+                self._on_news(news)
+            except Exception as error:
+                self._error = error
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray Tune pickles callbacks with its own state, which nobody reads."""
+        return {}
+
+
+class _Known:
+    """Which of our trials is which of Ray Tune's.
+
+    Args:
+        first: Number of the first one whose settings follow from results.
+    """
+
+    def __init__(self, first: int) -> None:
+        self._next = itertools.count(first)
+        self._trials: dict[str, Trial] = {}
+
+    def __call__(self, trial: Any) -> Trial:
+        if trial.trial_id not in self._trials:
+            number = (
+                trial.config["trial"]["number"] if _is_plain(trial.config) else next(self._next)
+            )
+            self._trials[trial.trial_id] = Trial(number, _settings_of(trial.config))
+        return self._trials[trial.trial_id]
+
+
+def _name(trial: Any) -> str:
+    """Of the folder that Ray Tune logs in."""
+    plain = trial.config.get("trial")
+    return f"trial-{trial.trial_id}" if plain is None else Trial(**plain).name
+
+
+def _plain(trial: Trial) -> dict[str, Any]:
+    return {"number": trial.number, "settings": dict(trial.settings)}
+
+
+def _is_plain(chosen: Mapping[str, Any]) -> bool:
+    return "trial" in chosen
+
+
+def _settings_of(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(chosen["trial"]["settings"] if _is_plain(chosen) else chosen)
+
+
+def _attempt(folder: Path) -> str:
+    """A name that Ray Tune has not used here: it takes up nothing, since records are ours."""
+    number = 1
+    while (folder / FOLDER / f"attempt-{number}").exists():
+        number += 1
+    return f"attempt-{number}"
+
+
+@contextmanager
+def _environment() -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in _QUIET}
+    os.environ.update(_QUIET)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

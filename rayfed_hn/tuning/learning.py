@@ -1,0 +1,96 @@
+"""One trial: its setting is trained on several divisions of the cases, all of them in step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rayfed_hn.config import Config
+from rayfed_hn.errors import FederationError
+from rayfed_hn.federation.experiment import prepare
+from rayfed_hn.federation.loop import (
+    InProcessExecutor,
+    last_validation,
+    run_federation,
+)
+from rayfed_hn.federation.plan import Plan, make_plan
+from rayfed_hn.federation.site_host import SiteHost
+from rayfed_hn.tuning.trials import divisions, on_division
+
+
+@dataclass(frozen=True)
+class Judged:
+    """How good the networks of one version are.
+
+    Attributes:
+        version: Of the networks that sites were sent (of the last updates, where they differ).
+        by_division: Validation metric of every division, mean over sites; None where undefined.
+        last: Whether no version follows.
+    """
+
+    version: int
+    by_division: tuple[float | None, ...]
+    last: bool = False
+
+    @property
+    def mean(self) -> float | None:
+        """Mean over divisions; None unless all are defined: others would be easier or harder."""
+        values = [value for value in self.by_division if value is not None]
+        return sum(values) / len(values) if len(values) == len(self.by_division) else None
+
+
+class Learning:
+    """The federations of one trial, a version at a time.
+
+    No test case is ever scored: the settings are chosen by what comes out.
+
+    Args:
+        config: Of the trial.
+        root: The bag store; bags are mapped into memory, and shared with other trials.
+    """
+
+    def __init__(self, config: Config, root: Path) -> None:
+        self._plans = [
+            make_plan(on_division(config, seed, fold), root) for seed, fold in divisions(config)
+        ]
+
+    @property
+    def epsilon(self) -> float | None:
+        """The largest that a run with these settings would promise; None without a guarantee."""
+        found = [plan.promise().get("epsilon") for plan in self._plans]
+        return None if None in found else max(found)  # type: ignore[type-var]
+
+    def __iter__(self) -> Iterator[Judged]:
+        torch.set_num_threads(1)
+        runs = [_run(plan) for plan in self._plans]
+        version = 0
+        while True:
+            values = [next(run, _ENDED) for run in runs]
+            if any(value is _ENDED for value in values):
+                return
+            last = version == self._plans[0].config.rounds.num_versions
+            yield Judged(version, tuple(values), last)
+            version += 1
+
+
+_ENDED: Any = object()
+
+
+def _run(plan: Plan) -> Iterator[float | None]:
+    """The validation metric of every version from 0 to the last."""
+    server = plan.server()
+    executor = plan.executor(InProcessExecutor(SiteHost(plan, plan.participants), plan.read))
+    prepare(plan, server, executor)
+    for report in run_federation(server, executor):
+        yield report.mean_validation_metric
+    last = last_validation(server, executor)
+    for loss in server.lost:  # without a site the metric is of other bags than that of other trials
+        if not loss.returns:
+            raise FederationError(
+                f"site {loss.site} was lost at version {loss.version}: {loss.reason}"
+            )
+    yield last

@@ -1,0 +1,106 @@
+"""The verb that searches for good settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rayfed_hn.progress import Bar, bar
+from rayfed_hn.verbs.common import (
+    before_anything_starts,
+    configuration,
+    connected,
+    existing,
+    print_troubles,
+    resumable,
+    run_dir,
+)
+
+if TYPE_CHECKING:
+    from rayfed_hn.orchestration.tune_trials import News
+    from rayfed_hn.tuning.search import Search
+
+
+def tune(words: Sequence[str]) -> int:
+    """See ``rayfed-hn tune --help``."""
+    from rayfed_hn.files import write_text
+    from rayfed_hn.reporting.tune_table import tune_table
+    from rayfed_hn.tuning.search import Search
+    from rayfed_hn.tuning.search import words as about
+
+    config = configuration(words)
+    root = existing(
+        config.data.bags, "data.bags", "make the bag store with 'rayfed-hn embed' first"
+    ).resolve()
+    if config.tune.search == "optuna":
+        from rayfed_hn.orchestration.tune_optuna import check_optuna
+
+        check_optuna()
+    with before_anything_starts():
+        search = Search.of(config, root)
+    print(about(search))
+    for note in (*search.plan.notes, *search.notes()):
+        print(f"note: {note}")
+    folder = run_dir(config, "tune")
+    again = f"the same command with run.dir={folder} run.resume=true goes on"
+    with resumable(f"{again}, and so does 'rayfed-hn resume {folder}'"), connected(config):
+        summary = _run(search, root, folder)
+    table = tune_table(summary)
+    write_text(folder / "table.md", table)
+    print("\n" + table)
+    print_troubles(summary)
+    for failed in summary["failed_trials"]:
+        print(f"missing: trial {failed['trial']}: {failed['reason']}")
+    print(f"\nTrain with the best setting: rayfed-hn train {folder / 'best.yaml'}")
+    print(f"Run directory: {folder}. Pictures: rayfed-hn report {folder}")
+    return summary["exit_code"]
+
+
+def _run(search: Search, root: Path, folder: Path) -> dict[str, Any]:
+    from rayfed_hn.orchestration.tune import conclude, try_all
+
+    with bar("trials", search.num_trials) as progress:
+        records = try_all(search, root, folder, _Shown(search, progress).hear)
+    total = search.num_finals(records)
+    if not total:
+        return conclude(search, records, root, folder, lambda done, _: None)
+    with bar("testing on other divisions", total) as progress:
+        return conclude(search, records, root, folder, lambda done, _: progress.update(done))
+
+
+class _Shown:
+    """Progress of all trials, and a line for each that ends."""
+
+    def __init__(self, search: Search, progress: Bar) -> None:
+        self._search, self._bar = search, progress
+        self._share: dict[int, float] = {}  # of every trial that is at work
+
+    def hear(self, done: int, news: News | None) -> None:
+        if news is None:
+            self._bar.update(done, share=done / self._search.num_trials)
+            return
+        number, versions = news.trial.number, self._search.config.rounds.num_versions
+        self._share[number] = 0.0 if news.record is not None else news.version / (versions + 1)
+        share = (done + sum(self._share.values())) / self._search.num_trials
+        if news.record is not None:
+            self._bar.update(done, _ended(news), share=share, line=True)
+            return
+        note = f"trial {number}: version {news.version}/{versions}, validation {_number(news)}"
+        self._bar.update(done, note, share=share)
+
+
+def _ended(news: News) -> str:
+    from rayfed_hn.tuning.trials import told
+
+    assert news.record is not None
+    status = news.record["status"]
+    if status == "failed":
+        status = f"failed: {news.record['reason']}"
+    elif status == "stopped":
+        status = f"stopped at version {news.version}"
+    return f"trial {news.trial.number}: {told(news.trial.settings)}: {_number(news)} ({status})"
+
+
+def _number(news: News) -> str:
+    return "undefined" if news.metric is None else f"{news.metric:.3f}"
