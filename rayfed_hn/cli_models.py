@@ -1,0 +1,59 @@
+"""The commands that put the networks of a finished run to use."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import click
+
+_RUN = click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
+_BAGS = click.option(
+    "--bags",
+    type=click.Path(exists=True, path_type=Path),
+    help="The bag store, made as the run's was (default: the run's own data.bags).",
+)
+
+
+def _taught(command: click.Command, example: str) -> None:
+    """Give a command its help: what it does, and how it is called."""
+    about = inspect.cleandoc(inspect.getdoc(command.callback) or "")
+    command.help = f"{about}\n\n\b\nExample:\n  {example}"
+
+
+@click.command()
+@_RUN
+@click.argument("words", nargs=-1, metavar="[data.bags=BAGS] [evaluation.readout=READOUT]")
+@_BAGS
+@click.option("--site", "sites", multiple=True, help="Only this site; may be given again.")
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("predictions.csv"),
+    show_default=True,
+    help="The table to write.",
+)
+def predict(
+    run: Path, words: tuple[str, ...], bags: Path | None, sites: tuple[str, ...], to: Path
+) -> int:
+    """Score new bags with the networks of a finished run; labels are not needed.
+
+    RUN is the run.dir of a finished train. The bags of a site are scored with that site's own
+    network under the run's readout (evaluation.readout=last, best or mixture takes another); those
+    of a site that the run does not know with the network that all share. The table says which: one
+    line a slide, or a case where task.unit=case, with the probability of every class or grade, or
+    the risk. The standardisation of training is part of the networks.
+
+    Bags of another encoder, scale or tile are refused. Damaged ones are set aside with the reason,
+    and the exit code is 3.
+    """
+    from rayfed_hn.verbs import models
+
+    return models.predict(run, words, bags, sites, to)
+
+
+_taught(
+    predict,
+    "rayfed-hn embed   data.manifest=new/manifest.csv data.bags=new-bags\n"
+    "  rayfed-hn predict runs/one data.bags=new-bags --to new.csv",
+)
