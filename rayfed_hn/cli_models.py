@@ -57,3 +57,32 @@ _taught(
     "rayfed-hn embed   data.manifest=new/manifest.csv data.bags=new-bags\n"
     "  rayfed-hn predict runs/one data.bags=new-bags --to new.csv",
 )
+
+
+@click.command("export-model")
+@_RUN
+@click.option("--site", required=True, help="Whose network.")
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("model"),
+    show_default=True,
+    help="The folder to write into.",
+)
+def export_model(run: Path, site: str, to: Path) -> int:
+    """Write a site's network as a file that needs nothing but torch, with a model card.
+
+    RUN is the run.dir of a finished train. SITE.pt2 is a program of torch.export: the tile features
+    of one slide in, as they are in the bag store and of any number of tiles, and out what predict
+    says of it, under the run's readout. MODEL_CARD.md says what it was trained and tested on, what
+    the run promises of the data behind it, and how to load it.
+
+    A site's network may have been trained on its bags without noise: to hand it on is a release of
+    its own (docs/privacy.md). The card says whether it was.
+    """
+    from rayfed_hn.verbs import models
+
+    return models.export_model(run, site, to)
+
+
+_taught(export_model, "rayfed-hn export-model runs/one --site north --to north-model")

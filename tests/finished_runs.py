@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import yaml
 from tiny_federations import create, write
 
 from rayfed_hn.bags.store import read_recipe, recipe_digest
+from rayfed_hn.config import Config
 from rayfed_hn.federation.experiment import finish, prepare
 from rayfed_hn.federation.loop import InProcessExecutor, run_federation
 from rayfed_hn.federation.plan import make_plan
@@ -17,7 +21,7 @@ from rayfed_hn.federation.record import RunRecord, write_summary
 from rayfed_hn.federation.results import READOUTS, score_records, site_rows
 from rayfed_hn.federation.site_host import SiteHost
 from rayfed_hn.files import write_text
-from rayfed_hn.loading import load, to_yaml
+from rayfed_hn.loading import load
 from rayfed_hn.models.parameters import ParameterLayout
 from rayfed_hn.models.tasks import Survival
 
@@ -45,7 +49,7 @@ def finished_run(folder: Path, root: Path, *words: str) -> Path:
     outcome = finish(plan, server, executor)
     record.scores(score_records(plan, outcome.scores))
     record.finish(server.version, outcome.scores)
-    write_text(folder / "config.yaml", to_yaml(plan.config))
+    write_text(folder / "config.yaml", yaml.safe_dump(_changed(plan.config)))
     rows = {(r["site"], r["readout"]): r for r in site_rows(plan, outcome.scores)}
     readout = plan.config.evaluation.readout
     summary = {
@@ -104,3 +108,12 @@ def cases_of_two(root: Path) -> Path:
                 name = f"{site}-{case}"
                 write(root, site, f"{name}{slide}", str(case % 2), case=name, **about)
     return root
+
+
+def _changed(config: Config) -> dict[str, dict[str, Any]]:
+    """What is not as by default; train writes everything, which is slow to read many times."""
+    default, changed = asdict(Config()), {}
+    for section, knobs in asdict(config).items():
+        own = {name: value for name, value in knobs.items() if value != default[section][name]}
+        changed |= {section: own} if own else {}
+    return changed

@@ -43,6 +43,34 @@ def predict(
     return 3 if predictions.set_aside else 0
 
 
+def export_model(run: Path, site: str, to: Path) -> int:
+    """See ``rayfed-hn export-model --help``."""
+    import torch
+
+    from rayfed_hn.prediction.finished import FinishedRun
+    from rayfed_hn.prediction.handed_on import hand_on
+    from rayfed_hn.reporting.model_card import trained_without_noise, write_model_card
+    from rayfed_hn.reporting.run_files import read_run
+
+    torch.set_num_threads(1)
+    if to.exists() and any(to.iterdir()):
+        raise ConfigError(f"--to: {to} is not empty; give another folder")
+    with before_anything_starts():
+        finished = FinishedRun.read(run)
+        why = trained_without_noise(read_run(run))
+    with resumable(f"delete {to} and give the same command again"):
+        one = hand_on(finished, site, to)
+        card = write_model_card(to, run, site, one.path, one.sha256, one.about)
+    print(f"{one.path}: {one.about['network']} network of {site}; SHA-256 {one.sha256}")
+    print(f"{card}: what goes with it")
+    if why is not None:
+        print(
+            f"note: it was trained at {site} without noise ({why}); to hand it on is a release of "
+            "its own, which no mechanism of the run covers (docs/privacy.md)"
+        )
+    return 0
+
+
 def _tell(predictions: Predictions, to: Path) -> None:
     from rayfed_hn.prediction.scores import write_set_aside
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -56,11 +57,7 @@ def _predicted(row: dict[str, str]) -> list[float]:
 def _reported(run: Path, root: Path, unit: str) -> dict[tuple[str, str], list[float]]:
     """By site and slide (or case) what the run says of its test bags under its readout."""
     found = {}
-    readout = next(
-        line.split()[1]
-        for line in (run / "config.yaml").read_text().splitlines()
-        if "readout:" in line
-    )
+    readout = json.loads((run / "summary.json").read_text())["readout"]
     for path in run.glob("sites/*/scores.parquet"):
         site = path.parent.name
         bags = SiteBags(root, site)
