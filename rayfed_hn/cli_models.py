@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -86,3 +87,52 @@ def export_model(run: Path, site: str, to: Path) -> int:
 
 
 _taught(export_model, "rayfed-hn export-model runs/one --site north --to north-model")
+
+
+@click.command()
+@_RUN
+@click.argument("words", nargs=-1, metavar="[data.bags=BAGS] [data.manifest=FILE]")
+@click.option("--slide", required=True, help="Its slide_id.")
+@click.option("--site", help="Where the slide is filed, if several sites have one of this name.")
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path),
+    help="Another run on bags of the same recipe, say one of fedavg, drawn beside.",
+)
+@_BAGS
+@click.option(
+    "--slide-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The slide itself (default: where data.manifest says; without either, blank ground).",
+)
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("heatmaps"),
+    show_default=True,
+    help="The folder to write into.",
+)
+def heatmap(run: Path, words: tuple[str, ...], **asked: Any) -> int:
+    """Show where a site's network looks on a slide, as a picture and for QuPath.
+
+    RUN is the run.dir of a finished train. Written are SLIDE.heatmap.png (the slide, and the
+    percentile of every tile's attention over it), .heatmap.geojson (tiles as objects, in level-0
+    pixels), .heatmap.tiff (a pyramid with the overlay) and .tiles.png (tiles of the highest and
+    the lowest attention). With --against the attention of the other run's network is beside it.
+
+    Attention says which tiles the network took its evidence from. It does not say that they are
+    tumour, nor what another network would have made of them. Models that pool by mean or max have
+    none.
+    """
+    from rayfed_hn.verbs.heatmap import Wanted
+    from rayfed_hn.verbs.heatmap import heatmap as show
+
+    return show(run, words, Wanted(**asked))
+
+
+_taught(
+    heatmap,
+    "rayfed-hn heatmap runs/one --slide north-003 data.manifest=slides/manifest.csv\n"
+    "  rayfed-hn heatmap runs/one --slide north-003 --slide-file north-003.svs "
+    "--against runs/fedavg",
+)

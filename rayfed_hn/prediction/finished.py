@@ -20,6 +20,7 @@ from rayfed_hn.models.site_model import SiteModel
 from rayfed_hn.models.tasks import Task
 
 ALLOWED = ("data.bags=", "evaluation.readout=")  # of the words that may be given
+PIXELS = ("data.manifest=", "data.root=")  # and where the pixels of slides are asked for
 
 
 @dataclass(frozen=True)
@@ -41,23 +42,26 @@ class FinishedRun:
     task: Task
 
     @classmethod
-    def read(cls, folder: Path, words: Sequence[str] = ()) -> FinishedRun:
+    def read(
+        cls, folder: Path, words: Sequence[str] = (), allowed: tuple[str, ...] = ALLOWED
+    ) -> FinishedRun:
         """Read a run directory.
 
         Args:
             folder: The run.dir of a finished train.
             words: ``data.bags=...`` where the bags are, ``evaluation.readout=...`` for another of
                 the networks that every site keeps.
+            allowed: What words may begin with.
 
         Raises:
             ConfigError: It is no finished run of train, or a word cannot be given.
             DataError: A file is damaged.
         """
         for word in words:
-            if not word.startswith(ALLOWED):
+            if not word.startswith(allowed):
                 raise ConfigError(
-                    f"'{word}': the run is used as it was trained; only data.bags=PATH and "
-                    "evaluation.readout=last, best or mixture can be given"
+                    f"'{word}': the run is used as it was trained; only "
+                    f"{', '.join(f'{key}...' for key in allowed)} can be given"
                 )
         summary = read_summary(folder)
         config = load(folder / "config.yaml", words)

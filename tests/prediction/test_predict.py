@@ -238,7 +238,7 @@ def test_refusals(
     for words, why in {
         (shared_run, "--bags", other): "another recipe than those",
         (shared_run, f"data.bags={other}"): "7 features a tile, and its networks take 6",
-        (shared_run, "training.steps=3"): "only data.bags=PATH and",
+        (shared_run, "training.steps=3"): "only data.bags=..., evaluation.readout=... can",
         (shared_run, "--bags", tmp_path / "same", "--site", "z"): "has no bags of z",
         (tmp_path,): "has no summary.json",
         (shared_run, f"data.bags={tmp_path}"): "no bag store",
