@@ -56,6 +56,10 @@ def export_program(
 
 
 class _Program(nn.Module):
+    share_C: Tensor
+    centre_D: Tensor
+    deviation_D: Tensor
+
     def __init__(
         self,
         model: SiteModel,

@@ -80,20 +80,20 @@ def predict(
         ConfigError: There is no such site in the store.
         DataError: A network's file is damaged, or no bag could be scored.
     """
-    chosen = _chosen(root, sites)
-    opened, aside = _open(run, root, chosen)
-    found, notes, total = [], [], sum(len(groups(run.task, b.entries)) for b in opened.values())
-    done = 0
+    opened, aside = _open(run, root, _chosen(root, sites))
+    todo = {site: groups(run.task, bags.entries) for site, bags in opened.items()}
+    found: list[Prediction] = []
+    notes: list[str] = []
+    done, total = 0, sum(map(len, todo.values()))
     for site, bags in opened.items():
-        todo = groups(run.task, bags.entries)
         try:
             network = network_for(run, site, lambda bags=bags: list(_whole(bags)))
         except ConfigError as error:
             aside += [_aside(entry, str(error), REMEDY_SITE) for entry in bags.entries]
-            done += len(todo)
+            total -= len(todo[site])
             continue
         notes += _notes(run, site, network)
-        for group in todo:
+        for group in todo[site]:
             try:
                 found.append(_score(bags, group, network))
             except DataError as error:
@@ -101,8 +101,7 @@ def predict(
             done += 1
             on_bag(done, total)
     if not found:
-        why = f": {aside[0].site}/{aside[0].slide_id}: {aside[0].reason}" if aside else ""
-        raise DataError(f"no bag of {root} could be scored{why}")
+        raise _nothing(root, aside)
     return Predictions(tuple(found), tuple(aside), tuple(notes))
 
 
@@ -215,6 +214,11 @@ def _slide(why: str) -> str:
 
 def _aside(entry: BagEntry, reason: str, remedy: str) -> SetAsideEntry:
     return SetAsideEntry(entry.slide_id, entry.site, reason, remedy, entry.source_sha256)
+
+
+def _nothing(root: Path, aside: Sequence[SetAsideEntry]) -> DataError:
+    why = f": {aside[0].site}/{aside[0].slide_id}: {aside[0].reason}" if aside else ""
+    return DataError(f"no bag of {root} could be scored{why}")
 
 
 def _whole(bags: SiteBags) -> Iterator[LabelledBag]:

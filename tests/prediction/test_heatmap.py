@@ -107,7 +107,7 @@ def test_the_pyramid_opens_and_lies_on_the_slide(federation: Planted, drawn: Pat
             for s in (slide, heat)
         )
     with tifffile.TiffFile(path) as file:
-        assert all(page.is_tiled for page in file.pages)
+        assert all(page.aspage().is_tiled for page in file.pages)
     features = _features(drawn / f"{DRAWN}.heatmap.geojson")
     by_rank = sorted(features, key=lambda f: f["properties"]["measurements"]["attention"])
     changes = []
