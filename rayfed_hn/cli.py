@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 
 from rayfed_hn import __version__
+from rayfed_hn.cli_models import export_model, heatmap, predict
 from rayfed_hn.cli_runs import audit, help_of, ledger, report, resume
 from rayfed_hn.cli_tables import export, manifest
 from rayfed_hn.errors import ConfigError, Interrupted, RayfedError
@@ -242,7 +243,7 @@ onboard.help = help_of(
 )
 
 
-for command in (audit, resume, ledger, report, manifest, export):
+for command in (audit, resume, ledger, report, manifest, export, predict, export_model, heatmap):
     app.add_command(command)
 
 

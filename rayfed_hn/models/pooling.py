@@ -40,8 +40,9 @@ class MeanMIL(SiteModel):
         if present_N is not None:
             attention_N = present_N / present_N.sum(dim=-1, keepdim=True)
             return self.classifier(weighted_sum(attention_N, hidden_NH)), attention_N
-        num_tiles = len(features_ND)
-        attention_N = hidden_NH.new_full((num_tiles,), 1 / num_tiles)
+        # A shape, not a len() or a number made of it: exported programs take any number of tiles.
+        num_tiles = features_ND.shape[0]
+        attention_N = hidden_NH.new_ones(num_tiles) / num_tiles
         return self.classifier(hidden_NH.mean(dim=0)), attention_N
 
 

@@ -108,7 +108,7 @@ def read_origin(run: Path) -> Origin:
         ConfigError: It is no finished run of train, or of a method that shares nothing whole.
         DataError: A file is missing or damaged.
     """
-    summary = _summary(run)
+    summary = read_summary(run)
     config = load(run / "config.yaml")
     if config.method.name not in SHARING:
         raise ConfigError(
@@ -119,7 +119,7 @@ def read_origin(run: Path) -> Origin:
         tensors = load_file(run / "checkpoints" / "last.safetensors")
     except (SafetensorError, OSError) as error:
         raise DataError(f"{run}: its checkpoint cannot be read ({error})") from None
-    stated = _Stated.of(summary, run)
+    stated = Stated.of(summary, run)
     task = task_of(config, stated.classes, stated.cuts)
     layout = ParameterLayout.of(make_model(stated.feature_dim, task.num_outputs, config.model))
     initial = initial_parameters(layout, derive(config.run.seed, "initial parameters"))
@@ -133,7 +133,7 @@ def read_origin(run: Path) -> Origin:
 
 
 @dataclass(frozen=True)
-class _Stated:
+class Stated:
     """What a summary says of a run, which is somebody else's and may say anything."""
 
     classes: tuple[str, ...]
@@ -144,7 +144,7 @@ class _Stated:
     recipe: str
 
     @classmethod
-    def of(cls, summary: Mapping[str, Any], run: Path) -> _Stated:
+    def of(cls, summary: Mapping[str, Any], run: Path) -> Stated:
         try:
             found = cls(
                 classes=tuple(str(name) for name in list(summary["classes"])),
@@ -181,7 +181,7 @@ def _base(server: Server) -> Tensor:
     return torch.tensor(shared_P)
 
 
-def _summary(run: Path) -> dict[str, Any]:
+def read_summary(run: Path) -> dict[str, Any]:
     path = run / "summary.json"
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
@@ -196,7 +196,7 @@ def _summary(run: Path) -> dict[str, Any]:
     needed = ("classes", "cuts", "feature_dim", "sites", "num_versions", "recipe_sha256")
     if summary.get("verb") != "train" or any(key not in summary for key in needed):
         raise ConfigError(
-            f"RUN: {run} is no run of train that a site can join (it was made by "
-            f"'{summary.get('verb')}', or by an older version); train again"
+            f"RUN: {run} is no finished run of train (it was made by '{summary.get('verb')}', or "
+            "by an older version); train again"
         )
     return summary

@@ -1,0 +1,265 @@
+"""``rayfed-hn heatmap``: it points at the tumour, in files that other programs open."""
+
+from __future__ import annotations
+
+import json
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openslide
+import pytest
+import tifffile
+from finished_runs import finished_run
+from PIL import Image
+from planted_tumours import DRAWN, QUICK, TILE_PX, Planted, planted
+from tiny_federations import create, write
+
+from rayfed_hn import cli
+from rayfed_hn.bags import store
+from rayfed_hn.bags.bag import Bag
+from rayfed_hn.bags.store import SiteBags
+from rayfed_hn.models.attending import attention_of
+from rayfed_hn.models.labelled_bag import LabelledBag
+from rayfed_hn.prediction.attended import heat_of
+from rayfed_hn.prediction.finished import FinishedRun
+from rayfed_hn.prediction.networks import network_for
+
+
+def _main(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["rayfed-hn", *map(str, words)])
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert isinstance(end.value.code, int)
+    return end.value.code
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory: pytest.TempPathFactory) -> Planted:
+    return planted(tmp_path_factory.mktemp("planted"))
+
+
+@pytest.fixture(scope="module")
+def drawn(federation: Planted, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The drawn slide's heatmap, its pixels found by the manifest."""
+    to = tmp_path_factory.mktemp("drawn") / "out"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        words = ["heatmap", federation.run, f"data.manifest={federation.manifest}"]
+        assert _main(monkeypatch, *words, "--slide", DRAWN, "--to", to) == 0
+    return to
+
+
+def _features(path: Path) -> list[dict[str, Any]]:
+    collection = json.loads(path.read_text())
+    assert collection["type"] == "FeatureCollection"
+    return collection["features"]
+
+
+def test_the_highest_tiles_lie_in_the_tumour(federation: Planted, drawn: Path) -> None:
+    features = _features(drawn / f"{DRAWN}.heatmap.geojson")
+    corners = np.array([f["geometry"]["coordinates"][0][0] for f in features])
+    percentiles = np.array(
+        [f["properties"]["measurements"]["attention percentile"] for f in features]
+    )
+    inside = federation.inside(corners)
+    assert inside.mean() < 0.2  # what chance would give
+    top = percentiles > 99
+    assert top.sum() >= 7
+    assert inside[top].mean() >= 0.8
+
+
+def test_geojson_is_what_qupath_reads(federation: Planted, drawn: Path) -> None:
+    features = _features(drawn / f"{DRAWN}.heatmap.geojson")
+    bags = SiteBags(federation.root, "east")
+    index = [entry.slide_id for entry in bags.entries].index(DRAWN)
+    bag = bags.load(index)
+    assert len(features) == len(bag)
+    total = 0.0
+    for feature, (x, y) in zip(features, bag.coords_N2.tolist(), strict=True):
+        assert (feature["type"], feature["geometry"]["type"]) == ("Feature", "Polygon")
+        (ring,) = feature["geometry"]["coordinates"]
+        assert ring[0] == ring[-1] == [x, y]
+        assert ring[2] == [x + TILE_PX, y + TILE_PX]
+        area = sum(a[0] * b[1] - b[0] * a[1] for a, b in pairwise(ring)) / 2
+        assert area == TILE_PX**2  # positive: counterclockwise, as RFC 7946 has outer rings
+        about = feature["properties"]
+        assert about["objectType"] == "tile"
+        assert all(0 <= value <= 255 for value in about["classification"]["color"])
+        total += about["measurements"]["attention"]
+    assert total == pytest.approx(1)
+    names = {f["properties"]["classification"]["name"] for f in features}
+    assert names == {f"attention: {n}" for n in ("top 1 %", "top 10 %", "upper half", "lower half")}
+
+
+def test_the_pyramid_opens_and_lies_on_the_slide(federation: Planted, drawn: Path) -> None:
+    path = drawn / f"{DRAWN}.heatmap.tiff"
+    with openslide.OpenSlide(federation.slide) as slide, openslide.OpenSlide(path) as heat:
+        assert heat.dimensions == slide.dimensions
+        assert heat.level_count >= 3
+        for axis in "xy":
+            stated = [s.properties[f"openslide.mpp-{axis}"] for s in (slide, heat)]
+            assert float(stated[0]) == pytest.approx(float(stated[1]))
+        plain, coloured = (
+            np.asarray(s.read_region((0, 0), 0, slide.dimensions).convert("RGB"), float)
+            for s in (slide, heat)
+        )
+    with tifffile.TiffFile(path) as file:
+        assert all(page.aspage().is_tiled for page in file.pages)
+    features = _features(drawn / f"{DRAWN}.heatmap.geojson")
+    by_rank = sorted(features, key=lambda f: f["properties"]["measurements"]["attention"])
+    changes = []
+    for feature in (by_rank[0], by_rank[-1]):
+        x, y = feature["geometry"]["coordinates"][0][0]
+        area = slice(y + 8, y + TILE_PX - 8), slice(x + 8, x + TILE_PX - 8)
+        changes.append((coloured[area] - plain[area]).mean(axis=(0, 1)))
+    low, high = changes
+    assert high[0] - high[2] > 20  # towards vermillion: red up, or blue down
+    assert low[2] - low[0] > 20  # towards blue
+    # The extent is no multiple of a tile: the last columns have none, and are as they were.
+    beyond = int(max(f["geometry"]["coordinates"][0][1][0] for f in features)) + 16
+    assert beyond < plain.shape[1]
+    assert np.abs(coloured[:, beyond:] - plain[:, beyond:]).mean() < 4
+
+
+def test_pictures_open(drawn: Path) -> None:
+    for name, least in ((f"{DRAWN}.heatmap.png", 1200), (f"{DRAWN}.tiles.png", 600)):
+        with Image.open(drawn / name) as picture:
+            picture.load()
+            assert picture.format == "PNG"
+            assert picture.width >= least
+            assert np.asarray(picture.convert("L")).std() > 20
+
+
+def test_two_runs_side_by_side_on_blank_ground(
+    federation: Planted,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    other = finished_run(tmp_path / "fedavg", federation.root, *QUICK, "method.name=fedavg")
+    words = ["heatmap", federation.run, "--slide", DRAWN, "--against", other]
+    assert _main(monkeypatch, *words, "--site", "east", "--to", tmp_path / "out") == 0
+    told = capsys.readouterr().out
+    assert "blank ground" in told
+    assert "fedavg, personal, last: says" in told
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {
+        f"{DRAWN}.{end}"
+        for end in (
+            *("heatmap.png", "heatmap.geojson", "heatmap.tiff", "against.geojson", "against.tiff"),
+        )
+    }
+    one, two = (
+        [f["properties"]["measurements"]["attention"] for f in _features(tmp_path / "out" / name)]
+        for name in (f"{DRAWN}.heatmap.geojson", f"{DRAWN}.against.geojson")
+    )
+    assert one != two
+    assert np.corrcoef(one, two)[0, 1] > 0.5
+
+
+@pytest.mark.parametrize("kind", ["broken", "small"])
+def test_without_usable_pixels_the_rest_is_written(
+    kind: str,
+    federation: Planted,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "slide.png"
+    path.write_bytes(b"no slide")
+    if kind == "small":
+        Image.new("RGB", (300, 300)).save(path)
+    words = ["heatmap", federation.run, "--slide", DRAWN, "--slide-file", path]
+    assert _main(monkeypatch, *words, "--to", tmp_path / "out") == 3
+    told = capsys.readouterr().out
+    assert f"set aside: {path}: " in told
+    assert ("the bag has tiles as far" in told) == (kind == "small")
+    assert len(_features(tmp_path / "out" / f"{DRAWN}.heatmap.geojson")) > 100
+    assert (tmp_path / "out" / f"{DRAWN}.heatmap.png").exists()
+
+
+def test_refusals(
+    federation: Planted,
+    drawn: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    tasks_root: Path,
+) -> None:
+    flat = finished_run(tmp_path / "flat", federation.root, *QUICK, "model.name=mean")
+    nowhere = finished_run(tmp_path / "nowhere", tasks_root, "task.classes=0,1")
+    unlisted = tmp_path / "manifest.csv"
+    unlisted.write_text("slide_id,path,case_id,site,label\nx,x.tiff,c,east,tumour\n")
+    run = federation.run
+    for words, why in {
+        (flat, "--slide", DRAWN): "model.name=mean, which has no attention",
+        (run, "--slide", DRAWN, "--against", flat): "model.name=mean, which has no attention",
+        (nowhere, "--slide", "a-0"): "does not say where its tiles lie",
+        (run, "--slide", "no-such"): "has no bag of 'no-such' at any site",
+        (run, "--slide", "../east-1"): "has no bag of '../east-1'",
+        (run, "--slide", DRAWN, "--site", "west"): "it is a slide of east",
+        (run, "--slide", DRAWN, "--site", "north"): "has no bags of north",
+        (run, "--slide", DRAWN, "--bags", tasks_root): "another recipe",
+        (run, "--slide", DRAWN, "--against", nowhere): "another recipe",
+        (run, "--slide", DRAWN, f"data.manifest={unlisted}"): f"has no slide '{DRAWN}'",
+        (run, "--slide", DRAWN, "data.fold=1"): "can be given",
+        (run, "--slide", DRAWN, "--to", drawn): "exists; delete it",
+    }.items():
+        to = () if "--to" in words else ("--to", tmp_path / "out")
+        assert _main(monkeypatch, "heatmap", *words, *to) == 2, why
+        assert why in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_of_a_case_a_slide_has_its_part_of_the_attention(tmp_path: Path) -> None:
+    root = create(tmp_path / "bags")
+    rng = np.random.default_rng(0)
+    for site in "ab":
+        for case in range(6):
+            for slide, size in (("x", 3), ("y", 5)):
+                name = f"{site}-{case}{slide}"
+                bag = Bag(
+                    slide_id=name,
+                    case_id=f"{site}-{case}",
+                    site=site,
+                    label=str(case % 2),
+                    features_ND=rng.normal(size=(size, 6)).astype(np.float32),
+                    coords_N2=np.arange(2 * size).reshape(size, 2) * 100,
+                    tissue_N=np.ones(size, np.float32),
+                    tile_size0=100.0,
+                )
+                store.write(root, bag)
+    run = FinishedRun.read(finished_run(tmp_path / "run", root, "task.unit=case"))
+    one, _ = heat_of(run, root, "a", "a-2x")
+    other, bag = heat_of(run, root, "a", "a-2y")
+    assert (len(one), len(other)) == (3, 5)
+    assert one.attention_N.sum() + other.attention_N.sum() == pytest.approx(1)
+    # By hand: the mean of the candidates' attention on all tiles of the case.
+    network = network_for(run, "a", list)
+    bags = SiteBags(root, "a")
+    names = [entry.slide_id for entry in bags.entries]
+    both = [bags.load(names.index(f"a-2{end}")).features_ND for end in "xy"]
+    whole = LabelledBag(np.concatenate(both), 0)
+    expected = [attention_of(network.model, p, whole) for p in network.candidates]
+    mixed = network.share_C @ np.stack(expected) / network.share_C.sum()
+    assert len(expected) > 1
+    np.testing.assert_allclose(one.attention_N, mixed[:3], rtol=1e-6)
+    np.testing.assert_allclose(other.attention_N, mixed[3:], rtol=1e-6)
+    np.testing.assert_array_equal(other.coords_N2, bag.coords_N2)
+
+
+def test_a_name_at_two_sites_needs_a_site(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    tasks_root: Path,
+) -> None:
+    run = finished_run(tmp_path / "run", tasks_root, "task.classes=0,1")
+    root = create(tmp_path / "bags")
+    for site in "ab":
+        write(root, site, "same", "")
+    assert _main(monkeypatch, "heatmap", run, "--bags", root, "--slide", "same") == 2
+    assert "is a slide of a, b; name one" in capsys.readouterr().err

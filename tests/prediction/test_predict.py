@@ -1,0 +1,265 @@
+"""Scores of new bags: the same as at the end of training, whose network, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from finished_runs import cases_of_two, finished_run
+from tiny_federations import create, federation, write
+
+from rayfed_hn import cli
+from rayfed_hn.bags import store
+from rayfed_hn.bags.store import SiteBags
+from rayfed_hn.federation.data import _opaque
+
+KINDS = {
+    "plain": ("model.standardise=none",),
+    "mixture": (),
+    "last": ("evaluation.readout=last",),
+    "best": ("evaluation.readout=best", "method.name=fedavg_ft"),
+    "own scale": ("model.standardise=site",),
+    "isolated": ("method.name=local",),
+    "pooled": ("method.name=pooled",),
+    "pooled best": ("method.name=pooled", "evaluation.readout=best"),
+    "private classifier": ("method.name=fedper",),
+    "multiclass": ("task.kind=multiclass", "task.classes=", "model.name=clam_mb"),
+    "ordinal": ("task.kind=ordinal", "task.classes="),
+    "survival": ("task.kind=survival", "task.num_bins=3"),
+    "fewer tiles": ("data.max_blur=0.5",),
+}
+
+
+def _main(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["rayfed-hn", *map(str, words)])
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert isinstance(end.value.code, int)
+    return end.value.code
+
+
+def _table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _predicted(row: dict[str, str]) -> list[float]:
+    return [float(v) for k, v in row.items() if k.startswith(("probability_", "risk"))]
+
+
+def _reported(run: Path, root: Path, unit: str) -> dict[tuple[str, str], list[float]]:
+    """By site and slide (or case) what the run says of its test bags under its readout."""
+    found = {}
+    readout = json.loads((run / "summary.json").read_text())["readout"]
+    for path in run.glob("sites/*/scores.parquet"):
+        site = path.parent.name
+        bags = SiteBags(root, site)
+        field = "case" if unit == "case" else "slide"
+        names = {
+            _opaque(getattr(e, f"{field}_id"), bags.salt): getattr(e, f"{field}_id")
+            for e in bags.entries
+        }
+        for row in pq.read_table(path).to_pylist():
+            if (row["readout"], row["unit"]) == (readout, unit):
+                several = row.get("probabilities") or [row["score"]]
+                found[site, names[row[field]]] = several
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_test_bags_get_the_scores_that_the_run_reports(
+    kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tasks_root: Path
+) -> None:
+    words = ("task.classes=0,1", *KINDS[kind])
+    if kind == "survival":
+        words = KINDS[kind]
+    run = finished_run(tmp_path / "run", tasks_root, *words)
+    assert _main(monkeypatch, "predict", run, "--to", tmp_path / "out.csv") == 0
+    table = _table(tmp_path / "out.csv")
+    assert len(table) == sum(len(SiteBags(tasks_root, s)) for s in "abc")  # labelled or not
+    found = {(row["site"], row["slide_id"]): _predicted(row) for row in table}
+    reported = _reported(run, tasks_root, "slide")
+    assert len(reported) >= 6
+    for name, expected in reported.items():
+        own = found[name][-len(expected) :]
+        if kind == "plain":
+            assert np.array_equal(np.array(own, np.float32), np.array(expected, np.float32))
+        else:  # the files' networks have the standardisation in them, which rounds otherwise
+            assert own == pytest.approx(expected, abs=2e-6, rel=2e-6)
+    by_kind = {"isolated": "personal, mixture", "pooled": "pooled, mixture"}
+    assert {row["network"].partition(",")[0] for row in table} == {
+        by_kind.get(kind, "pooled" if "pooled" in kind else "personal").partition(",")[0]
+    }
+
+
+@pytest.mark.parametrize(
+    "words", [("task.kind=multiclass",), ("task.kind=survival", "task.num_bins=2")]
+)
+def test_cases(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    root = cases_of_two(tmp_path / "bags")
+    run = finished_run(tmp_path / "run", root, "task.unit=case", *words)
+    assert _main(monkeypatch, "predict", run, "--to", tmp_path / "out.csv") == 0
+    table = _table(tmp_path / "out.csv")
+    assert len(table) == 24
+    assert table[0]["slide_id"] == "a-0x;a-0y"
+    found = {(row["site"], row["case_id"]): _predicted(row) for row in table}
+    reported = _reported(run, root, "case")
+    assert len(reported) >= 3
+    for name, expected in reported.items():
+        assert found[name] == pytest.approx(expected, abs=2e-6, rel=2e-6)
+
+
+def test_a_called_class_is_the_likelier_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tasks_root: Path
+) -> None:
+    run = finished_run(tmp_path / "run", tasks_root, "task.classes=0,1")
+    assert _main(monkeypatch, "predict", run, "--to", tmp_path / "out.csv", "--site", "b") == 0
+    table = _table(tmp_path / "out.csv")
+    assert {row["site"] for row in table} == {"b"}
+    for row in table:
+        zero, one = _predicted(row)
+        assert zero + one == pytest.approx(1)
+        assert row["predicted"] == ("1" if one >= 0.5 else "0")
+
+
+@pytest.fixture(scope="module")
+def shared_run(tmp_path_factory: pytest.TempPathFactory, tasks_root: Path) -> Path:
+    folder = tmp_path_factory.mktemp("shared") / "run"
+    return finished_run(folder, tasks_root, "task.classes=0,1", "data.leave_out=c")
+
+
+def test_a_stranger_is_scored_with_what_all_share_and_is_told_so(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    tasks_root: Path,
+    shared_run: Path,
+) -> None:
+    assert _main(monkeypatch, "predict", shared_run, "--to", tmp_path / "out.csv") == 0
+    by_site = {row["site"]: row["network"] for row in _table(tmp_path / "out.csv")}
+    assert by_site == {"a": "personal, mixture", "b": "personal, mixture", "c": "shared"}
+    assert "c did not take part" in capsys.readouterr().out
+    # By the other route: the arm of onboarding that uses no label.
+    from rayfed_hn.federation.onboarding.arms import ZERO_SHOT, Arms
+    from rayfed_hn.federation.onboarding.origin import read_origin
+    from rayfed_hn.prediction.scores import unlabelled
+
+    origin = read_origin(shared_run)
+    arms = Arms(origin, None, origin.config.onboard, 0, "c")
+    bags = SiteBags(tasks_root, "c")
+    own = [unlabelled(bags, [i]) for i in range(len(bags))]
+    evidence_BE = arms.evidence(arms.fit([], 0)[ZERO_SHOT], own)  # type: ignore[arg-type]
+    rows = [r for r in _table(tmp_path / "out.csv") if r["site"] == "c"]
+    expected = origin.task.predict(evidence_BE)[:, 0]
+    assert np.array_equal([np.float32(r["probability_1"]) for r in rows], expected)
+
+
+def test_a_stranger_scales_its_own_features_where_all_did(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    labels = {s: tuple("01" * 6) for s in "ab"}
+    root = federation(tmp_path / "bags", labels)
+    run = finished_run(tmp_path / "run", root, "model.standardise=site")
+    rng = np.random.default_rng(0)
+    tiles = [rng.normal(size=(5, 6)) for _ in range(4)]
+    for site, scale in (("near", 1.0), ("far", 64.0)):
+        for i, features_ND in enumerate(tiles):
+            write(root, site, f"{site}-{i}", "", features_ND=features_ND * scale)
+    words = ["predict", run, "--bags", root, "--site", "near", "--site", "far"]
+    assert _main(monkeypatch, *words, "--to", tmp_path / "out.csv") == 0
+    assert "measured over these very bags" in capsys.readouterr().out
+    table = _table(tmp_path / "out.csv")
+    near, far = table[:4], table[4:]
+    for one, other in zip(near, far, strict=True):
+        assert _predicted(one) == pytest.approx(_predicted(other), abs=1e-5)
+
+
+def test_without_anything_shared_a_stranger_is_set_aside(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    tasks_root: Path,
+) -> None:
+    words = ("task.classes=0,1", "method.name=local", "data.leave_out=c")
+    run = finished_run(tmp_path / "run", tasks_root, *words)
+    out = tmp_path / "out.csv"
+    assert _main(monkeypatch, "predict", run, "--to", out) == 3
+    assert "method.name=local shares none" in capsys.readouterr().out
+    assert {row["site"] for row in _table(out)} == {"a", "b"}
+    assert len(_table(tmp_path / "out.set_aside.csv")) == len(SiteBags(tasks_root, "c"))
+    assert _main(monkeypatch, "predict", run, "--site", "c", "--to", tmp_path / "2.csv") == 1
+    assert not (tmp_path / "2.csv").exists()
+
+
+def test_broken_bags_are_set_aside(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    tasks_root: Path,
+    shared_run: Path,
+) -> None:
+    root = tmp_path / "bags"
+    shutil.copytree(tasks_root, root)
+    (root / "site=a" / "a-0.arrow").write_bytes(b"no bag")
+    write(root, "b", "b-nan", "0", features_ND=np.full((3, 6), 1.0))
+    path = root / "site=b" / "b-nan.arrow"
+    data = path.read_bytes()
+    one, nan = np.full(18, 1, "<f4").tobytes(), np.full(18, np.nan, "<f4").tobytes()
+    assert data.count(one) == 1
+    path.write_bytes(data.replace(one, nan))
+    out = tmp_path / "out.csv"
+    assert _main(monkeypatch, "predict", shared_run, f"data.bags={root}", "--to", out) == 3
+    told = capsys.readouterr().out
+    assert "set aside: a-0: " in told
+    assert "set aside: b-nan: its features are no numbers" in told
+    aside = _table(tmp_path / "out.set_aside.csv")
+    assert [row["slide_id"] for row in aside] == ["a-0", "b-nan"]
+    assert not {"a-0", "b-nan"} & {row["slide_id"] for row in _table(out)}
+
+
+def test_refusals(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    tasks_root: Path,
+    shared_run: Path,
+) -> None:
+    other = tmp_path / "other"
+    store.create(other, {"encoder": "test", "feature_dim": 7})
+    write(create(tmp_path / "same"), "c", "c-0", "0")
+    out = tmp_path / "out.csv"
+    for words, why in {
+        (shared_run, "--bags", other): "another recipe than those",
+        (shared_run, f"data.bags={other}"): "7 features a tile, and its networks take 6",
+        (shared_run, "training.steps=3"): "only data.bags=..., evaluation.readout=... can",
+        (shared_run, "--bags", tmp_path / "same", "--site", "z"): "has no bags of z",
+        (tmp_path,): "has no summary.json",
+        (shared_run, f"data.bags={tmp_path}"): "no bag store",
+    }.items():
+        assert _main(monkeypatch, "predict", *words, "--to", out) == 2, why
+        assert why in capsys.readouterr().err
+        assert not out.exists()
+    out.write_text("mine")
+    assert _main(monkeypatch, "predict", shared_run, "--to", out) == 2
+    assert out.read_text() == "mine"
+
+
+def test_a_damaged_network_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    shared_run: Path,
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(shared_run, run)
+    path = run / "sites" / "a" / "network_mixture.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    assert _main(monkeypatch, "predict", run, "--to", tmp_path / "out.csv") == 1
+    assert "is no network of this run" in capsys.readouterr().err
