@@ -72,7 +72,6 @@ def train(words: Sequence[str]) -> int:
     from rayfed_hn.federation.exchanges import kept_bytes
     from rayfed_hn.federation.plan import make_plan
     from rayfed_hn.models.parameters import ParameterLayout
-    from rayfed_hn.orchestration.train import train as run
 
     config = configuration(words)
     root = _bags(config)
@@ -99,6 +98,8 @@ def train(words: Sequence[str]) -> int:
         )
     total = config.rounds.num_versions
     with resumable(_go_on(folder)), connected(config), bar("versions", total) as progress:
+        from rayfed_hn.orchestration.train import train as run  # and Ray with it
+
         told: Counter[str] = Counter()
 
         def show(news: Progress) -> None:

@@ -14,6 +14,7 @@ from safetensors import numpy as library
 
 from rayfed_hn.errors import MessageError
 from rayfed_hn.federation import wire
+from rayfed_hn.federation.failures import _FAILURES
 from rayfed_hn.federation.failures import failure_message as failure
 from rayfed_hn.federation.messages import (
     Refused,
@@ -249,7 +250,7 @@ def test_a_failure_is_a_lost_site(error: Exception, words: str) -> None:
 @pytest.mark.parametrize(
     "tensor",
     [
-        *(np.array([6, 1]), np.array([-1, 1]), np.array([0, -1])),
+        *(np.array([len(_FAILURES), 1]), np.array([-1, 1]), np.array([0, -1])),
         *(np.array([0.0, 0.0]), np.array([0]), np.array([0, 0, 0])),
     ],
 )
