@@ -282,7 +282,7 @@ class Plan(Survey):
             self._ground(name) if beside else folder,
             secret=secret,
             real=self.real,
-            promised=self.promise().get("epsilon"),
+            promised=self.promise().get("epsilon") if self.noise_multiplier else None,
             usual_norm=float(self.initial().double().norm()) if grows else math.inf,
         )
 

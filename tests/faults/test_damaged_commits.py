@@ -105,6 +105,21 @@ def test_a_pointer_that_is_lost(
     assert left_behind(run) == whole
 
 
+def test_what_is_after_a_damaged_commit_is_not_gone_on_from_later(
+    bag_root: Path, run: Path, whole: dict[str, Any]
+) -> None:
+    """A whole commit that was never pointed at, after a damaged one; and a cut just after that."""
+    commits = Commits(run, 2)
+    truncate(run / "checkpoints" / f"{CUT:08}" / "state.safetensors")
+    shutil.copytree(run / "checkpoints" / f"{CUT - 1:08}", run / "checkpoints" / f"{CUT + 1:08}")
+    commits.go_back(CUT - 1)
+    commit, damaged = Commits(run, 2).newest()
+    assert commit is not None
+    assert (commit.version, damaged) == (CUT - 1, [])
+    go_on(plan_of(bag_root, *WORDS), run)
+    assert left_behind(run) == whole
+
+
 def test_nothing_that_can_be_used(bag_root: Path, run: Path) -> None:
     for folder in (run / "checkpoints").glob("0*"):
         truncate(folder / "commit.json")
