@@ -113,6 +113,12 @@ def test_what_noise_costs_is_within_one_method(sweep: Path) -> None:
         assert f"{d['method']} {d['noise']:g} {d['difference']:+.3f}" in text
 
 
+def test_the_least_noise_is_the_largest_epsilon(tmp_path: Path) -> None:
+    folder = make_sweep_run(tmp_path / "run", (3.0, 8.0, 1.0), words=FORMAL)
+    found = {(d["against_noise"], d["noise"]) for d in summary(folder)["by_amount"]}
+    assert found == {(8.0, 3.0), (8.0, 1.0)}
+
+
 def test_what_a_run_would_promise_is_told_with_every_amount(tmp_path: Path) -> None:
     folder = make_sweep_run(tmp_path / "run", (1.0, 8.0), words=FORMAL)
     promised = [
