@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -172,6 +173,27 @@ def test_a_network_that_many_were_sent_is_kept_once(bag_root: Path, tmp_path: Pa
     commit, _ = Commits(tmp_path, 2).newest()
     assert commit is not None
     assert [name for name in commit.tensors if name.startswith("in_flight")] == ["in_flight.0"]
+
+
+def test_a_commit_is_on_disk_before_it_counts(
+    bag_root: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What no killed process can show: its files, their folder, then the pointer and its folder."""
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def noting(handle: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    go_on(plan_of(bag_root, *WORDS), run, stop_at=CUT + 1)
+    last = len(synced) - 1 - next(i for i, name in enumerate(reversed(synced)) if "LATEST" in name)
+    before = synced[:last]
+    for name in ("state.safetensors", "commit.json", "metrics.jsonl", "events.jsonl"):
+        assert any(name in one for one in before), (name, synced)
+    assert "checkpoints" in before[before.index("commit.json") :]
+    assert "checkpoints" in synced[last:]
 
 
 def test_another_configuration_is_refused(bag_root: Path, run: Path) -> None:
