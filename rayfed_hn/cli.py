@@ -249,7 +249,8 @@ for command in (audit, resume, ledger, report, manifest, export, predict, export
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 _MAKE_ROOM = (
-    "Make room, or see to it that the place can be written, and give the same command again"
+    "Make room, or see to it that the place can be read and written, and give the same command "
+    "again"
 )
 
 

@@ -6,7 +6,7 @@ In a folder of its own below ``tensorboard``, written anew if a run ends twice.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -63,8 +63,4 @@ def results(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     for row in rows:
         if row["value"] is not None:
             values.setdefault(row["readout"], []).append(row["value"])
-    return {f"test/mean site ({readout})": _mean(found) for readout, found in values.items()}
-
-
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values))
+    return {f"test/mean site ({name})": float(np.mean(found)) for name, found in values.items()}

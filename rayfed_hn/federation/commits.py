@@ -187,10 +187,16 @@ class Commits:
         return Commit(version, load_file(path), about)
 
     def go_back(self, version: int) -> None:
-        """Go on from a commit: those after it will be made again."""
+        """Go on from a commit: those after it go, and will be made again.
+
+        One that was whole, but is after a damaged one, must not be found later: its lines are gone.
+        """
         with saving(self._root / POINTER):
             for partial in self._root.glob(".*.partial"):
                 _remove(partial)
+            for later in self._versions():
+                if later > version:
+                    _remove(self._folder(later))
             if self._pointed() != version:
                 self.point(version)
             self.name("last", version)

@@ -15,8 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from rayfed_hn.config import FEWEST_VOTES, RELEASE_NOTHING, Config
-from rayfed_hn.errors import ConfigError
+from rayfed_hn.config import RELEASE_NOTHING, Config
 from rayfed_hn.federation.data import Folds, SiteData, load_site, open_sites, pool
 from rayfed_hn.federation.event_trace import (
     Recorded,
@@ -25,10 +24,10 @@ from rayfed_hn.federation.event_trace import (
     read_trace,
     settings_digest,
 )
-from rayfed_hn.federation.exchanges import check_kept
 from rayfed_hn.federation.labels import knows
-from rayfed_hn.federation.loop import Executor, InProcessExecutor, Read
-from rayfed_hn.federation.messages import Request, read_answer
+from rayfed_hn.federation.loop import Executor, Read
+from rayfed_hn.federation.messages import read_answer
+from rayfed_hn.federation.plan_checks import check_plan
 from rayfed_hn.federation.promises import (
     make_mechanism,
     make_subspace,
@@ -36,7 +35,7 @@ from rayfed_hn.federation.promises import (
     outside,
     promise,
 )
-from rayfed_hn.federation.rules import check_memory, make_rule
+from rayfed_hn.federation.rules import make_rule
 from rayfed_hn.federation.schedule import Schedule
 from rayfed_hn.federation.server import Server
 from rayfed_hn.federation.site import Site
@@ -45,7 +44,6 @@ from rayfed_hn.federation.site_releases import SiteReleases
 from rayfed_hn.federation.site_trainer import LocalTraining, SiteSetup, steps_of
 from rayfed_hn.federation.survey import Survey, survey
 from rayfed_hn.federation.virtual_time import VirtualTime
-from rayfed_hn.federation.wire import Message
 from rayfed_hn.models.parameters import ParameterLayout
 from rayfed_hn.models.registry import initial_parameters, learning_rate, make_model, widths
 from rayfed_hn.models.site_model import SiteModel
@@ -53,11 +51,6 @@ from rayfed_hn.privacy.mechanisms import Mechanism, NoNoise
 from rayfed_hn.seeds import derive
 
 POOLED = "pooled"
-
-
-class _Nobody:
-    def answer(self, request: Request) -> Message:
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -158,38 +151,8 @@ class Plan(Survey):
         return settings_digest(self.config, self.digest, repr((self.task, self.num_bags)))
 
     def check(self) -> None:
-        """Refuse what the server could not hold, and files that cannot be used.
-
-        Raises:
-            ConfigError: Names the key and the remedy.
-        """
-        size = ParameterLayout.of(self.model()).size
-        check_memory(self.config, size, len(self.participants))
-        make_subspace(self.config, size)
-        if self.config.run.keep_messages:
-            check_kept(size, self.num_exchanges)
-        self.executor(InProcessExecutor(_Nobody()))
-        needed = self.config.rounds.min_sites
-        if needed > len(self.participants) and not self.pooled:
-            raise ConfigError(
-                f"rounds.min_sites: got {needed}, but {len(self.participants)} sites take part; "
-                "give at most so many"
-            )
-        self._check_budget()
-        robust, present = self.schedule().config.robust, len(self.participants)
-        if robust != "none" and present < FEWEST_VOTES:
-            raise ConfigError(
-                f"rounds.robust: {robust} needs {FEWEST_VOTES} sites, and {present} take part; "
-                "set it to none"
-            )
-
-    def _check_budget(self) -> None:
-        budget, epsilon = self.config.privacy.budget, self.promise().get("epsilon")
-        if budget is not None and epsilon is not None and epsilon > budget * (1 + 1e-6):
-            raise ConfigError(
-                f"privacy.budget: got {budget:g}, less than the epsilon of {epsilon:.4g} of this "
-                "run alone; raise privacy.noise_multiplier, or ask for fewer rounds.num_versions"
-            )
+        """Refuse what cannot work (``plan_checks``); raises ``ConfigError``."""
+        check_plan(self)
 
     def site(self, name: str, folder: Path | None = None, device: str = "cpu") -> Site:
         """A participant with its bags.
@@ -282,7 +245,7 @@ class Plan(Survey):
             self._ground(name) if beside else folder,
             secret=secret,
             real=self.real,
-            promised=self.promise().get("epsilon"),
+            promised=self.promise().get("epsilon") if self.noise_multiplier else None,
             usual_norm=float(self.initial().double().norm()) if grows else math.inf,
         )
 

@@ -101,7 +101,11 @@ class SiteReleases:
 
     def again(self, request: TrainRequest) -> Message | None:
         """The message that answered this very request before; None if there was none."""
-        return None if self._gate is None else self._gate.again(self._key(request), self._spent)
+        if self._gate is None:
+            return None
+        with self._as_far_as_it_matters():
+            return self._gate.again(self._key(request), self._spent)
+        return None
 
     def look_at(self, network: np.ndarray) -> None:
         """Refuse a network (P,) that is neither to be trained nor to be scored.
@@ -163,12 +167,12 @@ class SiteReleases:
 
     @contextmanager
     def _as_far_as_it_matters(self) -> Iterator[None]:
-        """Go on without a ledger that cannot be written, if nothing was promised."""
+        """Go on without a ledger that cannot be read or written, if nothing was promised."""
         try:
             yield
         except OSError as error:
             if not self._bare:
-                raise StorageError(f"the privacy ledger cannot be written ({error})") from error
+                raise StorageError(f"the privacy ledger cannot be used ({error})") from error
             self._gate = None
 
     def _key(self, request: TrainRequest) -> ReleaseKey:

@@ -191,10 +191,12 @@ class SiteTrainer:
         mechanism = self._setup.mechanism
         if not isinstance(mechanism, TrainedPrivately):
             return None
+        # Numbered, since keys are salted anew with every store, and draws of a seed are not.
+        number: dict[int, int] = {}
         patients: dict[int, list[SiteBag]] = {}
         for bag in self._data.train:
             key = bag.case if mechanism.unit == "patient" else bag.slide
-            patients.setdefault(key, []).append(bag)
+            patients.setdefault(number.setdefault(key, len(number)), []).append(bag)
         return PrivateSteps(
             patients,
             mechanism.clip_norm,

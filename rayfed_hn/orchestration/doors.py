@@ -160,11 +160,11 @@ def check_joined(gcs_address: str, *, accepted: bool) -> None:
         what = f"whether the Ray cluster at {gcs_address} asks for a token is not known ({answer})"
     if not accepted and not _is_loopback(gcs_address):
         raise ConfigError(
-            f"RAY_ADDRESS: {what}: who can reach one that does not can read what sites hold. "
+            f"RAY_ADDRESS: {what}; without one, who can reach it can read what sites hold. "
             "Start it with RAY_AUTH_MODE=token ('ray get-auth-token --generate' makes one), or "
             "accept that with resources.insecure_cluster=true"
         )
-    _warn(f"{what}; everybody who can reach one that does not can run code in it")
+    _warn(f"{what}; without one, everybody who can reach it can run code in it")
 
 
 def _as_stranger(gcs_address: str) -> str:

@@ -69,9 +69,7 @@ def demo(words: Sequence[str]) -> int:
 def train(words: Sequence[str]) -> int:
     """See ``rayfed-hn train --help``."""
     from rayfed_hn.federation.commits import check_commits
-    from rayfed_hn.federation.exchanges import kept_bytes
     from rayfed_hn.federation.plan import make_plan
-    from rayfed_hn.models.parameters import ParameterLayout
 
     config = configuration(words)
     root = _bags(config)
@@ -82,20 +80,12 @@ def train(words: Sequence[str]) -> int:
         keep = config.run.keep_commits
         damaged = check_commits(folder, keep, plan.digest) if going_on else []
     _print_plan(plan)
-    if config.run.keep_messages:
-        size = kept_bytes(ParameterLayout.of(plan.model()).size, plan.num_exchanges)
-        print(f"note: run.keep_messages keeps {size / 1e6:,.1f} MB of networks and updates")
     metric = plan.task.judge.ranking_name
     folder = run_dir(config, "train")
     for damage in damaged:
         print(f"warning: {damage}; going on from the commit before", file=sys.stderr)
     plan = dataclasses.replace(plan, run_id=run_id(folder))
-    print(line(plan.promise()))
-    if plan.real and plan.shares and not is_formal(plan.promise()):
-        print(
-            "note: the ledgers of the sites keep that their bags have given something away without "
-            "a guarantee; with these bags they then refuse runs with a privacy.budget"
-        )
+    _print_privacy(plan)
     total = config.rounds.num_versions
     with resumable(_go_on(folder)), connected(config), bar("versions", total) as progress:
         from rayfed_hn.orchestration.train import train as run  # and Ray with it
@@ -150,6 +140,22 @@ def report(run: Path) -> int:
         )
     print(f"Report: {_report(run)}")
     return 0
+
+
+def _print_privacy(plan: Plan) -> None:
+    """What is promised, and what will be kept."""
+    from rayfed_hn.federation.exchanges import kept_bytes
+    from rayfed_hn.models.parameters import ParameterLayout
+
+    print(line(plan.promise()))
+    if plan.real and plan.shares and not is_formal(plan.promise()):
+        print(
+            "note: the ledgers of the sites keep that their bags have given something away without "
+            "a guarantee; with these bags they then refuse runs with a privacy.budget"
+        )
+    if plan.config.run.keep_messages:
+        size = kept_bytes(ParameterLayout.of(plan.model()).size, plan.num_exchanges)
+        print(f"note: run.keep_messages keeps {size / 1e6:,.1f} MB of networks and updates")
 
 
 def _print_plan(plan: Plan) -> None:

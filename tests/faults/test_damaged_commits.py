@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -105,6 +106,21 @@ def test_a_pointer_that_is_lost(
     assert left_behind(run) == whole
 
 
+def test_what_is_after_a_damaged_commit_is_not_gone_on_from_later(
+    bag_root: Path, run: Path, whole: dict[str, Any]
+) -> None:
+    """A whole commit that was never pointed at, after a damaged one; and a cut just after that."""
+    commits = Commits(run, 2)
+    truncate(run / "checkpoints" / f"{CUT:08}" / "state.safetensors")
+    shutil.copytree(run / "checkpoints" / f"{CUT - 1:08}", run / "checkpoints" / f"{CUT + 1:08}")
+    commits.go_back(CUT - 1)
+    commit, damaged = Commits(run, 2).newest()
+    assert commit is not None
+    assert (commit.version, damaged) == (CUT - 1, [])
+    go_on(plan_of(bag_root, *WORDS), run)
+    assert left_behind(run) == whole
+
+
 def test_nothing_that_can_be_used(bag_root: Path, run: Path) -> None:
     for folder in (run / "checkpoints").glob("0*"):
         truncate(folder / "commit.json")
@@ -157,6 +173,27 @@ def test_a_network_that_many_were_sent_is_kept_once(bag_root: Path, tmp_path: Pa
     commit, _ = Commits(tmp_path, 2).newest()
     assert commit is not None
     assert [name for name in commit.tensors if name.startswith("in_flight")] == ["in_flight.0"]
+
+
+def test_a_commit_is_on_disk_before_it_counts(
+    bag_root: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What no killed process can show: its files, their folder, then the pointer and its folder."""
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def noting(handle: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    go_on(plan_of(bag_root, *WORDS), run, stop_at=CUT + 1)
+    last = len(synced) - 1 - next(i for i, name in enumerate(reversed(synced)) if "LATEST" in name)
+    before = synced[:last]
+    for name in ("state.safetensors", "commit.json", "metrics.jsonl", "events.jsonl"):
+        assert any(name in one for one in before), (name, synced)
+    assert "checkpoints" in before[before.index("commit.json") :]
+    assert "checkpoints" in synced[last:]
 
 
 def test_another_configuration_is_refused(bag_root: Path, run: Path) -> None:

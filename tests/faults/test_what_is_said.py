@@ -50,15 +50,23 @@ def test_other_bags_are_refused_before_anything_is_changed(bag_root: Path, tmp_p
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [("readouts", ()), ("site_memory", ("training.keep_optimiser=true",))],
+)
 def test_a_site_without_room_says_so_and_not_that_its_bags_are_gone(
-    bag_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bag_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    module: str,
+    words: tuple[str, ...],
 ) -> None:
     def full(path: Path, write: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr("rayfed_hn.federation.readouts.write_atomically", full)
+    monkeypatch.setattr(f"rayfed_hn.federation.{module}.write_atomically", full)
     with pytest.raises(FederationError, match="the site could not write its files") as told:
-        go_on(plan_of(bag_root, *SIMULATED), tmp_path)
+        go_on(plan_of(bag_root, *SIMULATED, *words), tmp_path)
     assert str(tmp_path) not in str(told.value)  # what a site's disk is called stays there
     assert "No space left" in (bag_root / "site=north" / "site.log").read_text()
 

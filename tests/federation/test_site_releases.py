@@ -227,6 +227,23 @@ def test_withheld_metrics_do_not_leave(own_root: Path, words: list[str]) -> None
     np.testing.assert_array_equal(told.update, kept.update)
 
 
+@pytest.mark.parametrize("words", FORMAL)
+def test_the_same_bags_in_another_store_are_drawn_alike(
+    bag_root: Path, tmp_path: Path, words: list[str]
+) -> None:
+    one, other = (shutil.copytree(bag_root, tmp_path / name) for name in ("one", "other"))
+    updates = []
+    for root in (one, other):
+        for salt in root.rglob("salt"):
+            salt.unlink()
+        made = plan(root, *words)
+        updates.append(ask(made.site("north"), 0, made.initial()).update)
+    salts = [{path.read_bytes() for path in root.rglob("salt")} for root in (one, other)]
+    assert all(salts)
+    assert not salts[0] & salts[1]
+    np.testing.assert_array_equal(*updates)
+
+
 def test_a_network_that_has_grown_too_much_is_refused(own_root: Path) -> None:
     made = plan(own_root, "privacy.max_growth=3")
     site, theta = made.site("north"), made.initial()

@@ -111,6 +111,23 @@ def test_every_patient_is_clipped_as_a_whole_over_slides_and_tensors() -> None:
     assert train(who, clip_norm=1e6).clipped == 0.0
 
 
+def test_signal_is_told_beside_the_noise_of_all_steps() -> None:
+    """One patient, scaled down to the limit whenever it takes part, which it does now and then."""
+    who, steps = patients(1), 12
+    found = train(who, clip_norm=1e-3, multiplier=2.0, sampling_rate=0.4, num_steps=steps)
+    private = PrivateSteps(who, 1e-3, 2.0, 0.4, Silent())
+    times = sum(len(list(_drawn(private, Silent().secret(), step))) for step in range(steps))
+    assert 0 < times < steps
+    expected = math.sqrt(times / steps) / (2.0 * math.sqrt(LAYOUT.size))
+    assert found.signal_to_noise == pytest.approx(expected, rel=1e-4)
+    assert found.clipped == 1.0
+
+
+def test_where_nobody_took_part_nothing_is_told() -> None:
+    found = train(patients(2), sampling_rate=1e-9, num_steps=3)
+    assert (found.signal_to_noise, found.clipped) == (None, None)
+
+
 @settings(max_examples=25)
 @given(
     count=st.integers(0, 6),

@@ -114,7 +114,7 @@ def test_a_resumed_run_is_the_undisturbed_one(
     # Another bag would deal the cases anew, and test cases would have been trained on.
     moved = store.SiteBags(bags, "north").entries[0].path
     moved.rename(moved.with_suffix(".away"))
-    with pytest.raises(DataError, match=r"data\.bags: the bag store is not what it was"):
+    with pytest.raises(DataError, match=r"data\.bags: these are not the bags, as they were"):
         run(bags, tmp_path, ONE_HOST, "run.resume=true", f"run.dir={tmp_path}")
     moved.with_suffix(".away").rename(moved)
     summary, news = run(bags, tmp_path, ONE_HOST, "run.resume=true", f"run.dir={tmp_path}")

@@ -14,6 +14,7 @@ from fake_privacy import VERSIONS, WORDS, Source, change, make_private_run, read
 from fake_runs import make_train_run
 
 from rayfed_hn.errors import DataError
+from rayfed_hn.federation.privacy_record import privacy_record
 from rayfed_hn.privacy.words import ratio
 from rayfed_hn.reporting.privacy_section import privacy
 from rayfed_hn.reporting.report import write_report
@@ -275,6 +276,21 @@ def test_spending_more_than_planned_is_warned_of(tmp_path: Path) -> None:
     (warning,) = [w for w in read(folder)["warnings"] if "more than the 8" in w]
     assert warning.startswith("Lakeside has spent epsilon 8.4")
     assert "in 13 releases" in warning
+
+
+@pytest.mark.parametrize("releases", [0, 1])
+def test_what_was_released_beside_a_ledger_is_warned_of(tmp_path: Path, releases: int) -> None:
+    """Without noise a site goes on though it cannot write anything down."""
+    folder = make_private_run(tmp_path / "run", "none")
+    summary = read(folder, "summary.json")
+    records = [record | {"releases": record["made"]} for record in metrics(folder)]
+    last = summary["sites"][-1]["site"]
+    for record in records:
+        record["releases"] *= releases if record["site"] == last else 1
+    for told, warned in ((summary["privacy"], False), ({"in_ledger": True}, not releases)):
+        found = privacy_record(summary | {"privacy": summary["privacy"] | told}, records)
+        text = " ".join(found["warnings"])
+        assert (f"The ledger of {last} could not be written" in text) == warned
 
 
 @pytest.mark.parametrize(

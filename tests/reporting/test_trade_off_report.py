@@ -13,7 +13,8 @@ from fake_sweep import AMOUNTS, FORMAL, make_sweep_run
 
 from rayfed_hn.evaluation.markdown import markdown_table
 from rayfed_hn.evaluation.subject import seen_from
-from rayfed_hn.privacy.mechanisms import SiteGaussian
+from rayfed_hn.privacy.mechanisms import NoNoise, PaperNoise, SiteGaussian
+from rayfed_hn.privacy.words import mechanism
 from rayfed_hn.reporting.report import write_report
 from rayfed_hn.reporting.run_files import read_run
 from rayfed_hn.reporting.trade_off import about, parts
@@ -113,6 +114,12 @@ def test_what_noise_costs_is_within_one_method(sweep: Path) -> None:
         assert f"{d['method']} {d['noise']:g} {d['difference']:+.3f}" in text
 
 
+def test_the_least_noise_is_the_largest_epsilon(tmp_path: Path) -> None:
+    folder = make_sweep_run(tmp_path / "run", (3.0, 8.0, 1.0), words=FORMAL)
+    found = {(d["against_noise"], d["noise"]) for d in summary(folder)["by_amount"]}
+    assert found == {(8.0, 3.0), (8.0, 1.0)}
+
+
 def test_what_a_run_would_promise_is_told_with_every_amount(tmp_path: Path) -> None:
     folder = make_sweep_run(tmp_path / "run", (1.0, 8.0), words=FORMAL)
     promised = [
@@ -129,6 +136,17 @@ def test_what_a_run_would_promise_is_told_with_every_amount(tmp_path: Path) -> N
     rows = ("1 site_ldp (1, 1e-05)", "8 site_ldp (8, 1e-05)")
     for expected in ("a simulation", *rows, "numbers of its bags"):
         assert expected in text
+
+
+@pytest.mark.parametrize("amounts", [(0.0, 0.3), (0.3, 0.0)])
+def test_the_mechanism_that_is_told_is_that_of_the_noise(
+    tmp_path: Path, amounts: tuple[float, float]
+) -> None:
+    folder = make_sweep_run(tmp_path / "run", amounts)
+    made = {0.0: NoNoise().describe(), 0.3: PaperNoise(0.3).describe()}
+    promised = [{"noise": a, "promise": dict(made[a]), "without_noise": []} for a in amounts]
+    (folder / "summary.json").write_text(json.dumps(summary(folder) | {"promises": promised}))
+    assert mechanism(made[0.3]) in words(page(folder))
 
 
 def test_under_a_guarantee_the_axis_is_epsilon(tmp_path: Path) -> None:
