@@ -55,13 +55,17 @@ class Bar:
         """When the rest will be done, if the rest is like the beginning."""
         if not MIN_SHARE <= share < 1:
             return ""
-        left = (time.monotonic() - self._started) / share * (1 - share)
-        if left < 60:
-            return f"about {left:.0f} s left"
-        clock = time.strftime(
-            "%a %H:%M" if left > 43_200 else "%H:%M", time.localtime(time.time() + left)
-        )
-        return f"about {left / 60:.0f} min left, until {clock}"
+        return seconds_left((time.monotonic() - self._started) / share * (1 - share))
+
+
+def seconds_left(left: float) -> str:
+    """A time that is left, in words."""
+    if left < 60:
+        return f"about {left:.0f} s left"
+    clock = time.strftime(
+        "%a %H:%M" if left > 43_200 else "%H:%M", time.localtime(time.time() + left)
+    )
+    return f"about {left / 60:.0f} min left, until {clock}"
 
 
 @contextmanager

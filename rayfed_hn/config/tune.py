@@ -34,7 +34,18 @@ class TuneConfig:
         16, "random, optuna: settings to try; grid tries all there are", at_least=1
     )
     max_concurrent: int | None = knob(
-        None, "trials at a time, each on one core (default: as many as there are cores)", at_least=1
+        None,
+        "trials at a time (default: as many as there are cores; with tune.actors, as many as find "
+        "a core, and the GPUs that it asks for, for every actor), and never more than there are "
+        "cores",
+        at_least=1,
+    )
+    actors: bool = knob(
+        False,
+        "false: a trial trains in one process on one core, its sites in turn; true: the sites of a "
+        "trial have actors of their own, as those of train do (resources.gpus_per_site, "
+        "gpus_for_server, sites_per_actor, site_restarts), for which room is reserved before it "
+        "starts: for GPUs, and for networks that take long. On CPUs both give the same results",
     )
     folds: int = knob(
         2,

@@ -184,7 +184,7 @@ class RayExecutor:
             self._under_way.pop(reference, None)
         host.waiting, host.starting = host.unanswered(), None
         host.deaths += 1
-        ray.kill(host.actor)  # which may only have been out of reach
+        self._care.end(host.actor)  # which may only have been out of reach
         if host.deaths > self._care.restarts:
             what = f"its actor died ({kind})"
             if host.silent:
@@ -215,7 +215,7 @@ class RayExecutor:
     def _end(self, host: Host) -> None:
         """End an actor that says nothing; its calls then say that it has died."""
         host.silent, host.heard = True, self._waited
-        ray.kill(host.actor)
+        self._care.end(host.actor)
 
     def _send_away(self, host: Host) -> None:
         """The others go on without sites whose actor has no place."""
@@ -235,7 +235,7 @@ class RayExecutor:
         """Wait no longer for a place."""
         self._under_way.pop(host.starting)
         host.starting = None
-        ray.kill(host.actor)
+        self._care.end(host.actor)
         self._lose(host, f"its node did not come back within {self._care.limit:g} s")
 
     def _lose(self, host: Host, reason: str) -> None:

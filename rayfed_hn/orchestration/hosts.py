@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import ray
+
 from rayfed_hn.config import Config
 from rayfed_hn.federation.messages import (
     CandidatesRequest,
@@ -50,6 +52,7 @@ class Care:
         wait: Seconds that a new actor may wait for its place before its sites count as away; None:
             they do not, as simulated time stands still meanwhile.
         limit: Seconds after which its sites are lost for good.
+        end: Ends an actor that is silent or out of reach.
     """
 
     renew: Callable[[str], Any] | None = None
@@ -57,6 +60,7 @@ class Care:
     silence: float | None = None
     wait: float | None = None
     limit: float = 3600.0
+    end: Callable[[Any], object] = ray.kill
 
     @classmethod
     def of(cls, config: Config, homes: Iterable[Home]) -> Care:

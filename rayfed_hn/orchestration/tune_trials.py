@@ -12,13 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
 from ray.tune.logger import TBXLoggerCallback
 from ray.tune.schedulers import ASHAScheduler
 
 from rayfed_hn.config import Config
 from rayfed_hn.errors import ConfigError, DataError, FederationError, RayfedError
-from rayfed_hn.orchestration.resources import num_cpus
+from rayfed_hn.orchestration.packing import Cluster, Packing
+from rayfed_hn.orchestration.resources import START_SECONDS, num_cpus
+from rayfed_hn.orchestration.tune_actors import bundles, on_actors, share
 from rayfed_hn.orchestration.tune_optuna import optuna_search
 from rayfed_hn.tuning.learning import Learning
 from rayfed_hn.tuning.records import FOLDER, record_of
@@ -78,7 +81,8 @@ def run_trials(
     config = search.config
     known = _Known(max((r["trial"] for r in records), default=-1) + 1)
     how: dict[str, Any] = {"trial_name_creator": _name, "trial_dirname_creator": _name}
-    how |= {"scheduler": _scheduler(config), "max_concurrent_trials": concurrent(config)}
+    packing, at_a_time = _share(search)
+    how |= {"scheduler": _scheduler(config), "max_concurrent_trials": at_a_time}
     # To start a process takes seconds; but one whose trial was stopped may still be at work on it.
     how |= {"reuse_actors": config.tune.scheduler == "none"}
     if search.adaptive:
@@ -89,11 +93,11 @@ def run_trials(
         param_space = {"trial": tune.grid_search([_plain(trial) for trial in missing])}
 
     def train(chosen: dict[str, Any]) -> None:
-        _train(config, root, _settings_of(chosen))
+        _train(config, root, _settings_of(chosen), packing)
 
     with _environment():
         tune.Tuner(
-            tune.with_resources(train, {"cpu": 1}),
+            tune.with_resources(train, {"cpu": 1} if packing is None else bundles(packing)),
             param_space=param_space,
             tune_config=tune.TuneConfig(**how),
             run_config=tune.RunConfig(
@@ -106,9 +110,13 @@ def run_trials(
         ).fit()
 
 
-def concurrent(config: Config) -> int:
-    """Trials at a time: each has a core."""
-    return min(config.tune.max_concurrent or num_cpus(config), num_cpus(config))
+def _share(search: Search) -> tuple[Packing | None, int]:
+    """The actors of a trial, if it has some, and how many trials run at a time."""
+    config = search.config
+    if config.tune.actors:
+        return share(search, Cluster.joined(config))
+    cores = num_cpus(config)  # each trial has one
+    return None, min(config.tune.max_concurrent or cores, cores)
 
 
 def _scheduler(config: Config) -> Any:
@@ -125,7 +133,9 @@ def _scheduler(config: Config) -> Any:
     )
 
 
-def _train(config: Config, root: Path, settings: Mapping[str, Any]) -> None:
+def _train(
+    config: Config, root: Path, settings: Mapping[str, Any], packing: Packing | None
+) -> None:
     """Runs in a process of the trial's own.
 
     What goes wrong is told and not raised: Ray Tune would write the traceback into the run
@@ -135,7 +145,7 @@ def _train(config: Config, root: Path, settings: Mapping[str, Any]) -> None:
     try:
         learning = Learning(trial_config(config, settings), root)
         about = {"epsilon": learning.epsilon}
-        for judged in learning:
+        for judged in learning if packing is None else on_actors(learning, packing):
             metric = _UNDEFINED if judged.mean is None else judged.mean
             told = {_VERSION: judged.version, METRIC: metric, "last": judged.last}
             told |= {"by_division": list(judged.by_division)}
@@ -166,6 +176,7 @@ class _Teller(tune.Callback):
         self._curves: dict[str, list[float | None]] = {}
         self._last: dict[str, Mapping[str, Any]] = {}
         self._error: Exception | None = None
+        self._busy = time.monotonic()  # when some trial was last at work
 
     def on_trial_result(
         self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any
@@ -180,6 +191,11 @@ class _Teller(tune.Callback):
         self._tell(News(self._known(trial), result[_VERSION], metric))
 
     def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
+        now = time.monotonic()
+        if any(trial.status == "RUNNING" for trial in trials):
+            self._busy = now
+        elif now - self._busy > START_SECONDS and trials:
+            raise ConfigError(_no_room(trials[-1]))  # Ray Tune would wait for ever
         if self._error is not None:  # Ray Tune only logs what is raised when a trial ends
             raise self._error
 
@@ -228,6 +244,18 @@ class _Known:
             )
             self._trials[trial.trial_id] = Trial(number, _settings_of(trial.config))
         return self._trials[trial.trial_id]
+
+
+def _no_room(trial: Any) -> str:
+    asked, free = trial.placement_group_factory.required_resources, ray.available_resources()
+    names = [name for name in ("CPU", "GPU") if asked.get(name)]
+    wanted = " and ".join(f"{asked[name]:g} {name}" for name in names)
+    there = " and ".join(f"{free.get(name, 0.0):g} {name}" for name in names)
+    return (
+        f"resources: no trial could start within {START_SECONDS:.0f} s; one asks for {wanted}, and "
+        f"of the cluster's {there} are free; wait for others, or ask for less (resources.cpus, "
+        "resources.gpus_per_site, resources.sites_per_actor, tune.actors=false)"
+    )
 
 
 def _name(trial: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,13 @@ from rayfed_hn.config import Config
 from rayfed_hn.errors import FederationError
 from rayfed_hn.federation.experiment import prepare
 from rayfed_hn.federation.loop import (
+    Executor,
     InProcessExecutor,
     last_validation,
     run_federation,
 )
 from rayfed_hn.federation.plan import Plan, make_plan
+from rayfed_hn.federation.server import Server
 from rayfed_hn.federation.site_host import SiteHost
 from rayfed_hn.tuning.trials import divisions, on_division
 
@@ -51,28 +53,50 @@ class Learning:
     Args:
         config: Of the trial.
         root: The bag store; bags are mapped into memory, and shared with other trials.
+
+    Attributes:
+        plans: Of every division.
     """
 
     def __init__(self, config: Config, root: Path) -> None:
-        self._plans = [
+        self.plans = [
             make_plan(on_division(config, seed, fold), root) for seed, fold in divisions(config)
         ]
 
     @property
     def epsilon(self) -> float | None:
         """The largest that a run with these settings would promise; None without a guarantee."""
-        found = [plan.promise().get("epsilon") for plan in self._plans]
+        found = [plan.promise().get("epsilon") for plan in self.plans]
         return None if None in found else max(found)  # type: ignore[type-var]
 
     def __iter__(self) -> Iterator[Judged]:
+        """With all sites in this process."""
+        hosts = [SiteHost(plan, plan.participants) for plan in self.plans]
+        yield from self.on(
+            [
+                InProcessExecutor(*one)
+                for one in zip(hosts, (p.read for p in self.plans), strict=True)
+            ]
+        )
+
+    def on(self, executors: Sequence[Executor], device: str = "cpu") -> Iterator[Judged]:
+        """With sites wherever the executors have them.
+
+        Args:
+            executors: One a division.
+            device: Of the servers.
+        """
         torch.set_num_threads(1)
-        runs = [_run(plan) for plan in self._plans]
+        runs = [
+            _run(plan, executor, device)
+            for plan, executor in zip(self.plans, executors, strict=True)
+        ]
         version = 0
         while True:
             values = [next(run, _ENDED) for run in runs]
             if any(value is _ENDED for value in values):
                 return
-            last = version == self._plans[0].config.rounds.num_versions
+            last = version == self.plans[0].config.rounds.num_versions
             yield Judged(version, tuple(values), last)
             version += 1
 
@@ -80,17 +104,23 @@ class Learning:
 _ENDED: Any = object()
 
 
-def _run(plan: Plan) -> Iterator[float | None]:
+def _run(plan: Plan, inner: Executor, device: str) -> Iterator[float | None]:
     """The validation metric of every version from 0 to the last."""
-    server = plan.server()
-    executor = plan.executor(InProcessExecutor(SiteHost(plan, plan.participants), plan.read))
+    server = plan.server(device)
+    executor = plan.executor(inner)
     prepare(plan, server, executor)
     for report in run_federation(server, executor):
+        _check_all_there(server)
         yield report.mean_validation_metric
     last = last_validation(server, executor)
-    for loss in server.lost:  # without a site the metric is of other bags than that of other trials
+    _check_all_there(server)
+    yield last
+
+
+def _check_all_there(server: Server) -> None:
+    """Without a site the metric is of other bags than that of other trials."""
+    for loss in server.lost:
         if not loss.returns:
             raise FederationError(
                 f"site {loss.site} was lost at version {loss.version}: {loss.reason}"
             )
-    yield last

@@ -86,7 +86,15 @@ class Search:
             f"{row['key']} changes nothing: {row['because']}"
             for row in idle(self.config, self.dimensions)
         ]
-        asked = self.config.tune.num_trials
+        resources, asked = self.config.resources, self.config.tune.num_trials
+        if not self.config.tune.actors and (resources.gpus_per_site or resources.gpus_for_server):
+            found.append("trials run on CPUs; on GPUs with tune.actors=true")
+        if self.config.tune.scheduler == "asha" and len(self.config.tune.objectives) > 1:
+            found.append(
+                f"tune.scheduler=asha stops trials by the validation metric alone; most of those "
+                f"that are on the front for their {self.config.tune.objectives[1]} will be among "
+                "them; tune.scheduler=none keeps them"
+            )
         if self.config.tune.search == "random" and len(self.trials) < asked:
             found.append(f"there are but {len(self.trials)} different settings, not {asked}")
         return found

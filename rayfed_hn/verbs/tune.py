@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rayfed_hn.progress import Bar, bar
+from rayfed_hn.progress import Bar, bar, seconds_left
 from rayfed_hn.verbs.common import (
     before_anything_starts,
     configuration,
@@ -75,6 +76,7 @@ class _Shown:
     def __init__(self, search: Search, progress: Bar) -> None:
         self._search, self._bar = search, progress
         self._share: dict[int, float] = {}  # of every trial that is at work
+        self._first: dict[int, tuple[int, float]] = {}  # version that it told of first, and when
 
     def hear(self, done: int, news: News | None) -> None:
         if news is None:
@@ -87,7 +89,17 @@ class _Shown:
             self._bar.update(done, _ended(news), share=share, line=True)
             return
         note = f"trial {number}: version {news.version}/{versions}, validation {_number(news)}"
-        self._bar.update(done, note, share=share)
+        self._bar.update(done, note + self._left(news, versions), share=share)
+
+    def _left(self, news: News, versions: int) -> str:
+        """When this trial will be done, if its other versions take as long as those so far."""
+        number, now = news.trial.number, time.monotonic()
+        version, told = self._first.get(number, (news.version, now))
+        if news.version <= version:  # its first word, or that of a process that was started anew
+            self._first[number] = news.version, now
+            return ""
+        left = (now - told) / (news.version - version) * (versions - news.version)
+        return f", {seconds_left(left)}" if left else ""
 
 
 def _ended(news: News) -> str:

@@ -3,49 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from drivers import family, left_after
+from started_runs import command, stamps, wait_for_files
 
+from rayfed_hn.federation.cell import Cell, run_cell
 from rayfed_hn.loading import load
 from rayfed_hn.tuning.learning import Learning
 from rayfed_hn.tuning.search import Search
-from rayfed_hn.tuning.trials import trial_config
+from rayfed_hn.tuning.trials import final_divisions, trial_config
 
 pytestmark = pytest.mark.faults
 WORDS = ["rounds.num_versions=4", "training.steps=3", "tune.num_trials=5", "tune.final_seeds=1"]
 WORDS += ["tune.space.privacy.noise_scale=loguniform(0.01, 1)"]
 WORDS += ["tune.space.training.learning_rate=loguniform(0.001, 0.1)"]
-
-
-def command(*words: str) -> subprocess.Popen[str]:
-    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "rayfed_hn", *words],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def finished(folder: Path) -> dict[str, int]:
-    return {p.name: p.stat().st_mtime_ns for p in (folder / "trials").glob("trial-*.json")}
-
-
-def wait_for_trials(process: subprocess.Popen[str], folder: Path, number: int) -> None:
-    end = time.monotonic() + 200
-    while time.monotonic() < end and process.poll() is None:
-        if len(finished(folder)) >= number:
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"{number} trials never ended: {process.poll()}")
+TRIALS = "trials/trial-*.json"
 
 
 def test_a_killed_search_goes_on(bag_root: Path, tmp_path: Path) -> None:
@@ -53,18 +29,18 @@ def test_a_killed_search_goes_on(bag_root: Path, tmp_path: Path) -> None:
     process = command(
         "tune", f"data.bags={bag_root}", f"run.dir={folder}", "resources.cpus=2", *WORDS
     )
-    wait_for_trials(process, folder, 2)
-    processes, before = family(process), finished(folder)
+    wait_for_files(process, folder, TRIALS, 2)
+    processes, before = family(process), stamps(folder, TRIALS)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=30)
     assert 2 <= len(before) < 5
     # Ray's agents look for their parent now and then, and hold nothing of a run.
     assert not [one for one in left_after(processes, 60) if "Agent" not in one]
-    before = finished(folder)
+    before = stamps(folder, TRIALS)
     resumed = command("resume", str(folder), "resources.cpus=2")
     output, _ = resumed.communicate(timeout=280)
     assert resumed.returncode == 0, output
-    after = finished(folder)
+    after = stamps(folder, TRIALS)
     assert len(after) == 5
     assert {name: after[name] for name in before} == before
     assert output.count("(finished)") == 5 - len(before)
@@ -75,7 +51,20 @@ def test_a_killed_search_goes_on(bag_root: Path, tmp_path: Path) -> None:
         assert (record["trial"], record["settings"]) == (trial.number, dict(trial.settings))
         assert record["validation_metric"] == last.mean
         assert record["status"] == "finished"
-    assert len(summary["final"]["rows"]) > 0
+    _check_final(summary, search, bag_root)
     again = command("resume", str(folder))
     output, _ = again.communicate(timeout=60)
     assert "is finished (tune, complete)" in output
+
+
+def _check_final(summary: dict[str, Any], search: Search, root: Path) -> None:
+    """The test in the end is that of the best setting, trained here."""
+    (best,) = (r for r in summary["trials"] if r["trial"] == summary["best"])
+    asked = search.finals(best["settings"])
+    rows = [
+        {**row, "method": arm}
+        for arm, config in asked.items()
+        for division in final_divisions(search.config)
+        for row in run_cell(Cell(config.method.name, *division), config, root)["rows"]
+    ]
+    assert summary["final"]["rows"] == rows

@@ -42,6 +42,18 @@ def test_its_alternative_can_be_searched(bag_root: Path, tmp_path: Path) -> None
     assert search.plan.promise()["epsilon"] is not None
 
 
+def test_what_would_not_do_what_it_looks_like_is_noted(bag_root: Path) -> None:
+    asked = load(READY, ["tune.scheduler=asha", "resources.gpus_per_site=0.1"])
+    told = Search.of(asked, bag_root).notes()
+    assert len(told) == 2
+    assert told[0] == "trials run on CPUs; on GPUs with tune.actors=true"
+    assert told[1].startswith("tune.scheduler=asha stops trials by the validation metric alone")
+    both = load(READY, ["resources.gpus_per_site=0.1", "tune.actors=true"])
+    assert not Search.of(both, bag_root).notes()
+    one = load(READY, ["tune.scheduler=asha", "tune.objectives=validation_metric"])
+    assert not Search.of(one, bag_root).notes()
+
+
 def test_bags_that_do_not_fit_are_refused_before_anything_starts(bag_root: Path) -> None:
     word = "tune.space.rounds.min_sites=grid(9)"
     with pytest.raises(ConfigError, match=r"rounds\.min_sites: got 9"):
