@@ -50,6 +50,7 @@ def ray_session() -> Iterator[None]:
     """One Ray cluster for all tests that need one."""
     import ray
 
+    os.environ.setdefault("RAY_worker_niceness", "0")  # as the product has it
     ray.init(
         num_cpus=2,
         include_dashboard=False,
