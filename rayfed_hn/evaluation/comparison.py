@@ -78,7 +78,8 @@ def compare_methods(
         ``task``, ``unit``, ``metric``.
         ``table``: method, readout, mean_site, se, low, high, worst_mean, worst_site,
         pooled (out of fold; None where not complete), num_undefined, num_splits, num_sites; where
-        cases have several slides also by_slide and by_case, one of which is mean_site.
+        cases have several slides also by_slide and by_case, one of which is mean_site, and in how
+        many of the num_cells they are defined (cells_by_slide, cells_by_case).
         ``per_site``: method, readout, site, mean_value, se, out_of_fold, num_test,
         num_undefined.
         ``differences``: every pair of methods with the same readout, hypernetwork first: method,
@@ -175,9 +176,12 @@ def _table(cells: Cells, scores: Scores, measure: Measure | None = None) -> list
 
 def _add_both_units(table: list[dict[str, Any]], rows: Sequence[Row]) -> None:
     for name in ("by_slide", "by_case"):
-        values = Cells(rows, name).values
+        cells = Cells(rows, name)
         for line in table:
-            line[name] = estimate(values[line["method"], line["readout"]]).mean
+            arm = line["method"], line["readout"]
+            line[name] = estimate(cells.values[arm]).mean
+            line["num_cells"] = int(cells.present[arm].sum())
+            line[f"cells_{name}"] = line["num_cells"] - int(cells.num_undefined(arm).sum())
 
 
 def _per_site(cells: Cells, scores: Scores, measure: Measure | None = None) -> list[dict[str, Any]]:

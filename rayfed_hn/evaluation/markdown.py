@@ -113,9 +113,16 @@ def _method_line(row: Record, other: str | None) -> str:
         worst += f" ({cell(row['worst_site'])})"
     cells = [cell(row["method"]), *amounts(row), cell(row["readout"])]
     cells += [f"{number(row['mean_site'])}{error}"]
-    cells += [number(row[f"by_{other}"])] if other else []
+    cells += [in_other_unit(row, other)] if other else []
     cells += [worst, number(row["pooled"]), str(row["num_undefined"])]
     return f"| {' | '.join(cells)} |"
+
+
+def in_other_unit(row: Record, other: str) -> str:
+    """With the cells that it is a mean of where folds are too small for all to have a value."""
+    defined, present = row.get(f"cells_by_{other}"), row.get("num_cells")
+    of = f" ({defined} of {present} cells)" if defined != present else ""
+    return f"{number(row[f'by_{other}'])}{of}"
 
 
 def _difference_line(row: Record) -> str:

@@ -111,6 +111,14 @@ def test_means_by_slide_and_by_case_are_given_where_they_differ(unit: str) -> No
     assert widths == {8}
 
 
+def test_a_mean_of_few_cells_says_of_how_many() -> None:
+    rows = [{**row, "by_case": None if s else 1.0} for s, row in enumerate(_rows())]
+    found = compare_methods(rows, [], judge=_judge("binary"))
+    (row,) = found["table"]
+    assert (row["by_case"], row["cells_by_case"], row["num_cells"]) == (1.0, 1, 12)
+    assert " | 1.000 (1 of 12 cells) | " in markdown_table(found)
+
+
 @pytest.mark.parametrize("unit", ["slide", "case"])
 def test_nothing_is_added_where_every_case_has_one_slide(unit: str) -> None:
     rows = _rows(unit, num_slides=3, num_cases=3)
