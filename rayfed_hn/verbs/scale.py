@@ -31,16 +31,23 @@ def scale(words: Sequence[str]) -> int:
         ladder = plans(config, folder)
     config = replace(config, run=replace(config.run, dir=str(folder)))
     run_dir(config, "scale", measured=True)
-    how = f"the same command with run.dir={folder} run.resume=true goes on with the missing steps"
+    how = (
+        f"the same command with run.dir={folder} run.resume=true goes on with the missing steps, "
+        f"and so does 'rayfed-hn resume {folder}'"
+    )
     needed = config.scale.where == "actors" and not complete(ladder, folder)
     cluster = connected(config) if needed else nullcontext()
     total = len(ladder) * config.scale.num_versions
+    work = [plan.config.rounds.cohort_size or 1 for plan in ladder]  # of a version of each step
     with resumable(how), cluster, bar("versions", total) as progress:
 
         def show(plan: VirtualPlan, cost: VersionCost) -> None:
-            before = ladder.index(plan) * config.scale.num_versions
+            step = ladder.index(plan)
+            done = step * config.scale.num_versions + cost.version
+            of_step = work[step] * cost.version / config.scale.num_versions
+            share = (sum(work[:step]) + of_step) / sum(work)
             about = f"{plan.config.method.name}, {len(plan.hospitals):,} sites"
-            progress.update(before + cost.version, f"{about}: {cost.seconds:.2f} s")
+            progress.update(done, f"{about}: {cost.seconds:.2f} s", share=share)
 
         summary = run(config, ladder, folder, show)
     write_scale_files(folder, summary)

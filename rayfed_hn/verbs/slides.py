@@ -38,7 +38,11 @@ def embed(words: Sequence[str], retry: bool = False) -> int:
     with before_anything_starts():
         _read_manifest(config)
     folder = run_dir(config, "embed")
-    with resumable("the same command goes on: slides in the store are skipped"), connected(config):
+    how = (
+        f"the same command with run.dir={folder} run.resume=true goes on (slides in the store are "
+        f"skipped), and so does 'rayfed-hn resume {folder}'"
+    )
+    with resumable(how), connected(config):
         summary = embed_manifest(config, folder, retry)
     return summary["exit_code"]
 
