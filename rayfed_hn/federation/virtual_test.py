@@ -52,5 +52,3 @@ def _site(plan: VirtualPlan, server: Server, answer: Scores) -> dict[str, Any]:
         "bags": len(answer.label_B),
         "updates": server.num_updates.get(answer.site, 0),
     }
-
-

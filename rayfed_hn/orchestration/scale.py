@@ -124,9 +124,7 @@ class Measured:
     tested: dict[str, Any] | None
 
 
-def measure(
-    plan: VirtualPlan, on_version: OnVersion = lambda plan, cost: None
-) -> Measured:
+def measure(plan: VirtualPlan, on_version: OnVersion = lambda plan, cost: None) -> Measured:
     """Run a federation where ``scale.where`` says."""
     plan.pool.write()
     costs, memory, looked = [], [], time.monotonic()

@@ -7,6 +7,8 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 from rayfed_hn.progress import bar
+from rayfed_hn.reporting.boards import write_curves
+from rayfed_hn.reporting.tracking import check_tracker, tracked
 from rayfed_hn.verbs.common import (
     before_anything_starts,
     configuration,
@@ -26,6 +28,7 @@ def scale(words: Sequence[str]) -> int:
     from rayfed_hn.reporting.scale_report import scale_table, write_scale_files
 
     config = configuration(words)
+    check_tracker(config.run.track)
     folder = planned_dir(config, "scale")
     with before_anything_starts():
         ladder = plans(config, folder)
@@ -39,7 +42,12 @@ def scale(words: Sequence[str]) -> int:
     cluster = connected(config) if needed else nullcontext()
     total = len(ladder) * config.scale.num_versions
     work = [plan.config.rounds.cohort_size or 1 for plan in ladder]  # of a version of each step
-    with resumable(how), cluster, bar("versions", total) as progress:
+    with (
+        resumable(how),
+        tracked(config, folder, "scale") as tracker,
+        cluster,
+        bar("versions", total) as progress,
+    ):
 
         def show(plan: VirtualPlan, cost: VersionCost) -> None:
             step = ladder.index(plan)
@@ -48,9 +56,12 @@ def scale(words: Sequence[str]) -> int:
             share = (sum(work[:step]) + of_step) / sum(work)
             about = f"{plan.config.method.name}, {len(plan.hospitals):,} sites"
             progress.update(done, f"{about}: {cost.seconds:.2f} s", share=share)
+            tracker.log({f"seconds per version/{about}": cost.seconds}, cost.version)
 
         summary = run(config, ladder, folder, show)
+        tracker.results(summary)
     write_scale_files(folder, summary)
+    write_curves(folder, summary)
     print("\n" + scale_table(summary))
     for row in summary["rows"]:
         if row["lost_sites"]:

@@ -35,7 +35,11 @@ def test_a_step_of_the_ladder_is_medians_without_the_first_version(tmp_path: Pat
     assert row["first_version_seconds"] == 9.0
     assert row["copy_bytes_per_second"] == 8_000_000_000
     assert row["updates_per_second"] == 4.0
-    assert (row["bytes_down"], row["bytes_up"], row["lost_sites"]) == (100, 50, 5)  # two of them when tested
+    assert (row["bytes_down"], row["bytes_up"], row["lost_sites"]) == (
+        100,
+        50,
+        5,
+    )  # two of them when tested
     assert (row["method"], row["sites"], row["num_hosts"]) == ("hypernetwork", 8, 2)
     assert (row["cohort_size"], row["num_versions"]) == (4, 4)
     assert row["num_parameters"] == ParameterLayout.of(plan.model()).size

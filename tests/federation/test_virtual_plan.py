@@ -137,7 +137,9 @@ def test_natural_sites_are_like_the_real_ones(tmp_path: Path) -> None:
     for number, name in enumerate(plan.hospitals):
         bags = opened["abc"[number % 3]]
         own = {bags.load(i).features_ND.tobytes(): e.label for i, e in enumerate(bags.entries)}
-        assert plan.num_bags[name][0] == [3, 5, 5][number % 3]  # without test bags and a third class
+        assert (
+            plan.num_bags[name][0] == [3, 5, 5][number % 3]
+        )  # without test bags and a third class
         found = {features: str(label) for features, label, *_ in told(plan.site_data(name))}
         assert len(found) > 1
         assert found.items() <= own.items()

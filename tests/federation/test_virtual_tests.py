@@ -60,9 +60,7 @@ def test_no_case_that_any_site_trains_on_is_one_that_any_is_tested_on(
         for i, entry in enumerate(bags.entries)
     }
     assert len(set(case_of.values())) == len(case_of) / 2
-    trained, held_out = (
-        {case_of[bag] for bag in every(plan, part)} for part in ("train", "test")
-    )
+    trained, held_out = ({case_of[bag] for bag in every(plan, part)} for part in ("train", "test"))
     assert trained
     assert {name for name, _ in held_out} == {"a", "b"}
     assert not trained & held_out
