@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rayfed_hn.evaluation.judging import Truth
-from rayfed_hn.federation import mixture
+from rayfed_hn.federation import attention_maps, mixture
 from rayfed_hn.federation.data import SiteBag, SiteData
 from rayfed_hn.federation.readouts import BestVersions
 from rayfed_hn.federation.score_messages import CandidateMetrics, EvaluateRequest, Scores
@@ -121,6 +121,12 @@ class SiteScorer:
             best_BE=self._by_origin(bags, [network for _, network in chosen], last_BE),
             mixture_BE=self._mixture(bags, weight_OC, last_BE),
         )
+
+    def draw(self, folder: Path, count: int, version: int) -> None:
+        """Draw where the last network looks on the first test bags."""
+        if self._final is not None:
+            bags, network = self._data.test[:count], (self._model, self._final)
+            attention_maps.write_maps(folder, bags, self._task.names, network, version)
 
     def _weights(self, mean_metric_C: np.ndarray) -> np.ndarray:
         """Weights over scales, one row a hospital, float64 (O, C)."""

@@ -19,8 +19,8 @@ from rayfed_hn.files import write_atomically
 from rayfed_hn.models.tasks import Binary, Task
 from rayfed_hn.seeds import derive
 
-# Of a positive synthetic bag: how many tiles differ, and by how much in every direction. By 1.0 a few
-# versions told all bags apart, whatever the method, and by 0.1 no method learned within twenty.
+# Of a positive synthetic bag: how many tiles differ, and by how much in every direction. By 1.0 a
+# few versions told all bags apart, whatever the method; by 0.1 none learned within twenty.
 POSITIVE_TILES, SHIFT = 0.1, 0.25
 
 

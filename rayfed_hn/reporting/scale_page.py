@@ -15,8 +15,8 @@ _REPEAT = (
     "this page and holds every setting:"
 )
 _LIMITS = (
-    "Sites are virtual: their bags are drawn from one pool, and networks are not kept. Times and memory are those of this machine; between hospitals lie slower lines. "
-    "Research use only."
+    "Sites are virtual: their bags are drawn from one pool, and networks are not kept. Times and "
+    "memory are those of this machine; between hospitals lie slower lines. Research use only."
 )
 
 

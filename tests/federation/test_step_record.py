@@ -12,7 +12,6 @@ from rayfed_hn.federation.meter import VersionCost
 from rayfed_hn.machine import Memory
 from rayfed_hn.models.parameters import ParameterLayout
 
-
 TESTED = {"mean": 0.9, "lost": 2}
 
 
