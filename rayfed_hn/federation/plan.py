@@ -160,15 +160,9 @@ class Plan(Survey):
         A pooled site takes as many steps as the hospitals together: every method visits bags
         equally often.
         """
-        setup, releases = self.setup(name, device), self._releases(name, folder)
-        return Site(
-            self.site_data(name),
-            setup,
-            releases,
-            log=self.log(name),
-            folder=folder,
-            pictures=self.pictures(name, folder),
-        )
+        parts = self.site_data(name), self.setup(name, device), self._releases(name, folder)
+        pictures = self.pictures(name, folder)
+        return Site(*parts, log=self.log(name), folder=folder, pictures=pictures)
 
     def setup(self, name: str, device: str = "cpu") -> SiteSetup:
         """What a participant needs to know beside its bags."""
