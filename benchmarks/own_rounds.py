@@ -40,6 +40,7 @@ def main() -> None:
         "pool": POOL,
         "tiles": TILES,
         "feature_dim": FEATURES,
+        "test_sites": 0,
     }
     config = load(None, [f"scale.{k}={v}" for k, v in words.items()] + ["resources.cpus=2"])
     with tempfile.TemporaryDirectory() as folder:
@@ -53,9 +54,10 @@ def main() -> None:
 
 
 def _measured(plan: VirtualPlan) -> dict[str, object]:
-    scale, (num_hosts, costs, memory) = plan.config.scale, measure(plan)
+    scale, run = plan.config.scale, measure(plan)
+    num_hosts, costs = run.num_hosts, run.costs
     seconds = sum(cost.seconds for cost in costs)
-    found = step_record(plan, costs, memory, num_hosts, seconds, copy_bandwidth())
+    found = step_record(plan, costs, run.memory, num_hosts, seconds, None, copy_bandwidth())
     where = "on actors" if scale.where == "actors" else "in process"
     return {
         "system": f"rayfed_hn {plan.config.method.name} {where}",

@@ -166,7 +166,8 @@ def tune(words: tuple[str, ...]) -> int:
 
 
 @_verb(
-    *("scale.", "data.bags", "data.leave_out", "data.positive_label", "run.", "task.", "model."),
+    *("scale.", "data.bags", "data.leave_out", "data.positive_label", "data.fold", "data.splits"),
+    *("data.max_", "run.", "task.", "model."),
     *("hypernetwork.", "privacy.", "resources.", "rounds.sampling", "rounds.buffer_size"),
     *("training.opt", "training.learn", "training.weight", "training.keep", "training.class"),
     *("training.clip", "training.max", "training.instance"),
@@ -177,7 +178,8 @@ def scale(words: tuple[str, ...]) -> int:
     """Measure rounds with more and more sites, ten thousand on one machine.
 
     Sites are virtual: each draws its bags from one pool, synthetic or from data.bags, and trains as
-    in a real run. Networks are not kept and not tested; time, memory and bytes are.
+    in a real run. Time, memory and bytes are measured; then the last networks of some sites are
+    tested on cases of the pool that no site trains on. Networks are not kept.
 
     Sites keep nothing between versions: readout last, fresh optimisers, fixed rho. The length of an
     embedding is 16 unless hypernetwork.embedding_dim says otherwise; model.standardise is none.

@@ -25,6 +25,7 @@ class Bar:
     _rich: tuple[Progress, Any] | None
     _started: float = field(default_factory=time.monotonic)
     _printed: float = 0.0
+    _before: float | None = None  # share of the work that another process did before
 
     def update(
         self, done: int, note: str = "", *, share: float | None = None, line: bool = False
@@ -37,7 +38,10 @@ class Bar:
             share: Share of the work done, where the pieces are not of one size.
             line: A log gets this line in any case.
         """
-        ending = self._ending(done / self.total if share is None else share)
+        share = done / self.total if share is None else share
+        if self._before is None:
+            self._begin(done, share)
+        ending = self._ending(share)
         if self._rich is not None:
             progress, task = self._rich
             if line:
@@ -51,11 +55,19 @@ class Bar:
         parts = [f"{self.title}: {done}/{self.total}", ending, note]
         print("  ".join(part for part in parts if part), flush=True)
 
+    def _begin(self, done: int, share: float) -> None:
+        """Of work that goes on, what was there already took none of this process's time."""
+        goes_on = done > 1
+        self._before = share if goes_on else 0.0
+        if goes_on:
+            self._started = time.monotonic()
+
     def _ending(self, share: float) -> str:
-        """When the rest will be done, if the rest is like the beginning."""
-        if not MIN_SHARE <= share < 1:
+        """When the rest will be done, if the rest is like what was done by this process."""
+        own = share - (self._before or 0.0)
+        if share >= 1 or own < MIN_SHARE:
             return ""
-        return seconds_left((time.monotonic() - self._started) / share * (1 - share))
+        return seconds_left((time.monotonic() - self._started) / own * (1 - share))
 
 
 def seconds_left(left: float) -> str:

@@ -21,7 +21,7 @@ from rayfed_hn.trees import flatten
 VERB = "verb"  # the file that names what made the run
 
 # What may change between a run and its continuation: where it runs, not what it computes.
-_MAY_CHANGE = ("run.dir", "run.resume")
+_MAY_CHANGE = ("run.dir", "run.resume", "run.track", "evaluation.attention_maps")
 _WHERE = ("resources.", "data.bags")  # whether the bags are the same is asked of the bags
 
 

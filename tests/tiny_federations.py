@@ -36,7 +36,9 @@ SHORT = (
 
 
 def write(root: Path, site: str, slide: str, label: str, **about: Any) -> Bag:
-    """Write one bag; ``about`` may say its ``case``, ``time``, ``event`` and ``features_ND``."""
+    """Write one bag; ``about`` may say its ``case``, ``time``, ``event``, ``features_ND`` and
+    ``coords_N2``.
+    """
     rng = np.random.default_rng(list(f"{site}/{slide}".encode()))
     features_ND = about.get("features_ND")
     if features_ND is None:
@@ -48,7 +50,7 @@ def write(root: Path, site: str, slide: str, label: str, **about: Any) -> Bag:
         site=site,
         label=label,
         features_ND=features_ND.astype(np.float32),
-        coords_N2=np.zeros((num_tiles, 2), np.int64),
+        coords_N2=about.get("coords_N2", np.zeros((num_tiles, 2), np.int64)),
         tissue_N=np.ones(num_tiles, np.float32),
         tile_size0=256.0,
         mpp=0.5,
@@ -57,6 +59,13 @@ def write(root: Path, site: str, slide: str, label: str, **about: Any) -> Bag:
     )
     store.write(root, bag)
     return bag
+
+
+def write_placed(root: Path, site: str, slide: str, label: str) -> Bag:
+    """Write a bag of four tiles that lie two by two."""
+    features_ND = np.random.default_rng(list(slide.encode())).normal(size=(4, DIM))
+    coords_N2 = 256 * np.array([[0, 0], [1, 0], [0, 1], [1, 1]], np.int64)
+    return write(root, site, slide, label, features_ND=features_ND, coords_N2=coords_N2)
 
 
 def create(root: Path) -> Path:

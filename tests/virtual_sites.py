@@ -14,6 +14,7 @@ TINY = (
     "scale.pool=6",
     "scale.num_versions=2",
     "scale.steps=2",
+    "scale.test_sites=0",
     "model.hidden_dim=4",
     "model.attention_dim=3",
     "training.learning_rate=0.01",

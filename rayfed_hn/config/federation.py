@@ -212,3 +212,10 @@ class EvaluationConfig:
         "order (the last one where that is undefined); mixture: averages of the shared and of the "
         "site's own networks, weighted by validation. compare always reports all",
     )
+    attention_maps: int = knob(
+        3,
+        "train: test bags of every site whose attention is drawn for TensorBoard, from the places "
+        "of tiles and without pixels; the site keeps the maps beside its bags, or in "
+        "run.dir/sites where time is simulated (0: none)",
+        at_least=0,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from rayfed_hn.config.federation import METHODS
 from rayfed_hn.config.knob import knob
@@ -16,6 +17,12 @@ class RunConfig:
     seed: int = knob(0, "seed of everything random in a run, paper noise included", at_least=0)
     resume: bool = knob(
         False, "go on with the run in run.dir: from its last checkpoint, or with its missing cells"
+    )
+    track: Literal["none", "mlflow", "wandb"] = knob(
+        "none",
+        "train, compare and scale also hand their settings, means over sites and results on to "
+        "MLflow or to Weights & Biases, by that client's own settings (MLFLOW_TRACKING_URI, "
+        "WANDB_MODE, ...); one that cannot be reached stops nothing",
     )
     keep_commits: int = knob(
         2,

@@ -43,4 +43,16 @@ class ScaleConfig:
     bags_per_site: int = knob(8, "bags of a site, on average", at_least=1)
     pool: int = knob(256, "synthetic bags that sites draw from, without data.bags", at_least=2)
     tiles: int = knob(50, "tiles of a synthetic bag", at_least=1)
+    test_sites: int = knob(
+        100,
+        "sites, drawn by run.seed, whose last networks are tested when a step has ended, and not "
+        "on its clock (or all, where there are fewer; 0: none)",
+        at_least=0,
+    )
+    test_bags: int = knob(
+        40,
+        "bags that each of them is tested on, as many of every class, of cases that no site trains "
+        "on: fold data.fold of data.folds of the pool",
+        at_least=2,
+    )
     feature_dim: int = knob(1024, "length of synthetic features", at_least=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +28,15 @@ class SiteBag(LabelledBag):
     Attributes:
         slide, case: Salted hashes; the names stay at the site.
         origin: Index into ``SiteData.origins``.
+        coords_N2, tile_size0: Where the tiles of the (first) slide lie and their side, in level-0
+            pixels; None and 0 where bags are drawn from a pool.
     """
 
     slide: int
     case: int
     origin: int = 0
+    coords_N2: np.ndarray | None = field(default=None, kw_only=True)
+    tile_size0: float = field(default=0.0, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -166,14 +170,16 @@ def _load_bag(bags: SiteBags, indices: Sequence[int], task: Task) -> SiteBag:
     label = task.case_label(labels)
     if label is None:
         raise DataError("slides of one case have different labels; set task.unit=slide")
-    parts = [bags.load(index).features_ND for index in indices]
+    loaded = [bags.load(index) for index in indices]
     timed = isinstance(task, Survival)  # what is not predicted is not told either
     return SiteBag(
-        features_ND=parts[0],
+        features_ND=loaded[0].features_ND,
         label=label,
         time=(first.time or 0.0) if timed else 0.0,
         event=first.event is not False or not timed,
-        more=tuple(parts[1:]),
+        more=tuple(bag.features_ND for bag in loaded[1:]),
+        coords_N2=loaded[0].coords_N2,
+        tile_size0=loaded[0].tile_size0,
         slide=_opaque(first.slide_id, bags.salt),
         case=_opaque(first.case_id, bags.salt),
     )

@@ -90,7 +90,7 @@ def finish(plan: Plan, server: Server, executor: Recorded) -> Outcome:
     seconds, clock = executor.now, executor.inner
     share = clock.busy_share(len(server.sites)) if isinstance(clock, VirtualTime) else None
     scores, lost = evaluate_sites(server, executor)
-    fitting = [s for s in scores if _fits(plan, s)]
+    fitting = [s for s in scores if fits(plan, s)]
     reason = "its answer was refused: scores of other hospitals or of another task"
     odd = [SiteLost(s.site, s.version, reason) for s in scores if all(s is not f for f in fitting)]
     losses = (*server.lost_before, *server.lost)
@@ -100,7 +100,7 @@ def finish(plan: Plan, server: Server, executor: Recorded) -> Outcome:
     return Outcome(server, tuple(fitting), missed, absences, seconds, share)
 
 
-def _fits(plan: Plan, scores: Scores) -> bool:
+def fits(plan: Plan, scores: Scores) -> bool:
     """Whether scores are of this site's hospitals and of this task."""
     task = plan.task
     return (

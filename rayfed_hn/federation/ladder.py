@@ -21,6 +21,7 @@ def step_record(
     memory: Sequence[Mapping[str, Memory]],
     num_hosts: int,
     seconds: float,
+    tested: Mapping[str, Any] | None,
     copy_bandwidth: float,
 ) -> dict[str, Any]:
     """One line of ``scale.jsonl``: a method at a number of sites, medians over its versions.
@@ -32,7 +33,8 @@ def step_record(
         costs: Of every version.
         memory: After some versions, and the last.
         num_hosts: Processes that the sites were spread over.
-        seconds: All that the step took, starting actors included.
+        seconds: All that the step took, starting actors and testing included.
+        tested: How good its networks are (``virtual_test``); None where they were not tested.
         copy_bandwidth: Bytes read and written a second, of this machine just before.
     """
     config = plan.config
@@ -45,7 +47,8 @@ def step_record(
         "num_versions": len(costs),
         **_times(costs),
         "copy_bytes_per_second": round(copy_bandwidth),
-        "lost_sites": sum(cost.num_lost for cost in costs),
+        "lost_sites": sum(cost.num_lost for cost in costs) + (tested["lost"] if tested else 0),
+        "tested": tested,
         **_most(memory),
         "seconds": round(seconds, 2),
     }

@@ -7,7 +7,7 @@ on a cluster, the loop, the messages and the results are the same.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -176,15 +176,22 @@ def _reachable(server: Server) -> list[str]:
     return [site for site in server.sites if site not in gone]
 
 
-def evaluate_sites(server: Server, executor: Executor) -> tuple[list[Scores], list[SiteLost]]:
+def evaluate_sites(
+    server: Server, executor: Executor, among: Collection[str] | None = None
+) -> tuple[list[Scores], list[SiteLost]]:
     """Have every site that can be reached score its test bags.
 
     A site that is away but comes back is asked too: nothing waits for it any more.
 
+    Args:
+        server: At its last version.
+        executor: Moves the messages.
+        among: Ask these sites only; None: all.
+
     Returns:
         Scores in site order, and who was lost.
     """
-    judged = _judged(server, executor)
+    judged = _judged(server, executor, among)
     opinions = sorted((e for e in judged if isinstance(e, CandidateMetrics)), key=lambda e: e.site)
     # Where nothing is shared, the word of other sites is not either.
     alone = server.rule.shared() is None
@@ -206,10 +213,12 @@ def last_validation(server: Server, executor: Executor) -> float | None:
     return sum(defined) / len(defined) if defined else None
 
 
-def _judged(server: Server, executor: Executor) -> list[Event]:
+def _judged(
+    server: Server, executor: Executor, among: Collection[str] | None = None
+) -> list[Event]:
     """What every site that can be reached says of its candidates."""
     reached(EVALUATION)
-    sites = _reachable(server)
+    sites = [site for site in _reachable(server) if among is None or site in among]
     shared_SP, turns = server.shared_candidates(), server.turns_done
     judged: list[Event] = []
     wave = max(1, WAVE_BYTES // (4 * server.rule.size))

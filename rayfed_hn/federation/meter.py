@@ -156,34 +156,41 @@ class MeteredExecutor(Around):
         return event
 
 
-def metered_versions(
-    plan: Plan,
-    host_of: Mapping[str, int],
-    connect: Callable[[Read], Executor],
-    device: str = "cpu",
-) -> Iterator[VersionCost]:
-    """Run a federation, and say of every version what it cost.
+class Metered:
+    """A federation on the clock.
 
     Args:
-        plan: Says what is run. Nothing is committed and nothing scored.
+        plan: Says what is run. Nothing is committed.
         host_of: Which host a site lives on; hosts work side by side.
         connect: From what reads answers to the executor that brings them.
         device: Where the server computes.
     """
-    meter = Meter(host_of, plan.read)
-    server = plan.server(device)
-    server.rule = _MeteredRule(server.rule, meter)
-    executor = MeteredExecutor(connect(meter.read), meter)
-    hosts, begun = len(set(host_of.values())), time.perf_counter()
-    for report in run_federation(server, executor):
-        sums, now = meter.take(), time.perf_counter()
-        sums["training"] = sum(update.seconds for update in report.updates) / hosts
-        sums["waiting"] = sums.get("waiting", 0.0) - sums.get("reading", 0.0)
-        sums |= {"version": report.version, "seconds": now - begun}
-        sums["num_updates"] = len(report.updates)
-        del report  # with its updates, before the next version has its own
-        values = {field.name: sums.get(field.name, 0) for field in fields(VersionCost)}
-        for whole in ("bytes_down", "bytes_up", "num_lost"):
-            values[whole] = int(values[whole])
-        yield VersionCost(**values)  # pyright: ignore[reportArgumentType]
+
+    def __init__(
+        self,
+        plan: Plan,
+        host_of: Mapping[str, int],
+        connect: Callable[[Read], Executor],
+        device: str = "cpu",
+    ) -> None:
+        self._meter = Meter(host_of, plan.read)
+        self.server = plan.server(device)
+        self.server.rule = _MeteredRule(self.server.rule, self._meter)
+        self.executor = MeteredExecutor(connect(self._meter.read), self._meter)
+        self._hosts = len(set(host_of.values()))
+
+    def versions(self) -> Iterator[VersionCost]:
+        """Run it, and say of every version what it cost."""
         begun = time.perf_counter()
+        for report in run_federation(self.server, self.executor):
+            sums, now = self._meter.take(), time.perf_counter()
+            sums["training"] = sum(update.seconds for update in report.updates) / self._hosts
+            sums["waiting"] = sums.get("waiting", 0.0) - sums.get("reading", 0.0)
+            sums |= {"version": report.version, "seconds": now - begun}
+            sums["num_updates"] = len(report.updates)
+            del report  # with its updates, before the next version has its own
+            values = {field.name: sums.get(field.name, 0) for field in fields(VersionCost)}
+            for whole in ("bytes_down", "bytes_up", "num_lost"):
+                values[whole] = int(values[whole])
+            yield VersionCost(**values)  # pyright: ignore[reportArgumentType]
+            begun = time.perf_counter()

@@ -160,8 +160,9 @@ class Plan(Survey):
         A pooled site takes as many steps as the hospitals together: every method visits bags
         equally often.
         """
-        setup, releases = self.setup(name, device), self._releases(name, folder)
-        return Site(self.site_data(name), setup, releases, log=self.log(name), folder=folder)
+        parts = self.site_data(name), self.setup(name, device), self._releases(name, folder)
+        pictures = self.pictures(name, folder)
+        return Site(*parts, log=self.log(name), folder=folder, pictures=pictures)
 
     def setup(self, name: str, device: str = "cpu") -> SiteSetup:
         """What a participant needs to know beside its bags."""
@@ -257,6 +258,23 @@ class Plan(Survey):
         """A participant's own log."""
         ground = self._ground(participant)
         return None if ground is None else ground / "site.log"
+
+    def pictures(self, participant: str, folder: Path | None) -> Path | None:
+        """Where a participant draws where its network looks; None: nowhere.
+
+        Beside its bags, since tissue has an outline; in a simulation, in which nothing is withheld,
+        with what else it keeps of the run.
+
+        Args:
+            participant: Who.
+            folder: What it keeps of the run; None: nothing.
+        """
+        if folder is None or not self.config.evaluation.attention_maps:
+            return None
+        if not (self.real or self.config.privacy.withholds):
+            return folder / "tensorboard"
+        ground = self._ground(participant)
+        return ground and ground / "tensorboard" / (self.run_id or "simulated")
 
     def origins(self, participant: str) -> tuple[str, ...]:
         """The hospitals whose bags a participant scores."""

@@ -41,6 +41,7 @@ from rayfed_hn.federation.site_releases import SiteReleases
 from rayfed_hn.federation.site_scorer import SiteScorer
 from rayfed_hn.federation.site_trainer import SiteSetup, SiteTrainer
 from rayfed_hn.federation.wire import LastFinite, Message
+from rayfed_hn.models.attending import WITHOUT_ATTENTION
 from rayfed_hn.models.cohort import Job
 from rayfed_hn.models.parameters import ParameterLayout
 from rayfed_hn.models.standardise import Standardisation, agree, measure
@@ -77,6 +78,7 @@ class Site:
         releases: The way out for its updates.
         log: Where it writes down why it failed, for its own eyes; None: nowhere.
         folder: Where it keeps its state and networks; None keeps them in memory only.
+        pictures: Where it draws where its network looks; None: nowhere.
     """
 
     def __init__(
@@ -87,13 +89,14 @@ class Site:
         *,
         log: Path | None = None,
         folder: Path | None = None,
+        pictures: Path | None = None,
     ) -> None:
         self.data, self._releases = data, releases
         self._unscaled = data
         self._scale: Standardisation | None = None
         self._layout = ParameterLayout.of(setup.model)
         self._config = setup.config
-        self._log = log
+        self._log, self._pictures = log, pictures
         self._candidates: bytes | None = None
         self._trainer = SiteTrainer(data, setup, SiteMemory(folder, kept_turns(setup.config)))
         self._scorer = SiteScorer(data, setup.model, setup.task, folder, setup.device)
@@ -131,11 +134,22 @@ class Site:
             self._prepare(request.standardisation)
             return Prepared(self.data.name, request.version)
         if isinstance(request, EvaluateRequest):
-            return self._releases.last_words(self._scorer.score(request))
+            scores = self._scorer.score(request)
+            self._draw(request.version)
+            return self._releases.last_words(scores)
         assert isinstance(request, CandidatesRequest)
         self._check(request)
         self._once(request)
         return self._releases.told(self._judge(request))
+
+    def _draw(self, version: int) -> None:
+        """Draw where the network looks; a map that cannot be written is no reason for no scores."""
+        if self._pictures is None or self._config.model.name in WITHOUT_ATTENTION:
+            return
+        try:
+            self._scorer.draw(self._pictures, self._config.evaluation.attention_maps, version)
+        except OSError:
+            note_failure(self._log)
 
     def _once(self, request: CandidatesRequest) -> None:
         """Whoever could ask of any number of networks could feel the way to single bags."""

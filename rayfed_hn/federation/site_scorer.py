@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rayfed_hn.evaluation.judging import Truth
-from rayfed_hn.federation import mixture
+from rayfed_hn.federation import attention_maps, mixture
 from rayfed_hn.federation.data import SiteBag, SiteData
 from rayfed_hn.federation.readouts import BestVersions
 from rayfed_hn.federation.score_messages import CandidateMetrics, EvaluateRequest, Scores
@@ -103,7 +103,7 @@ class SiteScorer:
         chosen = [best.choose(version, self._final) for best in self._best.by_origin]
         weight_OC = self._weights(request.mean_metric_C)
         self._keep_networks(version, chosen, weight_OC)
-        truth = _truth(bags)
+        truth, last_BE = _truth(bags), self._score(self._final, bags).evidence_BE
         whole = self._task.unit == "case"
         return Scores(
             site=self._data.name,
@@ -117,10 +117,16 @@ class SiteScorer:
             label_B=truth.label_B,
             time_B=truth.time_B,
             event_B=truth.event_B,
-            last_BE=self._score(self._final, bags).evidence_BE,
-            best_BE=self._by_origin(bags, [network for _, network in chosen]),
-            mixture_BE=self._mixture(bags, weight_OC),
+            last_BE=last_BE,
+            best_BE=self._by_origin(bags, [network for _, network in chosen], last_BE),
+            mixture_BE=self._mixture(bags, weight_OC, last_BE),
         )
+
+    def draw(self, folder: Path, count: int, version: int) -> None:
+        """Draw where the last network looks on the first test bags."""
+        if self._final is not None:
+            bags, network = self._data.test[:count], (self._model, self._final)
+            attention_maps.write_maps(folder, bags, self._task.names, network, version)
 
     def _weights(self, mean_metric_C: np.ndarray) -> np.ndarray:
         """Weights over scales, one row a hospital, float64 (O, C)."""
@@ -132,8 +138,13 @@ class SiteScorer:
             rows.append(mixture.shares(weight_C, mixture.scales(self._evidence_CBE[:, own])))
         return np.stack(rows)
 
-    def _mixture(self, bags: tuple[SiteBag, ...], weight_OC: np.ndarray) -> np.ndarray:
-        evidence_CBE = np.stack([self._score(n, bags).evidence_BE for n in self._candidates])
+    def _mixture(
+        self, bags: tuple[SiteBag, ...], weight_OC: np.ndarray, last_BE: np.ndarray
+    ) -> np.ndarray:
+        evidence_CBE = np.stack([
+            last_BE if n is self._final else self._score(n, bags).evidence_BE
+            for n in self._candidates
+        ])  # fmt: skip
         origin_B = _column(bags, "origin")
         mixed_BE = np.empty(evidence_CBE.shape[1:], np.float32)
         for number, weight_C in enumerate(weight_OC):
@@ -141,8 +152,12 @@ class SiteScorer:
             mixed_BE[own] = mixture.combine(evidence_CBE[:, own], weight_C)
         return mixed_BE
 
-    def _by_origin(self, bags: tuple[SiteBag, ...], networks: list[Tensor]) -> np.ndarray:
+    def _by_origin(
+        self, bags: tuple[SiteBag, ...], networks: list[Tensor], last_BE: np.ndarray
+    ) -> np.ndarray:
         """Score every bag with the network of its own hospital, float32 (B, E)."""
+        if len(networks) == 1 and networks[0] is self._final:
+            return last_BE  # nothing else was ever validated
         evidence_BE = np.empty((len(bags), self._task.num_evidence), np.float32)
         for number, network in enumerate(networks):
             own = [i for i, bag in enumerate(bags) if bag.origin == number]

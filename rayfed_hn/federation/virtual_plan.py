@@ -34,28 +34,66 @@ class VirtualPlan(Plan):
     pool: Pool
 
     def site_data(self, name: str) -> SiteData:
-        """The bags of a site, all for training; the same whoever asks, and in whatever order."""
-        seed = derive(self.config.run.seed, "virtual site", name)
-        rng = np.random.Generator(np.random.Philox(seed))
+        """The bags of a site, the same whoever asks, and in whatever order.
+
+        Only sites that are tested have test bags; none has any for validation.
+        """
         number, count = int(name.removeprefix("site-")), self.num_bags[name][0]
-        drawn = self._draw(rng, number, count).tolist()
-        bags = tuple(
+        drawn = self._draw(self._rng("virtual site", name), number, count)
+        test: Sequence[int] = ()
+        if name in self.tested:
+            test = self._draw_test(self._rng("virtual test", name), number)
+        return SiteData(name, (name,), self._bags(drawn.tolist()), (), self._bags(test))
+
+    @cached_property
+    def tested(self) -> tuple[str, ...]:
+        """The sites whose last networks are tested: as many as asked for, drawn evenly."""
+        count = min(self.config.scale.test_sites, len(self.hospitals))
+        rng = self._rng("tested sites", str(len(self.hospitals)))
+        drawn = rng.choice(len(self.hospitals), count, replace=False)
+        return tuple(self.hospitals[number] for number in sorted(drawn.tolist()))
+
+    def _rng(self, purpose: str, name: str) -> np.random.Generator:
+        return np.random.Generator(np.random.Philox(derive(self.config.run.seed, purpose, name)))
+
+    def _bags(self, drawn: Sequence[int]) -> tuple[SiteBag, ...]:
+        return tuple(
             SiteBag(self._features[index], self.pool.labels[index], slide=place, case=place)
             for place, index in enumerate(drawn)
         )
-        return SiteData(name, (name,), bags, (), ())
 
     def _draw(self, rng: np.random.Generator, number: int, count: int) -> np.ndarray:
-        scale, labels = self.config.scale, np.array(self.pool.labels)
+        """Training bags, some of them more than once."""
+        scale, pool = self.config.scale, np.array(self.pool.training)
         if scale.partition == "natural":
-            of_site = np.array(self.pool.origins) == number % len(self.pool.hospitals)
-            return rng.choice(np.flatnonzero(of_site), count)
+            return rng.choice(self._of_origin(pool, number), count)
         if scale.partition == "size":
-            return rng.integers(len(labels), size=count)
+            return rng.choice(pool, count)
+        labels = np.array(self.pool.labels)[pool]
         classes = np.unique(labels)
         share = rng.dirichlet([scale.alpha] * len(classes))
         wanted = rng.choice(classes, count, p=share)
-        return np.array([rng.choice(np.flatnonzero(labels == label)) for label in wanted])
+        return np.array([rng.choice(pool[labels == label]) for label in wanted])
+
+    def _draw_test(self, rng: np.random.Generator, number: int) -> list[int]:
+        """Test bags, none twice, and as many of every class.
+
+        How frequent classes are at a site does not matter to how well they are told apart, and a
+        site of one class could not be tested at all.
+        """
+        pool, labels = np.array(self.pool.testing, int), np.array(self.pool.labels)
+        if self.config.scale.partition == "natural":
+            pool = self._of_origin(pool, number)
+        each = self.config.scale.test_bags // max(1, len(self.task.names))
+        drawn: list[int] = []
+        for label in np.unique(labels[pool]):
+            drawn += rng.permutation(pool[labels[pool] == label])[: max(1, each)].tolist()
+        return drawn
+
+    def _of_origin(self, pool: np.ndarray, number: int) -> np.ndarray:
+        """Those of the real site that a virtual one is like."""
+        origins = np.array(self.pool.origins)
+        return pool[origins[pool] == number % len(self.pool.hospitals)]
 
     @cached_property
     def _features(self) -> Sequence[np.ndarray]:
@@ -152,7 +190,8 @@ def _settings(config: Config, method: str, num_sites: int) -> Config:
 def _sizes(config: Config, pool: Pool, num_sites: int) -> list[int]:
     scale = config.scale
     if scale.partition == "natural":
-        counts = np.bincount(pool.origins, minlength=len(pool.hospitals))
+        origins = np.array(pool.origins)[list(pool.training)]
+        counts = np.bincount(origins, minlength=len(pool.hospitals))
         return [int(counts[number % len(counts)]) for number in range(num_sites)]
     if scale.partition == "dirichlet":
         return [scale.bags_per_site] * num_sites

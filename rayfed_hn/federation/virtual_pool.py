@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from rayfed_hn.bags.splits import Split, split
 from rayfed_hn.bags.store import SiteBags
 from rayfed_hn.config import Config, ScaleConfig
 from rayfed_hn.errors import ConfigError
-from rayfed_hn.federation.data import open_sites
+from rayfed_hn.federation.data import Folds, open_sites
 from rayfed_hn.federation.labels import knows, label_of
 from rayfed_hn.federation.survey import survey
 from rayfed_hn.files import write_atomically
 from rayfed_hn.models.tasks import Binary, Task
 from rayfed_hn.seeds import derive
 
-POSITIVE_TILES, SHIFT = 0.1, 1.0  # of a positive synthetic bag: how many differ, and by how much
+# Of a positive synthetic bag: how many tiles differ, and by how much in every direction. By 1.0 a
+# few versions told all bags apart, whatever the method; by 0.1 none learned within twenty.
+POSITIVE_TILES, SHIFT = 0.1, 0.25
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,9 @@ class Pool:
         labels: Class of every bag.
         origins: For every bag the number of the real site that it is from; 0 for synthetic ones.
         hospitals: The real sites.
+        training, testing: Which bags sites train on, and which they are tested on; divided by
+            case, once for all virtual sites, since a case that one is tested on may not be one
+            that another has trained the network on.
         path: The file of synthetic features, float32 (bags, N, D); None for a bag store.
         config: Says which bag store, and which of its tiles.
     """
@@ -40,6 +46,8 @@ class Pool:
     labels: tuple[int, ...]
     origins: tuple[int, ...]
     hospitals: tuple[str, ...]
+    training: tuple[int, ...]
+    testing: tuple[int, ...]
     path: Path | None
     config: Config
 
@@ -80,7 +88,39 @@ def make_pool(config: Config, folder: Path) -> Pool:
         )
     path, scale = folder / "pool.npy", config.scale
     labels = tuple(number % 2 for number in range(scale.pool))
-    return Pool(Binary(("0", "1")), scale.feature_dim, labels, (0,) * scale.pool, (), path, config)
+    data = config.data
+    parts = _parts([(len(labels), split(_made(labels), data.folds, data.fold, config.run.seed))])
+    origins = (0,) * scale.pool
+    return Pool(Binary(("0", "1")), scale.feature_dim, labels, origins, (), *parts, path, config)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A synthetic bag, a case of its own."""
+
+    case_id: str
+    label: int
+    site: str = "pool"
+
+
+def _made(labels: Sequence[int]) -> list[_Made]:
+    return [_Made(f"{number:09d}", label) for number, label in enumerate(labels)]
+
+
+def _parts(sites: Iterable[tuple[int, Split]]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Training and test bags of the pool.
+
+    Args:
+        sites: The number of bags of every real site, which follow one another, and its division.
+    """
+    training: list[int] = []
+    testing: list[int] = []
+    first = 0
+    for count, parts in sites:
+        training += [first + index for index in sorted((*parts.train, *parts.validation))]
+        testing += [first + index for index in parts.test]
+        first += count
+    return tuple(training), tuple(testing)
 
 
 def _write(path: Path, scale: ScaleConfig, labels: Sequence[int], seed: int) -> None:
@@ -103,16 +143,18 @@ def _stored(config: Config) -> Pool:
         raise ConfigError("task.kind: scale draws bags by class; survival has none")
     labels: list[int] = []
     origins: list[int] = []
+    folds, divided = Folds.of(config), list[tuple[int, Split]]()
     for number, bags in enumerate(_stores(config, found.hospitals, found.task)):
-        own = [label_of(found.task, entry) for entry in bags.entries]
-        labels += [label for label in own if label is not None]
-        origins += [number] * len(own)
+        labels += [label_of(found.task, entry) for entry in bags.entries]
+        origins += [number] * len(bags.entries)
+        divided.append((len(bags.entries), folds.split(bags.entries)))
     return Pool(
         found.task,
         found.feature_dim,
         tuple(labels),
         tuple(origins),
         found.hospitals,
+        *_parts(divided),
         None,
         config,
     )

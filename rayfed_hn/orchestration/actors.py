@@ -19,12 +19,14 @@ from rayfed_hn.federation.exchanges import FOLDER, ExchangeFiles, Overheard
 from rayfed_hn.federation.experiment import Outcome, finish, prepare
 from rayfed_hn.federation.loop import Executor, run_federation
 from rayfed_hn.federation.messages import Refused, Request, SiteLost
-from rayfed_hn.federation.meter import VersionCost, metered_versions
+from rayfed_hn.federation.meter import Metered, VersionCost
 from rayfed_hn.federation.plan import Plan
 from rayfed_hn.federation.record import RunRecord
 from rayfed_hn.federation.results import score_records, site_rows
 from rayfed_hn.federation.site_host import SiteHost
 from rayfed_hn.federation.site_map import write_site_map
+from rayfed_hn.federation.virtual_plan import VirtualPlan
+from rayfed_hn.federation.virtual_test import score_sites
 from rayfed_hn.kept_memory import keep_memory
 from rayfed_hn.orchestration.executor import RayExecutor
 from rayfed_hn.orchestration.hosts import Care, Home
@@ -146,27 +148,28 @@ class _Centre:
 
 
 class _MeteredCentre:
-    """Runs the loop on the clock; nothing is committed and nothing scored."""
+    """Runs the loop on the clock, and tests what came of it; nothing is committed."""
 
     def __init__(
-        self, plan: Plan, hosts: Mapping[str, Any], host_of: Mapping[str, int], gpus: float
+        self, plan: VirtualPlan, hosts: Mapping[str, Any], host_of: Mapping[str, int], gpus: float
     ) -> None:
         torch.set_num_threads(1)
         keep_memory()
-        self._plan, self._hosts, self._host_of = plan, hosts, host_of
-        self._device = claim_device(gpus)
+        self._plan = plan
+        self._run = Metered(
+            plan, host_of, lambda read: RayExecutor(hosts, read), claim_device(gpus)
+        )
 
     def start(self) -> None:
         """Answers once the actor has a place."""
 
     @ray.method(num_returns="streaming")
     def run(self) -> Iterator[VersionCost]:
-        yield from metered_versions(
-            self._plan,
-            self._host_of,
-            lambda read: RayExecutor(self._hosts, read),
-            self._device,
-        )
+        yield from self._run.versions()
+
+    def test(self) -> dict[str, Any] | None:
+        """How good the last networks are; asked for when memory has been looked at."""
+        return score_sites(self._plan, self._run.server, self._run.executor)
 
 
 def _result(plan: Plan, outcome: Outcome) -> Result:

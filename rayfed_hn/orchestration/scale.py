@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ from rayfed_hn.errors import ConfigError
 from rayfed_hn.federation.json_lines import JsonLines
 from rayfed_hn.federation.ladder import step_record
 from rayfed_hn.federation.loop import InProcessExecutor
-from rayfed_hn.federation.meter import VersionCost, metered_versions
+from rayfed_hn.federation.meter import Metered, VersionCost
 from rayfed_hn.federation.record import package_versions, write_summary
 from rayfed_hn.federation.site_host import SiteHost
 from rayfed_hn.federation.virtual_plan import VirtualPlan, virtual_plan
 from rayfed_hn.federation.virtual_pool import make_pool
+from rayfed_hn.federation.virtual_test import score_sites
 from rayfed_hn.machine import Memory, copy_bandwidth, memory_by_kind
 from rayfed_hn.orchestration.actors import MeteredActor
 from rayfed_hn.orchestration.crew import get, start_hosts, wait_for_start
@@ -99,41 +100,65 @@ def _key(plan: VirtualPlan) -> tuple[str, int]:
 def _step(plan: VirtualPlan, on_version: OnVersion) -> dict[str, Any]:
     begun = time.monotonic()
     bandwidth = copy_bandwidth()  # here, since what else runs on a machine changes
-    num_hosts, costs, memory = measure(plan, on_version)
-    return step_record(plan, costs, memory, num_hosts, time.monotonic() - begun, bandwidth)
+    found = measure(plan, on_version)
+    seconds = time.monotonic() - begun
+    return step_record(
+        plan, found.costs, found.memory, found.num_hosts, seconds, found.tested, bandwidth
+    )
 
 
-def measure(
-    plan: VirtualPlan, on_version: OnVersion = lambda plan, cost: None
-) -> tuple[int, list[VersionCost], list[dict[str, Memory]]]:
-    """Run a federation where ``scale.where`` says.
+@dataclass(frozen=True)
+class Measured:
+    """What was seen of a federation.
 
-    Returns:
-        The number of hosts; what every version cost; and memory, after some versions and the last.
+    Attributes:
+        num_hosts: Processes that the sites were spread over.
+        costs: Of every version.
+        memory: After some versions, and the last.
+        tested: How good its networks are, found out after all that.
     """
+
+    num_hosts: int
+    costs: list[VersionCost]
+    memory: list[dict[str, Memory]]
+    tested: dict[str, Any] | None
+
+
+def measure(plan: VirtualPlan, on_version: OnVersion = lambda plan, cost: None) -> Measured:
+    """Run a federation where ``scale.where`` says."""
     plan.pool.write()
     costs, memory, looked = [], [], time.monotonic()
     connected = _on_actors if plan.config.scale.where == "actors" else _in_process
-    with connected(plan) as (num_hosts, versions):
-        for cost in versions:
+    with connected(plan) as running:
+        for cost in running.versions:
             costs.append(cost)
             last = cost.version == plan.config.rounds.num_versions
             if last or time.monotonic() - looked > LOOK_SECONDS:
                 memory.append(memory_by_kind(_kind))
                 looked = time.monotonic()
             on_version(plan, cost)
-    return num_hosts, costs, memory
+        return Measured(running.num_hosts, costs, memory, running.test())
+
+
+@dataclass(frozen=True)
+class _Running:
+    """A federation that runs as its versions are taken, and can be tested after the last."""
+
+    num_hosts: int
+    versions: Iterator[VersionCost]
+    test: Callable[[], dict[str, Any] | None]
 
 
 @contextmanager
-def _in_process(plan: VirtualPlan) -> Iterator[tuple[int, Iterator[VersionCost]]]:
+def _in_process(plan: VirtualPlan) -> Iterator[_Running]:
     host = SiteHost(plan, plan.participants)
     nowhere = dict.fromkeys(plan.participants, 0)
-    yield 1, metered_versions(plan, nowhere, lambda read: InProcessExecutor(host, read))
+    run = Metered(plan, nowhere, lambda read: InProcessExecutor(host, read))
+    yield _Running(1, run.versions(), lambda: score_sites(plan, run.server, run.executor))
 
 
 @contextmanager
-def _on_actors(plan: VirtualPlan) -> Iterator[tuple[int, Iterator[VersionCost]]]:
+def _on_actors(plan: VirtualPlan) -> Iterator[_Running]:
     cluster, resources = Cluster.joined(plan.config), plan.config.resources
     # Virtual sites have nothing to lose with an actor: no more of them than can work at once.
     each = resources.sites_per_actor or -(-len(plan.hospitals) // cluster.cpus)
@@ -146,7 +171,11 @@ def _on_actors(plan: VirtualPlan) -> Iterator[tuple[int, Iterator[VersionCost]]]
     )
     try:
         wait_for_start(packing, [centre.start.remote(), *(host.ready.remote() for host in hosts)])
-        yield len(hosts), (get(reference) for reference in centre.run.remote())
+        yield _Running(
+            len(hosts),
+            (get(reference) for reference in centre.run.remote()),
+            lambda: get(centre.test.remote()),
+        )
     finally:
         for actor in [centre, *hosts]:
             ray.kill(actor)

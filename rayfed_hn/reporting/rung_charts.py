@@ -42,14 +42,17 @@ class Stacks:
         return [float(sum(heights)) for heights in zip(*self.parts.values(), strict=True)]
 
 
-def rung_lines(name: str, lines: Sequence[Line], *, ylabel: str, alt: str) -> str:
+def rung_lines(
+    name: str, lines: Sequence[Line], *, ylabel: str, alt: str, logarithmic: bool = True
+) -> str:
     """Draw lines over numbers of sites, with their names at their ends.
 
     Args:
         name: Unique in the page.
-        lines: Of positive values.
+        lines: Of positive values, or of any where the axis is not logarithmic.
         ylabel: What the values are.
         alt: Text for those who do not see it.
+        logarithmic: Whether the axis of the values is.
     """
     sites = np.unique(np.concatenate([line.x for line in lines]))
     values = np.concatenate([line.y for line in lines])
@@ -57,14 +60,19 @@ def rung_lines(name: str, lines: Sequence[Line], *, ylabel: str, alt: str) -> st
         figure, axes = new_axes(WIDTH, 2.7)
         for line in lines:
             axes.plot(line.x, line.y, line.dash, color=line.colour, marker="o", markersize=3.5)
-        axes.set(xscale="log", yscale="log", xlabel="sites", ylabel=ylabel)
+        axes.set(xscale="log", xlabel="sites", ylabel=ylabel)
         axes.set_xlim(sites[0] / 1.3, sites[-1] * 1.3)
         axes.xaxis.set_major_locator(FixedLocator(sites.tolist()))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-        ticks = log_ticks(float(values.min()), float(values.max()))
-        axes.set_ylim(ticks[0], ticks[-1])
-        axes.yaxis.set_major_locator(FixedLocator(ticks))
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.15g}")
+        if logarithmic:
+            ticks = log_ticks(float(values.min()), float(values.max()))
+            axes.set_yscale("log")
+            axes.set_ylim(ticks[0], ticks[-1])
+            axes.yaxis.set_major_locator(FixedLocator(ticks))
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.15g}")
+        else:
+            room = max(0.05 * float(values.max() - values.min()), 0.01)
+            axes.set_ylim(values.min() - room, values.max() + room)
         axes.tick_params(axis="x", labelrotation=40 if len(sites) > _MAX_LEVEL else 0)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_minor_locator(NullLocator())

@@ -20,6 +20,7 @@ from rayfed_hn.reporting.scale_rows import (
     memory,
     seconds,
 )
+from rayfed_hn.reporting.scale_scores import metric, score, tested
 from rayfed_hn.reporting.theme import MUTED, SERIES, look
 
 _PHASE_COLOURS = (*(SERIES[place] for place in (0, 3, 1, 4, 5, 2)), MUTED)
@@ -29,8 +30,9 @@ _MANY_BYTES = 4e9  # drawn in GB
 
 
 def first_screen(summary: Record) -> list[str]:
-    """Return the time of a version, where it goes, and the memory."""
-    return [_times(summary), _phases(summary), _memory(summary)]
+    """Return the time of a version, how good networks are where they were tested, the memory."""
+    good = [_scores(summary)] if tested(summary) else []
+    return [_times(summary), *good, _memory(summary)]
 
 
 def more(summary: Record) -> list[str]:
@@ -73,7 +75,33 @@ def _lines(summary: Record, name: str, key: str, ylabel: str, write: Callable[[f
     return rung_lines(name, lines, ylabel=ylabel, alt=f"{ylabel} by sites: {'; '.join(words)}.")
 
 
-def _phases(summary: Record) -> str:
+def _scores(summary: Record) -> str:
+    lines, words = [], []
+    for place, (method, rows) in enumerate(_drawn(summary).items()):
+        found = [row for row in rows if (row.get("tested") or {}).get("mean") is not None]
+        x, drawn = np.array([row["sites"] for row in found], float), look(method, place)
+        for name, dash, label in (("mean", "-", method), ("worst", ":", "its worst site")):
+            y = np.array([row["tested"][name] for row in found], float)
+            lines.append(Line(label, x, y, colour=drawn.colour, dash=dash))
+        values = (
+            f"{score(row['tested']['mean'])} (worst site {score(row['tested']['worst'])}) at "
+            f"{row['sites']:,}"
+            for row in found
+        )
+        words.append(f"{method} {', '.join(values)}")
+    what = f"test {metric(summary)}"
+    lines = [line for line in lines if len(line.x)]
+    alt = f"{what} by sites: {'; '.join(words)}."
+    svg = rung_lines("scores", lines, ylabel=what, alt=alt, logarithmic=False) if lines else ""
+    caption = (
+        "Line: mean over the sites that were scored. Dotted: the worst of them, which is lower by "
+        f"chance the more sites are scored.{_left_out(summary)}"
+    )
+    return page.figure("How good networks are", svg, caption)
+
+
+def phases_figure(summary: Record) -> str:
+    """Return where the time of a version goes."""
     ladders = _drawn(summary)
     panels = [Stacks(method, _names(rows), phase_stack(rows)) for method, rows in ladders.items()]
     colours = dict(zip(PHASES.values(), _PHASE_COLOURS, strict=True))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from rayfed_hn.reporting import page
 from rayfed_hn.reporting.run_files import Run
-from rayfed_hn.reporting.scale_figures import first_screen, more
+from rayfed_hn.reporting.scale_figures import first_screen, more, phases_figure
 from rayfed_hn.reporting.scale_rows import Columns, Record, by_method, memories, phases, rounds
+from rayfed_hn.reporting.scale_scores import scores, tested
 from rayfed_hn.reporting.scale_words import notes, troubles, verdict
 from rayfed_hn.reporting.words import duration
 
@@ -14,18 +15,19 @@ _REPEAT = (
     "this page and holds every setting:"
 )
 _LIMITS = (
-    "Sites are virtual: their bags are drawn from one pool, and networks are neither kept nor "
-    "tested. Times and memory are those of this machine; between hospitals lie slower lines. "
-    "Research use only."
+    "Sites are virtual: their bags are drawn from one pool, and networks are not kept. Times and "
+    "memory are those of this machine; between hospitals lie slower lines. Research use only."
 )
 
 
 def parts(run: Run) -> page.Parts:
     """Return what a report shows of a ladder of federations."""
-    about_time, about_bytes, about_memory = notes(run.summary)
+    about_time, about_bytes, about_memory, *about_scores = notes(run.summary)
     below = [
+        *(_scores(run.summary, about_scores[0]) if tested(run.summary) else []),
         page.section(
             "Where the time goes",
+            page.figures([phases_figure(run.summary)]),
             _table(phases(run.summary)),
             page.paragraph(about_time, "quiet"),
             page.paragraph(about_bytes, "quiet"),
@@ -43,6 +45,11 @@ def parts(run: Run) -> page.Parts:
         tuple(below),
         page.Setting(_what_was_run(run), _REPEAT, _LIMITS),
     )
+
+
+def _scores(summary: Record, about: str) -> list[str]:
+    table = _table(scores(summary))
+    return [page.section("How good the networks are", table, page.paragraph(about, "quiet"))]
 
 
 def _table(columns: Columns) -> str:

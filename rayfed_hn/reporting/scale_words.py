@@ -13,6 +13,7 @@ from rayfed_hn.reporting.scale_rows import (
     seconds,
     share_of_copying,
 )
+from rayfed_hn.reporting.scale_scores import about, claim, tested
 from rayfed_hn.reporting.words import listed
 
 _MAX_CLAIMS = 3  # methods that are told one by one; of more, the two ends
@@ -38,7 +39,8 @@ def verdict(summary: Record) -> str:
     else:
         times = {method: rows[-1]["seconds_per_version"] for method, rows in ladders.items()}
         told = f"{_claims(times, seconds)} a version"
-    return f"{_sites(top)}: {told} (medians of {_counted(summary)} versions); {in_all}."
+    costs = f"{_sites(top)}: {told} (medians of {_counted(summary)} versions); {in_all}."
+    return f"{costs} {claim(summary)}".rstrip()
 
 
 def troubles(summary: Record) -> tuple[str, ...]:
@@ -52,8 +54,9 @@ def troubles(summary: Record) -> tuple[str, ...]:
 
 
 def notes(summary: Record) -> tuple[str, ...]:
-    """Say how the tables are to be read."""
-    return _about_time(summary), _about_bytes(summary), _about_memory(summary)
+    """Say how the tables are to be read: of time, of bytes, of memory, and of scores if any."""
+    found = _about_time(summary), _about_bytes(summary), _about_memory(summary)
+    return (*found, about(summary)) if tested(summary) else found
 
 
 def _base(rows: Sequence[Record]) -> Record:

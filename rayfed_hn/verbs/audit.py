@@ -12,6 +12,7 @@ from rayfed_hn.errors import PromiseBroken
 from rayfed_hn.federation.record import package_versions, write_record
 from rayfed_hn.files import write_text
 from rayfed_hn.progress import Bar, bar
+from rayfed_hn.reporting.boards import write_curves
 from rayfed_hn.verbs.common import before_anything_starts, resumable
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def audit(run: Path, words: Sequence[str]) -> int:
     found |= {"seconds": round(time.monotonic() - begun, 2), "versions": package_versions()}
     write_record(run / "audit.json", found)
     write_text(run / "audit.md", table)
+    write_curves(run, found, "audit")
     print(f"\n{table}\nWritten: {run / 'audit.json'} and {run / 'audit.md'}")
     if broken:
         raise PromiseBroken(

@@ -15,6 +15,8 @@ from rayfed_hn.errors import ConfigError
 from rayfed_hn.federation.record import package_versions, write_summary
 from rayfed_hn.privacy.words import is_formal, line, ratio
 from rayfed_hn.progress import bar
+from rayfed_hn.reporting.boards import write_curves
+from rayfed_hn.reporting.tracking import check_tracker, tracked
 from rayfed_hn.run_directory import claim, run_id
 from rayfed_hn.verbs.common import (
     before_anything_starts,
@@ -72,6 +74,7 @@ def train(words: Sequence[str]) -> int:
     from rayfed_hn.federation.plan import make_plan
 
     config = configuration(words)
+    check_tracker(config.run.track)
     root = _bags(config)
     with before_anything_starts():
         plan = make_plan(config, root)
@@ -87,7 +90,12 @@ def train(words: Sequence[str]) -> int:
     plan = dataclasses.replace(plan, run_id=run_id(folder))
     _print_privacy(plan)
     total = config.rounds.num_versions
-    with resumable(_go_on(folder)), connected(config), bar("versions", total) as progress:
+    with (
+        resumable(_go_on(folder)),
+        tracked(config, folder, "train") as tracker,
+        connected(config),
+        bar("versions", total) as progress,
+    ):
         from rayfed_hn.orchestration.train import train as run  # and Ray with it
 
         told: Counter[str] = Counter()
@@ -99,8 +107,10 @@ def train(words: Sequence[str]) -> int:
                 progress.update(news.version, line, line=True)
             told.update(again - told)
             progress.update(news.version, _note(news, metric))
+            tracker.log(_values(news, metric), news.version)
 
         summary = run(config, root, folder, show)
+        tracker.results(summary)
     _print_sites(summary)
     print_troubles(summary)
     print(f"\nRun directory: {folder}. Pictures: rayfed-hn report {folder}")
@@ -117,17 +127,32 @@ def _note(news: Progress, metric: str) -> str:
     return ", ".join(parts)
 
 
+def _values(news: Progress, metric: str) -> dict[str, float | None]:
+    """The same for a tracker."""
+    return {
+        f"mean over sites/validation {metric}": news.validation_metric,
+        "mean over sites/signal to noise": news.signal_to_noise,
+        "sites/that are there": news.num_alive,
+    }
+
+
 def compare(words: Sequence[str]) -> int:
     """See ``rayfed-hn compare --help``."""
     from rayfed_hn.federation.cell import check_cells
 
     config = configuration(words)
+    check_tracker(config.run.track)
     with before_anything_starts():
         plan = check_cells(config, _bags(config))
     _print_plan(plan)
     folder = run_dir(config, "compare")
-    with resumable(_go_on(folder)), connected(config):
+    with (
+        resumable(_go_on(folder)),
+        tracked(config, folder, "compare") as tracker,
+        connected(config),
+    ):
         summary = _compare(config, folder)
+        tracker.results(summary)
     print(f"\nRun directory: {folder}. Pictures: rayfed-hn report {folder}")
     return summary["exit_code"]
 
@@ -213,6 +238,7 @@ def _compare(config: Config, folder: Path) -> dict[str, Any]:
 
     with bar("comparing", len(cells(config))) as progress:
         summary = run(config, _bags(config), folder, lambda done, _: progress.update(done))
+    write_curves(folder, summary)
     print("\n" + (folder / "table.md").read_text(encoding="utf-8"))
     print_troubles(summary)
     return summary

@@ -15,6 +15,7 @@ from rayfed_hn.federation.record import package_versions, write_summary
 from rayfed_hn.files import write_text
 from rayfed_hn.loading import load
 from rayfed_hn.progress import bar
+from rayfed_hn.reporting.boards import write_curves
 from rayfed_hn.verbs.common import (
     before_anything_starts,
     connected,
@@ -68,6 +69,7 @@ def onboard(places: Places, site: str, words: Sequence[str]) -> int:
     summary |= {"origin": summary.pop("run"), "bags": str(Path(config.data.bags or "").resolve())}
     summary |= {"seconds": round(time.monotonic() - begun, 2), "versions": package_versions()}
     write_summary(folder, summary)
+    write_curves(folder, summary)
     _print(summary)
     print_troubles(summary)
     print(f"\nRun directory: {folder}. Pictures: rayfed-hn report {folder}")

@@ -7,6 +7,8 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 from rayfed_hn.progress import bar
+from rayfed_hn.reporting.boards import write_curves
+from rayfed_hn.reporting.tracking import check_tracker, tracked
 from rayfed_hn.verbs.common import (
     before_anything_starts,
     configuration,
@@ -26,24 +28,40 @@ def scale(words: Sequence[str]) -> int:
     from rayfed_hn.reporting.scale_report import scale_table, write_scale_files
 
     config = configuration(words)
+    check_tracker(config.run.track)
     folder = planned_dir(config, "scale")
     with before_anything_starts():
         ladder = plans(config, folder)
     config = replace(config, run=replace(config.run, dir=str(folder)))
     run_dir(config, "scale", measured=True)
-    how = f"the same command with run.dir={folder} run.resume=true goes on with the missing steps"
+    how = (
+        f"the same command with run.dir={folder} run.resume=true goes on with the missing steps, "
+        f"and so does 'rayfed-hn resume {folder}'"
+    )
     needed = config.scale.where == "actors" and not complete(ladder, folder)
     cluster = connected(config) if needed else nullcontext()
     total = len(ladder) * config.scale.num_versions
-    with resumable(how), cluster, bar("versions", total) as progress:
+    work = [plan.config.rounds.cohort_size or 1 for plan in ladder]  # of a version of each step
+    with (
+        resumable(how),
+        tracked(config, folder, "scale") as tracker,
+        cluster,
+        bar("versions", total) as progress,
+    ):
 
         def show(plan: VirtualPlan, cost: VersionCost) -> None:
-            before = ladder.index(plan) * config.scale.num_versions
+            step = ladder.index(plan)
+            done = step * config.scale.num_versions + cost.version
+            of_step = work[step] * cost.version / config.scale.num_versions
+            share = (sum(work[:step]) + of_step) / sum(work)
             about = f"{plan.config.method.name}, {len(plan.hospitals):,} sites"
-            progress.update(before + cost.version, f"{about}: {cost.seconds:.2f} s")
+            progress.update(done, f"{about}: {cost.seconds:.2f} s", share=share)
+            tracker.log({f"seconds per version/{about}": cost.seconds}, cost.version)
 
         summary = run(config, ladder, folder, show)
+        tracker.results(summary)
     write_scale_files(folder, summary)
+    write_curves(folder, summary)
     print("\n" + scale_table(summary))
     for row in summary["rows"]:
         if row["lost_sites"]:

@@ -12,6 +12,7 @@ from rayfed_hn.errors import DataError
 from rayfed_hn.federation.record import package_versions, write_summary
 from rayfed_hn.loading import require
 from rayfed_hn.progress import bar
+from rayfed_hn.reporting.boards import write_embedding
 from rayfed_hn.verbs.common import (
     before_anything_starts,
     configuration,
@@ -38,7 +39,11 @@ def embed(words: Sequence[str], retry: bool = False) -> int:
     with before_anything_starts():
         _read_manifest(config)
     folder = run_dir(config, "embed")
-    with resumable("the same command goes on: slides in the store are skipped"), connected(config):
+    how = (
+        f"the same command with run.dir={folder} run.resume=true goes on (slides in the store are "
+        f"skipped), and so does 'rayfed-hn resume {folder}'"
+    )
+    with resumable(how), connected(config):
         summary = embed_manifest(config, folder, retry)
     return summary["exit_code"]
 
@@ -58,6 +63,8 @@ def embed_manifest(config: Config, folder: Path, retry: bool = False) -> dict[st
     summary = _embed_summary(config, result)
     summary["seconds"] = round(time.monotonic() - begun, 2)
     write_summary(folder, summary)
+    made = [o for o in result.outcomes if o.status == "embedded"]
+    write_embedding(folder, ((o.site, o.num_tiles, o.seconds) for o in made))
     print(
         f"{summary['embedded']} embedded, {summary['skipped']} were in {config.data.bags} "
         f"already, {len(summary['set_aside'])} set aside; {result.num_tiles} tiles in all."

@@ -15,7 +15,7 @@ from rayfed_hn.federation import meter
 from rayfed_hn.federation.failures import failure_message
 from rayfed_hn.federation.loop import Executor, InProcessExecutor, Read, run_federation
 from rayfed_hn.federation.messages import Event, Request, TrainRequest, read_answer
-from rayfed_hn.federation.meter import VersionCost, metered_versions
+from rayfed_hn.federation.meter import Metered, VersionCost
 from rayfed_hn.federation.plan import Plan
 from rayfed_hn.federation.server import Server
 from rayfed_hn.federation.site_host import SiteHost
@@ -50,7 +50,7 @@ def heard(plan: Plan, failing: str | None = None) -> Heard:
 
 def metered(plan: Plan, host: Heard, num_hosts: int = 1) -> list[VersionCost]:
     host_of = {name: i % num_hosts for i, name in enumerate(plan.participants)}
-    return list(metered_versions(plan, host_of, lambda read: InProcessExecutor(host, read)))
+    return list(Metered(plan, host_of, lambda read: InProcessExecutor(host, read)).versions())
 
 
 @pytest.mark.parametrize("cohort", [5, NUM_SITES])
@@ -126,7 +126,7 @@ def test_where_the_time_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         return read_answer(request, message)
 
     monkeypatch.setattr(type(plan), "read", property(lambda plan: reading))
-    costs = list(metered_versions(plan, dict.fromkeys(plan.participants, 0), connect))
+    costs = list(Metered(plan, dict.fromkeys(plan.participants, 0), connect).versions())
     for cost in costs:
         assert cost.sending == 7
         assert cost.reading == 0.25 * NUM_SITES

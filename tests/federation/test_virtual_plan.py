@@ -85,13 +85,13 @@ def test_other_seeds_draw_other_bags(tmp_path: Path) -> None:
 
 
 def test_positive_bags_of_the_pool_can_be_told_apart(tmp_path: Path) -> None:
-    plan = virtual(tmp_path, "scale.pool=100", "scale.tiles=20", "scale.feature_dim=64")
+    plan = virtual(tmp_path, "scale.pool=100", "scale.tiles=20", "scale.feature_dim=1024")
     pool = plan.pool.open()
     assert Counter(plan.pool.labels) == {0: 50, 1: 50}
-    assert {bag.shape for bag in pool} == {(20, 64)}
+    assert {bag.shape for bag in pool} == {(20, 1024)}
     assert {bag.dtype for bag in pool} == {np.dtype(np.float32)}
     most = [bag.mean(axis=1).max() for bag in pool]  # of a tile
-    assert [m > 0.6 for m in most] == [label == 1 for label in plan.pool.labels]
+    assert [m > 0.16 for m in most] == [label == 1 for label in plan.pool.labels]
 
 
 def shares(plan: VirtualPlan) -> np.ndarray:
@@ -137,9 +137,11 @@ def test_natural_sites_are_like_the_real_ones(tmp_path: Path) -> None:
     for number, name in enumerate(plan.hospitals):
         bags = opened["abc"[number % 3]]
         own = {bags.load(i).features_ND.tobytes(): e.label for i, e in enumerate(bags.entries)}
-        assert plan.num_bags[name][0] == [4, 6, 7][number % 3]  # b has three of a third class
+        assert (
+            plan.num_bags[name][0] == [3, 5, 6][number % 3]
+        )  # without test bags and a third class
         found = {features: str(label) for features, label, *_ in told(plan.site_data(name))}
-        assert len(found) > 1
+        assert len(found) > 1 or number % 3 == 0  # three draws may be of one bag
         assert found.items() <= own.items()
 
 

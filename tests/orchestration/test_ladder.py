@@ -36,7 +36,8 @@ LADDER = {("hypernetwork", 4), ("fedavg", 4), ("hypernetwork", 8), ("fedavg", 8)
 
 
 def ladder(folder: Path, *words: str) -> tuple[Config, list[VirtualPlan]]:
-    config = load(None, [*TINY, "scale.sites=[8,4]", *words])
+    tests = ["scale.test_sites=3", "scale.pool=30"]
+    config = load(None, [*TINY, *tests, "scale.sites=[8,4]", *words])
     return config, plans(config, folder)
 
 
@@ -70,6 +71,8 @@ def test_a_row_for_every_step(tmp_path: Path, where: str) -> None:
         assert row.keys() == rows[0].keys()
         assert row["lost_sites"] == 0
         assert None not in row.values()
+        assert row["tested"]["sites"] == row["tested"]["scored"] == 3
+        assert 0 <= row["tested"]["worst"] <= row["tested"]["mean"] <= 1
     assert (summary["status"], summary["exit_code"]) == ("complete", 0)
     assert summary == json.loads((tmp_path / "summary.json").read_text())
 

@@ -90,12 +90,13 @@ def test_a_page_has_verdict_tables_pictures_configuration_and_versions(tmp_path:
 def test_every_picture_tells_its_numbers(tmp_path: Path) -> None:
     summary = scale_summary()
     told = _pictures(_page(make_scale_run(tmp_path / "run", summary)))
-    names = ["Time per version", "Where the time goes", "Memory"]
+    names = ["Time per version", "How good networks are", "Memory", "Where the time goes"]
     assert list(told) == [*names, "Updates per second", "Bytes moved"]
     row = summary["rows"][-1]
     time = f"{digits(row['seconds_per_version'])} s"
     assert f"{time} at 10,000" in told["Time per version"]
     assert f"training 71 %, transport 12 % of {time} (fedavg, 10,000" in told["Where the time goes"]
+    assert "fedavg 0.930 (worst site 0.780) at 10, " in told["How good networks are"]
     total = f"{row['total_pss_mib'] / 1024:.1f} GiB (fedavg, 10,000 sites)"
     assert f"site actors 55 %, server actor 28 % of {total}" in told["Memory"]
     assert f"{digits(row['updates_per_second'])} at 10,000" in told["Updates per second"]
@@ -111,7 +112,7 @@ def test_ladders_of_any_length_are_drawn(
     tmp_path: Path, sites: tuple[int, ...], methods: tuple[str, ...]
 ) -> None:
     assert (
-        len(_pictures(_page(make_scale_run(tmp_path / "run", scale_summary(sites, methods))))) == 5
+        len(_pictures(_page(make_scale_run(tmp_path / "run", scale_summary(sites, methods))))) == 6
     )
 
 
@@ -121,7 +122,7 @@ def test_pictures_of_many_methods_keep_the_references_and_say_so(tmp_path: Path)
     shown = {method for method in ALL_METHODS if f" {method} " in told}
     assert len(shown) == 6
     assert {"hypernetwork", "local", "fedavg", "pooled"} < shown
-    assert _words(page).count("6 of 11 methods; the tables have all.") == 5
+    assert _words(page).count("6 of 11 methods; the tables have all.") == 6
 
 
 def test_sites_that_are_no_processes_have_memory_of_one(tmp_path: Path) -> None:

@@ -41,8 +41,8 @@ def _about(value: float) -> Any:
 
 def test_the_numbers_of_the_tables_are_those_of_the_summary() -> None:
     summary = scale_summary()
-    every, phases, memory = _tables(scale_table(summary))
-    assert len(every) == len(phases) == len(memory) == len(METHODS) * len(SITES)
+    every, scores, phases, memory = _tables(scale_table(summary))
+    assert len(every) == len(scores) == len(phases) == len(memory) == len(METHODS) * len(SITES)
     for row in summary["rows"]:
         key = row["method"], row["sites"]
         found = {name: _number(cell) for name, cell in every[key].items() if name != "method"}
@@ -55,6 +55,10 @@ def test_the_numbers_of_the_tables_are_those_of_the_summary() -> None:
         assert found["MB down"] == _about(row["bytes_down"] / 1e6)
         assert found["MB up"] == _about(row["bytes_up"] / 1e6)
         assert found["MiB"] == _number(memory[key]["in all"]) == _about(row["total_pss_mib"])
+        names = {"mean": "mean", "lowest_tenth": "lowest tenth", "worst": "worst"}
+        names |= {"sites": "tested", "scored": "scored", "trained": "trained", "bags": "bags"}
+        for name, title in names.items():
+            assert _number(scores[key][title]) == _about(row["tested"][name])
         for phase, seconds in row["phases"].items():
             assert _number(phases[key][phase.replace("_", "-")]) == _about(1000 * seconds)
         for kind, taken in row["memory"].items():
@@ -73,7 +77,7 @@ def test_long_versions_and_much_memory_have_larger_units() -> None:
         row["seconds_per_version"] *= 100
         row["phases"] = {phase: 100 * seconds for phase, seconds in row["phases"].items()}
         row["total_pss_mib"] *= 100
-    every, phases, _ = _tables(scale_table(summary))
+    every, _, phases, _ = _tables(scale_table(summary))
     row = summary["rows"][-1]
     key = row["method"], row["sites"]
     assert _number(phases[key]["training"]) == _about(row["phases"]["training"])
@@ -102,13 +106,14 @@ def test_copying_is_every_byte_read_and_written_once_at_the_measured_bandwidth()
     moved = {"bytes_down": 3e9, "bytes_up": 1e9, "seconds_per_version": 10.0}
     summary["rows"][0] |= bandwidth | moved
     text = scale_table(summary)
-    assert _tables(text)[1]["hypernetwork", 100]["copying"] == "20.0 %"
+    assert _tables(text)[2]["hypernetwork", 100]["copying"] == "20.0 %"
     assert "would take 20.0 % (hypernetwork, 100 sites) of its time" in " ".join(text.split())
 
 
 def _timed(seconds: dict[str, list[float]], sites: tuple[int, ...]) -> dict[str, Any]:
     summary = scale_summary(sites, tuple(seconds))
     for row in summary["rows"]:
+        row["tested"] = None
         row["seconds_per_version"] = seconds[row["method"]][sites.index(row["sites"])]
         row["total_pss_mib"] = 3174.4 if row["sites"] == sites[-1] else 9999.0
     return summary
@@ -161,6 +166,31 @@ def test_the_verdict_compares_versions_of_as_many_updates(
     summary = _timed(seconds, sites)
     assert verdict(summary) == words
     assert " ".join(scale_table(summary).split()).startswith(words)
+
+
+def test_the_verdict_says_how_good_networks_are_at_both_ends() -> None:
+    summary = scale_summary((10, 1000))
+    assert verdict(summary).endswith(
+        "Test AUC, mean over sites and worst site: 0.949 and 0.799 (hypernetwork at 1,000; 0.950 "
+        "and 0.800 at 10) and 0.929 and 0.779 (fedavg at 1,000; 0.930 and 0.780 at 10)."
+    )
+    text = " ".join(scale_table(summary).split())
+    assert "which is lower by chance the more are scored" in text
+    assert "could not be scored" not in text
+    summary["rows"][0]["tested"] |= {"scored": 7, "worst": None, "mean": None}
+    summary["rows"][0]["tested"]["lowest_tenth"] = None
+    text = " ".join(scale_table(summary).split())
+    assert "3 site(s) in all could not be scored" in text
+    assert _tables(scale_table(summary))[1]["hypernetwork", 10]["mean"] == "–"
+
+
+def test_older_ladders_were_not_tested_and_say_nothing_of_it() -> None:
+    summary = scale_summary()
+    for row in summary["rows"]:
+        row.pop("tested")
+    text = scale_table(summary)
+    assert len(_tables(text)) == 3
+    assert "AUC" not in text
 
 
 def test_the_verb_s_file_is_the_table(tmp_path: Path) -> None:
