@@ -94,7 +94,7 @@ def _features(heat: Heat) -> Iterator[dict[str, Any]]:
 
 
 def _colour(place: int) -> list[int]:
-    """Of a grade, the first being the highest: evenly apart, so that QuPath shows which is which."""
+    """Of a grade, the first being the highest; evenly apart, to be told apart in QuPath."""
     return [round(255 * value) for value in COLOURS(1 - place / (len(GRADES) - 1))[:3]]
 
 

@@ -43,9 +43,7 @@ def write_picture(path: Path, ground: Ground, heats: Sequence[Heat]) -> None:
             _panel(axes, title, picture_HW3)
         _scale_bar(panels[0], ground)
         scale = ScalarMappable(Normalize(0, 100), COLOURS)
-        bar = figure.colorbar(
-            scale, ax=list(panels), fraction=0.03, pad=0.02, alpha=ground.opacity
-        )
+        bar = figure.colorbar(scale, ax=list(panels), fraction=0.03, pad=0.02, alpha=ground.opacity)
         bar.set_label("attention: percentile of the slide's tiles\n(100: looked at most)")
         none = Patch(facecolor="white", edgecolor=RULE, label="no colour: no tile was taken")
         figure.legend(handles=[none], loc="outside lower left", frameon=False, fontsize=8)

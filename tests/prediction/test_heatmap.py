@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,56 @@ def test_refusals(
         assert _main(monkeypatch, "heatmap", *words, *to) == 2, why
         assert why in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../east-0", "/etc/x", "../../x", "site=east/../east-0", "ä", "x" * 300, "..", "", "a\0b"],
+)
+def test_a_name_cannot_lead_out_of_the_folder(
+    name: str,
+    federation: Planted,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    before = sorted(federation.root.parent.rglob("*"))
+    words = ("--slide", name, "--to", tmp_path / "deep" / "out")
+    assert _main(monkeypatch, "heatmap", federation.run, *words) == 2
+    assert "has no bag of" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    assert sorted(federation.root.parent.rglob("*")) == before
+
+
+def test_one_tile(monkeypatch: pytest.MonkeyPatch, federation: Planted, tmp_path: Path) -> None:
+    features_ND = np.zeros((1, 6), np.float32)
+    coords_N2, tissue_N = np.array([[64, 64]]), np.ones(1, np.float32)
+    about = (features_ND, coords_N2, tissue_N, 64.0, 0.5)
+    shutil.copytree(federation.root, tmp_path / "bags")
+    store.write(tmp_path / "bags", Bag("lone", "case-lone", "east", "normal", *about))
+    Image.new("RGB", (150, 130), (200, 120, 180)).save(tmp_path / "lone.png")
+    words = ["heatmap", federation.run, "--bags", tmp_path / "bags", "--slide", "lone"]
+    words += ["--slide-file", tmp_path / "lone.png", "--to", tmp_path / "out"]
+    assert _main(monkeypatch, *words) == 0
+    (found,) = qupath_geojson.read(tmp_path / "out" / "lone.heatmap.geojson")
+    assert found.measurements == {"attention": 1.0, "attention percentile": 100.0}
+    with tifffile.TiffFile(tmp_path / "out" / "lone.heatmap.tiff") as file:
+        assert file.pages[0].shape == (130, 150, 3)
+    with Image.open(tmp_path / "out" / "lone.tiles.png") as picture:
+        assert picture.width >= 800  # its words are not cut off
+
+
+def test_another_hospitals_slide_of_the_same_name_is_not_drawn_on(
+    federation: Planted,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text(federation.manifest.read_text().replace(",east,", ",west,"))
+    words = (f"data.manifest={manifest}", "--slide", DRAWN, "--to", tmp_path / "out")
+    assert _main(monkeypatch, "heatmap", federation.run, *words) == 2
+    assert "is a slide of west, and the bag is one of east" in capsys.readouterr().err
 
 
 def test_of_a_case_a_slide_has_its_part_of_the_attention(tmp_path: Path) -> None:
