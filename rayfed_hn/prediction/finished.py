@@ -11,7 +11,7 @@ from typing import Any
 
 from rayfed_hn.bags.store import read_recipe, recipe_digest
 from rayfed_hn.config import Config
-from rayfed_hn.errors import ConfigError
+from rayfed_hn.errors import ConfigError, DataError
 from rayfed_hn.federation.labels import task_of
 from rayfed_hn.federation.onboarding.origin import Origin, Stated, read_origin, read_summary
 from rayfed_hn.loading import load
