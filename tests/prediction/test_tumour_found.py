@@ -23,6 +23,7 @@ from rayfed_hn.slides.synthetic_plan import GRID_UM
 from rayfed_hn.slides.truth import tumour_shares
 
 WANTED = 0.8
+pytestmark = pytest.mark.timeout(900)  # a minute of one core, which a busy machine makes longer
 
 
 class Chain:
