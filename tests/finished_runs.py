@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,9 @@ SHORT = (
 )
 
 
-def finished_run(folder: Path, root: Path, *words: str) -> Path:
+def finished_run(folder: Path, root: Path, *words: str, short: Sequence[str] = SHORT) -> Path:
     """Train on a bag store and leave what ``rayfed-hn train`` leaves, without a cluster."""
-    plan = make_plan(load(None, [*SHORT, f"data.bags={root}", f"run.dir={folder}", *words]), root)
+    plan = make_plan(load(None, [*short, f"data.bags={root}", f"run.dir={folder}", *words]), root)
     server = plan.server()
     host = SiteHost(plan, plan.participants, folder)
     executor = plan.executor(InProcessExecutor(host, plan.read))

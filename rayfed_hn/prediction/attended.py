@@ -58,7 +58,7 @@ def heat_of(run: FinishedRun, root: Path, site: str, slide: str) -> tuple[Heat, 
     bags = SiteBags(root, site, tile_filter(run.config.data))
     names = [entry.slide_id for entry in bags.entries]
     if slide not in names:
-        raise DataError(next((why for why in bags.unusable if f"{slide}.arrow" in why), slide))
+        raise DataError(_why_unusable(bags, slide))
     index = names.index(slide)
     group = next(own for own in groups(run.task, bags.entries) if index in own)
     network = network_for(run, site, lambda: [unlabelled(bags, [i]) for i in range(len(bags))])
@@ -75,6 +75,13 @@ def heat_of(run: FinishedRun, root: Path, site: str, slide: str) -> tuple[Heat, 
             "imported without coordinates); import them with coords, or embed the slide"
         )
     return heat, bag
+
+
+def _why_unusable(bags: SiteBags, slide: str) -> str:
+    """What the store says of the slide's own file: complaints begin with its path."""
+    own = (why for why in bags.unusable if Path(why.partition(".arrow: ")[0]).name == slide)
+    other = f"{slide}.arrow holds another slide than its name says; rayfed-hn embed makes it again"
+    return next(own, other)
 
 
 def _said(task: Task, predicted_S: np.ndarray) -> str:

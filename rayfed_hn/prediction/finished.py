@@ -11,13 +11,14 @@ from typing import Any
 
 from rayfed_hn.bags.store import read_recipe, recipe_digest
 from rayfed_hn.config import Config
-from rayfed_hn.errors import ConfigError
+from rayfed_hn.errors import ConfigError, DataError
 from rayfed_hn.federation.labels import task_of
 from rayfed_hn.federation.onboarding.origin import Origin, Stated, read_origin, read_summary
 from rayfed_hn.loading import load
 from rayfed_hn.models.registry import make_model
 from rayfed_hn.models.site_model import SiteModel
 from rayfed_hn.models.tasks import Task
+from rayfed_hn.trees import flatten
 
 ALLOWED = ("data.bags=", "evaluation.readout=")  # of the words that may be given
 PIXELS = ("data.manifest=", "data.root=")  # and where the pixels of slides are asked for
@@ -106,10 +107,28 @@ class FinishedRun:
             return root
         width, needed = recipe.get("feature_dim"), self.stated.feature_dim
         lengths = f"{width} features a tile, and its networks take {needed}"
-        what = json.dumps(recipe, sort_keys=True)
         raise ConfigError(
             f"data.bags: {root} holds bags of another recipe than those that {self.folder} was "
             f"trained on{f' ({lengths})' if width not in (None, needed) else ''}; features of "
             "another encoder, scale or tile mean something else to a network. Embed the slides "
-            f"with the embed.key=value of the run's own bags. Recipe of these: {what}"
+            f"with the embed.key=value of the run's own bags. {self._unlike(recipe)}"
+        )
+
+    @cached_property
+    def recipe(self) -> dict[str, Any] | None:
+        """How its own bags were made; None where they are no more what and where they were."""
+        try:
+            recipe = read_recipe(Path(str(load(self.folder / "config.yaml").data.bags)))
+        except DataError:
+            return None
+        return recipe if recipe_digest(recipe) == self.stated.recipe else None
+
+    def _unlike(self, recipe: dict[str, Any]) -> str:
+        """In what a recipe differs from the run's, or all of it where that cannot be known."""
+        if self.recipe is None:
+            return f"Recipe of these: {json.dumps(recipe, sort_keys=True)}"
+        have, want = dict(flatten(recipe)), dict(flatten(self.recipe))
+        names = sorted(key for key in have.keys() | want.keys() if have.get(key) != want.get(key))
+        return "; ".join(
+            f"{key}: {have.get(key)!r} of these, {want.get(key)!r} of the run's" for key in names
         )

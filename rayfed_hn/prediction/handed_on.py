@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rayfed_hn import __version__
-from rayfed_hn.bags.store import read_recipe, recipe_digest
-from rayfed_hn.errors import ConfigError, DataError
+from rayfed_hn.errors import ConfigError
 from rayfed_hn.files import write_atomically
 from rayfed_hn.models.exported import export_program
 from rayfed_hn.prediction.finished import FinishedRun
@@ -52,7 +51,6 @@ def hand_on(run: FinishedRun, site: str, folder: Path) -> HandedOn:
             f"--site: {site} left no network in {run.folder} (it was lost, or its files were not "
             "copied); export another site's"
         )
-    recipe = _recipe(run)
     about = {
         "format": 1,
         "made_by": f"rayfed_hn {__version__}",
@@ -63,20 +61,11 @@ def hand_on(run: FinishedRun, site: str, folder: Path) -> HandedOn:
         "input": f"float32 (tiles, {run.stated.feature_dim})",
         "output": columns(run.task),
         "recipe_sha256": run.stated.recipe,
-        "recipe": recipe,
+        "recipe": run.recipe,
     }
     program = export_program(
         network.model, network.candidates, network.share_C, network.scale, run.task, about
     )
     path = folder / f"{site}.pt2"
     write_atomically(path, lambda temporary: temporary.write_bytes(program))
-    return HandedOn(path, hashlib.sha256(program).hexdigest(), about, recipe)
-
-
-def _recipe(run: FinishedRun) -> dict[str, Any] | None:
-    """Of the run's own bags, if they are still where they were and as they were."""
-    try:
-        recipe = read_recipe(Path(str(run.config.data.bags)))
-    except DataError:
-        return None
-    return recipe if recipe_digest(recipe) == run.stated.recipe else None
+    return HandedOn(path, hashlib.sha256(program).hexdigest(), about, run.recipe)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rayfed_hn.bags.set_aside import SetAsideEntry
+from rayfed_hn.bags.set_aside import SetAsideEntry, list_all
 from rayfed_hn.bags.store import BagEntry, SiteBags, list_sites
 from rayfed_hn.bags.tile_filter import tile_filter
 from rayfed_hn.errors import ConfigError, DataError
@@ -81,6 +81,7 @@ def predict(
         DataError: A network's file is damaged, or no bag could be scored.
     """
     opened, aside = _open(run, root, _chosen(root, sites))
+    aside += _never_bags(root, sites)
     todo = {site: groups(run.task, bags.entries) for site, bags in opened.items()}
     found: list[Prediction] = []
     notes: list[str] = []
@@ -183,7 +184,17 @@ def _chosen(root: Path, sites: Sequence[str]) -> list[str]:
         raise ConfigError(
             f"--site: {root} has no bags of {missing[0]}; it has {', '.join(known) or 'none'}"
         )
-    return list(sites) or known
+    return list(dict.fromkeys(sites)) or known
+
+
+def _never_bags(root: Path, sites: Sequence[str]) -> list[SetAsideEntry]:
+    """Slides that embed could make no bag of: a table without them would look whole."""
+    return [
+        entry
+        for entry in list_all(root)
+        if entry.site in (sites or (entry.site,))
+        and not (root / f"site={entry.site}" / f"{entry.slide_id}.arrow").exists()
+    ]
 
 
 def _open(
@@ -209,7 +220,7 @@ def _open(
 
 def _slide(why: str) -> str:
     """Which slide the store complains of: its complaints begin with the file."""
-    return Path(why.partition(": ")[0]).stem
+    return Path(why.partition(".arrow: ")[0]).name
 
 
 def _aside(entry: BagEntry, reason: str, remedy: str) -> SetAsideEntry:

@@ -37,13 +37,15 @@ def write_geojson(path: Path, heat: Heat) -> None:
     write_atomically(path, write)
 
 
-def write_pyramid(path: Path, picture_HW3: NDArray[np.uint8], mpp: float | None) -> None:
+def write_pyramid(
+    path: Path, picture_HW3: NDArray[np.uint8], mpp: tuple[float, float] | None
+) -> None:
     """Write a JPEG-tiled pyramid, every level half of the one before.
 
     Args:
         path: Where to.
         picture_HW3: The finest level, uint8 RGB.
-        mpp: Its micrometres per pixel; None: not stated.
+        mpp: Its micrometres per pixel along x and y; None: not stated.
     """
 
     def write(temporary: Path) -> None:
@@ -51,8 +53,11 @@ def write_pyramid(path: Path, picture_HW3: NDArray[np.uint8], mpp: float | None)
             for number, level in enumerate(_levels(Image.fromarray(picture_HW3))):
                 scale: dict[str, Any] = {}
                 if mpp is not None:
-                    per_cm = 1e4 / mpp * level.width / picture_HW3.shape[1]
-                    scale = {"resolution": (per_cm, per_cm), "resolutionunit": "CENTIMETER"}
+                    per_cm = (
+                        1e4 / mpp[0] * level.width / picture_HW3.shape[1],
+                        1e4 / mpp[1] * level.height / picture_HW3.shape[0],
+                    )
+                    scale = {"resolution": per_cm, "resolutionunit": "CENTIMETER"}
                 tiff.write(
                     np.asarray(level),
                     tile=(TILE_PX, TILE_PX),
@@ -69,7 +74,7 @@ def write_pyramid(path: Path, picture_HW3: NDArray[np.uint8], mpp: float | None)
 
 
 def _features(heat: Heat) -> Iterator[dict[str, Any]]:
-    colours = {name: _colour(name) for _, name in GRADES}
+    colours = {name: _colour(place) for place, (_, name) in enumerate(GRADES)}
     tiles = zip(
         heat.coords_N2.tolist(), heat.attention_N.tolist(), heat.percentiles.tolist(), strict=True
     )
@@ -88,12 +93,9 @@ def _features(heat: Heat) -> Iterator[dict[str, Any]]:
         }
 
 
-def _colour(name: str) -> list[int]:
-    """Of the middle of a grade."""
-    bounds = [bound for bound, _ in GRADES]
-    place = [grade for _, grade in GRADES].index(name)
-    above = 100.0 if place == 0 else bounds[place - 1]
-    return [round(255 * value) for value in COLOURS((bounds[place] + above) / 200)[:3]]
+def _colour(place: int) -> list[int]:
+    """Of a grade, the first being the highest; evenly apart, to be told apart in QuPath."""
+    return [round(255 * value) for value in COLOURS(1 - place / (len(GRADES) - 1))[:3]]
 
 
 def _levels(picture: Image.Image) -> Iterator[Image.Image]:

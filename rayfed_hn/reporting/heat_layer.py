@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import matplotlib
 import numpy as np
-from matplotlib.colors import LinearSegmentedColormap
 from numpy.typing import NDArray
 
 from rayfed_hn.prediction.heat import Heat
-from rayfed_hn.reporting.theme import SERIES
 
-# Blue to vermillion, which no colour blindness confuses, and neither is what stains look like.
-COLOURS = LinearSegmentedColormap.from_list("attention", [SERIES[1], "#f4f1e8", SERIES[0]])
+# Violet to yellow in even steps of lightness: the order is seen by the colour-blind, and in print
+# without colours. Beneath it the slide is grey, for haematoxylin is as blue as the lower end.
+COLOURS = matplotlib.colormaps["viridis"]
 OPACITY = 0.55
+LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
 # Lower bounds of percentile, and what tiles from there on are called.
 GRADES = ((99.0, "top 1 %"), (90.0, "top 10 %"), (50.0, "upper half"), (0.0, "lower half"))
 
@@ -39,9 +40,17 @@ class Ground:
     blank: bool
 
     @property
-    def picture_mpp(self) -> float | None:
-        """Micrometres per pixel of the picture."""
-        return self.mpp and self.mpp * self.extent[0] / self.picture_HW3.shape[1]
+    def picture_mpp(self) -> tuple[float, float] | None:
+        """Micrometres per pixel of the picture, along x and y: its sides are whole pixels."""
+        height, width, _ = self.picture_HW3.shape
+        if self.mpp is None:
+            return None
+        return self.mpp * self.extent[0] / width, self.mpp * self.extent[1] / height
+
+    @property
+    def opacity(self) -> float:
+        """Of the colours."""
+        return 1.0 if self.blank else OPACITY
 
 
 def blank_ground(heat: Heat, side_px: int) -> Ground:
@@ -89,13 +98,13 @@ def plane(heat: Heat, extent: tuple[int, int], shape: tuple[int, int]) -> NDArra
 
 
 def overlay(heat: Heat, ground: Ground) -> NDArray[np.uint8]:
-    """The picture with attention over it, uint8 RGB (H, W, 3)."""
+    """The picture, in grey beneath attention where there are tiles, uint8 RGB (H, W, 3)."""
     picture_HW3 = ground.picture_HW3
     percentile_HW = plane(heat, ground.extent, (picture_HW3.shape[0], picture_HW3.shape[1]))
     covered = np.isfinite(percentile_HW)
-    opacity = 1.0 if ground.blank else OPACITY
     result_HW3 = picture_HW3.copy()
     colours = 255 * COLOURS(percentile_HW[covered] / 100)[:, :3]
-    mixed = opacity * colours + (1 - opacity) * picture_HW3[covered]
+    grey = picture_HW3[covered] @ np.array(LUMINANCE)
+    mixed = ground.opacity * colours + (1 - ground.opacity) * grey[:, None]
     result_HW3[covered] = np.rint(mixed).astype(np.uint8)
     return result_HW3

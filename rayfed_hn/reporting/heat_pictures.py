@@ -43,8 +43,8 @@ def write_picture(path: Path, ground: Ground, heats: Sequence[Heat]) -> None:
             _panel(axes, title, picture_HW3)
         _scale_bar(panels[0], ground)
         scale = ScalarMappable(Normalize(0, 100), COLOURS)
-        bar = figure.colorbar(scale, ax=list(panels), fraction=0.03, pad=0.02)
-        bar.set_label("attention: percentile of the slide's tiles")
+        bar = figure.colorbar(scale, ax=list(panels), fraction=0.03, pad=0.02, alpha=ground.opacity)
+        bar.set_label("attention: percentile of the slide's tiles\n(100: looked at most)")
         none = Patch(facecolor="white", edgecolor=RULE, label="no colour: no tile was taken")
         figure.legend(handles=[none], loc="outside lower left", frameon=False, fontsize=8)
         figure.suptitle(_headline(ground, heats), fontsize=10, color=INK)
@@ -67,7 +67,7 @@ def write_tiles(
     """
     columns = max(len(top), len(bottom))
     with drawing():
-        figure = Figure(figsize=(1.15 * columns + 0.6, 3.4))
+        figure = Figure(figsize=(max(4.0, 1.15 * columns + 0.6), 3.4))  # words need room
         rows = figure.subplots(2, columns, squeeze=False)
         for axes in rows.flat:
             axes.axis("off")
@@ -75,8 +75,8 @@ def write_tiles(
             for axes, (index, tile_TT3) in zip(row, tiles, strict=False):
                 _panel(axes, f"{heat.percentiles[index]:.3g}", tile_TT3, size=7)
         words = "percentile of attention above each: the highest, and the lowest below"
-        name = printable(heat.slide_id)
-        figure.suptitle(f"{name}, {printable(heat.network)}\n{words}", fontsize=8, color=INK)
+        name = f"{printable(heat.slide_id, 60)}, {printable(heat.network)}{_side(heat)}"
+        figure.suptitle(f"{name}\n{words}", fontsize=8, color=INK)
         _save(path, figure)
 
 
@@ -92,6 +92,10 @@ def _headline(ground: Ground, heats: Sequence[Heat]) -> str:
         found = agreement(*heats[:2])
         words += "" if found is None else f"; rank correlation of the two {found:.2f}"
     return f"{words}\nno pixels of the slide: drawn on blank ground" if ground.blank else words
+
+
+def _side(heat: Heat) -> str:
+    return "" if heat.mpp is None else f"; tiles of {heat.tile_size0 * heat.mpp:.3g} µm"
 
 
 def _panel(axes: Axes, title: str, picture_HW3: NDArray[np.uint8], size: float = 8.5) -> None:
@@ -116,8 +120,12 @@ def _scale_bar(axes: Axes, ground: Ground) -> None:
     length = fitting[-1]
     name = f"{length} µm" if length < 1000 else f"{length / 1000:g} mm"
     share, place = length / width_um, axes.transAxes
+    # On white, for the tissue beneath may be as dark as the ink.
+    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "transform": place}
+    axes.add_patch(Rectangle((0.015, 0.015), share + 0.03, 0.1, **box))
     axes.add_patch(Rectangle((0.03, 0.03), share, 0.012, color=INK, transform=place))
-    axes.text(0.03, 0.055, name, transform=place, fontsize=7, color=INK)
+    middle = 0.03 + share / 2
+    axes.text(middle, 0.052, name, transform=place, fontsize=7, color=INK, ha="center")
 
 
 def _save(path: Path, figure: Figure) -> None:

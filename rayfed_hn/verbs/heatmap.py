@@ -89,10 +89,10 @@ def _look(run: Path, words: Sequence[str], wanted: Wanted) -> tuple[list[Heat], 
     if wanted.against is not None:
         other = FinishedRun.read(wanted.against)
         heats.append(heat_of(other, other.bags(root), site, wanted.slide)[0])
-    return heats, bag, wanted.slide_file or _by_manifest(finished, wanted.slide)
+    return heats, bag, wanted.slide_file or _by_manifest(finished, site, wanted.slide)
 
 
-def _by_manifest(run: FinishedRun, slide: str) -> Path | None:
+def _by_manifest(run: FinishedRun, site: str, slide: str) -> Path | None:
     """Where the manifest says that the slide is; None without manifest, or of imported features."""
     from rayfed_hn.slides.embedding import holds_features
     from rayfed_hn.slides.manifest import read_manifest
@@ -104,6 +104,11 @@ def _by_manifest(run: FinishedRun, slide: str) -> Path | None:
     found = [record for record in records if record.slide_id == slide]
     if not found:
         raise ConfigError(f"data.manifest: {data.manifest} has no slide {slide!r}")
+    if found[0].site != site:  # two hospitals may call two slides alike
+        raise ConfigError(
+            f"data.manifest: in {data.manifest} {slide} is a slide of {found[0].site}, and the bag "
+            f"is one of {site}; give the manifest that it was made from, or --slide-file FILE"
+        )
     return None if holds_features(found[0]) else found[0].path
 
 

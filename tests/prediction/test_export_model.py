@@ -6,27 +6,51 @@ import csv
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from finished_runs import finished_run
 from tiny_federations import create, write
 
 from rayfed_hn import cli
 from rayfed_hn.bags.store import SiteBags
-from rayfed_hn.models.registry import MODELS
+from rayfed_hn.federation.labels import task_of
+from rayfed_hn.loading import load
+from rayfed_hn.models.exported import export_program
+from rayfed_hn.models.labelled_bag import LabelledBag
+from rayfed_hn.models.parameters import ParameterLayout
+from rayfed_hn.models.registry import MODELS, make_model
+from rayfed_hn.models.standardise import Standardisation
+from rayfed_hn.prediction.networks import Network
+from rayfed_hn.prediction.scores import values
 
+# A process that has the standard library, torch, and what torch itself cannot do without.
 ALONE = """
 import sys, json
-import numpy as np, torch
+from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
+NEEDED = {"torch", "torchgen", "functorch", "typing_extensions", "sympy", "mpmath", "filelock",
+          "networkx", "jinja2", "markupsafe", "fsspec", "setuptools", "_distutils_hack", "nvidia",
+          "triton", "cuda"}
+class Only:
+    def find_spec(self, name, path=None, target=None):
+        first = name.partition(".")[0]
+        if first in NEEDED | set(sys.stdlib_module_names) or first.startswith("_sysconfigdata"):
+            return PathFinder.find_spec(name, path, target)
+sys.meta_path[:] = [BuiltinImporter, FrozenImporter, Only()]
+import torch
 torch.set_num_threads(1)
-asked = json.loads(sys.stdin.read())
-extra = {"about.json": ""}
-program = torch.export.load(asked["program"], extra_files=extra).module()
-said = [program(torch.from_numpy(np.load(path))).tolist() for path in asked["bags"]]
-foreign = [name for name in sys.modules if name.startswith("rayfed_hn")]
-print(json.dumps({"said": said, "about": json.loads(extra["about.json"]), "foreign": foreign}))
+asked, answers = json.loads(sys.stdin.read()), []
+for program, bags in asked:
+    extra = {"about.json": ""}
+    network = torch.export.load(program, extra_files=extra).module()
+    said = [network(torch.tensor(bag, dtype=torch.float32)).tolist() for bag in bags]
+    answers.append({"said": said, "about": json.loads(extra["about.json"])})
+foreign = {"numpy", "scipy", "rayfed_hn", "safetensors"} & set(sys.modules)
+print(json.dumps([answers, sorted(foreign)]))
 """
 TASKS = {
     "binary": ("task.classes=0,1",),
@@ -56,16 +80,30 @@ def _main(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
     return end.value.code
 
 
-def _alone(tmp_path: Path, program: Path, bags: list[np.ndarray]) -> dict:
-    """What the program says in a process that has torch and numpy only."""
-    paths = [tmp_path / f"bag-{i}.npy" for i in range(len(bags))]
-    for path, features_ND in zip(paths, bags, strict=True):
-        np.save(path, features_ND)
-    asked = json.dumps({"program": str(program), "bags": [str(p) for p in paths]})
+def _alone(asked: Sequence[tuple[Path, Sequence[np.ndarray]]]) -> list[dict[str, Any]]:
+    """What programs say of bags in a process that has torch only, and about themselves."""
+    words = [[str(program), [bag.tolist() for bag in bags]] for program, bags in asked]
     done = subprocess.run(
-        [sys.executable, "-I", "-c", ALONE], input=asked, capture_output=True, text=True, check=True
+        [sys.executable, "-I", "-c", ALONE],
+        input=json.dumps(words),
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    return json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr
+    answers, foreign = json.loads(done.stdout)
+    assert foreign == []
+    return answers
+
+
+@pytest.mark.parametrize("name", ["numpy", "rayfed_hn", "safetensors", "scipy"])
+def test_alone_is_alone(name: str) -> None:
+    code = ALONE.partition("import torch\n")[0] + f"import {name}"
+    path = {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=path
+    )
+    assert f"No module named '{name}'" in done.stderr
 
 
 def test_all_models_are_covered() -> None:
@@ -93,8 +131,7 @@ def test_the_program_alone_says_what_predict_says(
     opened = SiteBags(new, "b")
     bags = [np.array(opened.load(i).features_ND) for i in range(len(opened))]
     assert [len(bag) for bag in bags] == [1, 2, 7, 333]
-    found = _alone(tmp_path, tmp_path / "m" / "b.pt2", bags)
-    assert found["foreign"] == []
+    (found,) = _alone([(tmp_path / "m" / "b.pt2", bags)])
     with out.open(newline="") as file:
         rows = list(csv.DictReader(file))
     names = found["about"]["output"]
@@ -103,6 +140,32 @@ def test_the_program_alone_says_what_predict_says(
     assert len({tuple(row) for row in expected}) > 1
     card = (tmp_path / "m" / "MODEL_CARD.md").read_text()
     assert found["about"]["recipe_sha256"] in card
+
+
+@pytest.mark.parametrize("task_name", TASKS)
+def test_every_model_says_alone_what_it_says_here(task_name: str, tmp_path: Path) -> None:
+    """All models on every task: two networks of a mixture, on a scale of features of their own."""
+    rng = np.random.default_rng(3)
+    bags = [(3 * rng.normal(size=(n, 6)) + 1).astype(np.float32) for n in (1, 2, 3, 50)]
+    scale = Standardisation(*rng.uniform(0.5, 2, size=(2, 6)).astype(np.float32))
+    share_C = np.array([0.7, 0.5])
+    asked, expected = [], []
+    for name in MODELS:
+        words = (*TASKS[task_name], f"model.name={name}", "model.hidden_dim=8")
+        config = load(None, [*words, "model.attention_dim=4"])
+        task = task_of(config, ("0", "1", "2")[: 2 if task_name == "binary" else 3], (1.0, 2.0))
+        model = make_model(6, task.num_outputs, config.model)
+        size = ParameterLayout.of(model).size
+        networks_CP = torch.tensor(rng.normal(size=(2, size)) / 2).float()
+        network = Network("own", "mixture", model, task, tuple(networks_CP), share_C, scale)
+        said = [values(task, network.predict(LabelledBag(bag, 0))) for bag in bags]
+        path = tmp_path / f"{name}.pt2"
+        path.write_bytes(export_program(model, network.candidates, share_C, scale, task, {}))
+        asked.append((path, bags))
+        expected.append(said)
+    for name, answer, said in zip(MODELS, _alone(asked), expected, strict=True):
+        np.testing.assert_allclose(answer["said"], said, rtol=2e-5, atol=1e-6, err_msg=name)
+        assert np.ptp(np.array(said), axis=0).max() > 1e-3, name  # it depends on the bag
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openslide
 import pytest
+import qupath_geojson
 import tifffile
 from finished_runs import finished_run
 from PIL import Image
@@ -26,6 +27,7 @@ from rayfed_hn.models.labelled_bag import LabelledBag
 from rayfed_hn.prediction.attended import heat_of
 from rayfed_hn.prediction.finished import FinishedRun
 from rayfed_hn.prediction.networks import network_for
+from rayfed_hn.reporting.heat_layer import COLOURS, LUMINANCE, OPACITY
 
 
 def _main(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
@@ -72,25 +74,18 @@ def test_the_highest_tiles_lie_in_the_tumour(federation: Planted, drawn: Path) -
 
 
 def test_geojson_is_what_qupath_reads(federation: Planted, drawn: Path) -> None:
-    features = _features(drawn / f"{DRAWN}.heatmap.geojson")
+    objects = qupath_geojson.read(drawn / f"{DRAWN}.heatmap.geojson")
     bags = SiteBags(federation.root, "east")
     index = [entry.slide_id for entry in bags.entries].index(DRAWN)
     bag = bags.load(index)
-    assert len(features) == len(bag)
-    total = 0.0
-    for feature, (x, y) in zip(features, bag.coords_N2.tolist(), strict=True):
-        assert (feature["type"], feature["geometry"]["type"]) == ("Feature", "Polygon")
-        (ring,) = feature["geometry"]["coordinates"]
-        assert ring[0] == ring[-1] == [x, y]
-        assert ring[2] == [x + TILE_PX, y + TILE_PX]
-        area = sum(a[0] * b[1] - b[0] * a[1] for a, b in pairwise(ring)) / 2
-        assert area == TILE_PX**2  # positive: counterclockwise, as RFC 7946 has outer rings
-        about = feature["properties"]
-        assert about["objectType"] == "tile"
-        assert all(0 <= value <= 255 for value in about["classification"]["color"])
-        total += about["measurements"]["attention"]
-    assert total == pytest.approx(1)
-    names = {f["properties"]["classification"]["name"] for f in features}
+    assert len(objects) == len(bag)
+    for found, (x, y) in zip(objects, bag.coords_N2.tolist(), strict=True):
+        assert found.corner == (x, y)
+        assert found.ring[2] == (x + TILE_PX, y + TILE_PX)  # level-0 pixels
+        assert found.object_type == "tile"
+        assert set(found.measurements) == {"attention", "attention percentile"}
+    assert sum(found.measurements["attention"] for found in objects) == pytest.approx(1)
+    names = {found.classification for found in objects}
     assert names == {f"attention: {n}" for n in ("top 1 %", "top 10 %", "upper half", "lower half")}
 
 
@@ -98,6 +93,8 @@ def test_the_pyramid_opens_and_lies_on_the_slide(federation: Planted, drawn: Pat
     path = drawn / f"{DRAWN}.heatmap.tiff"
     with openslide.OpenSlide(federation.slide) as slide, openslide.OpenSlide(path) as heat:
         assert heat.dimensions == slide.dimensions
+        width, height = slide.dimensions
+        pixels_per_cm = 1e4 / float(slide.properties["openslide.mpp-x"])
         assert heat.level_count >= 3
         for axis in "xy":
             stated = [s.properties[f"openslide.mpp-{axis}"] for s in (slide, heat)]
@@ -107,17 +104,23 @@ def test_the_pyramid_opens_and_lies_on_the_slide(federation: Planted, drawn: Pat
             for s in (slide, heat)
         )
     with tifffile.TiffFile(path) as file:
-        assert all(page.aspage().is_tiled for page in file.pages)
+        pages = [page.aspage() for page in file.pages]
+        assert all(page.is_tiled for page in pages)
+        assert [page.is_reduced for page in pages] == [False, *[True] * (len(pages) - 1)]
+        for page in pages:  # every level says its own scale, so that all cover the same area
+            x, y = (page.tags[f"{axis}Resolution"].value for axis in "XY")
+            assert page.tags["ResolutionUnit"].value == tifffile.RESUNIT.CENTIMETER
+            assert page.shape[1] / (x[0] / x[1]) == pytest.approx(width / pixels_per_cm, rel=1e-3)
+            assert page.shape[0] / (y[0] / y[1]) == pytest.approx(height / pixels_per_cm, rel=1e-3)
     features = _features(drawn / f"{DRAWN}.heatmap.geojson")
     by_rank = sorted(features, key=lambda f: f["properties"]["measurements"]["attention"])
-    changes = []
     for feature in (by_rank[0], by_rank[-1]):
         x, y = feature["geometry"]["coordinates"][0][0]
         area = slice(y + 8, y + TILE_PX - 8), slice(x + 8, x + TILE_PX - 8)
-        changes.append((coloured[area] - plain[area]).mean(axis=(0, 1)))
-    low, high = changes
-    assert high[0] - high[2] > 20  # towards vermillion: red up, or blue down
-    assert low[2] - low[0] > 20  # towards blue
+        percentile = feature["properties"]["measurements"]["attention percentile"]
+        grey = plain[area].mean(axis=(0, 1)) @ np.array(LUMINANCE)
+        expected = OPACITY * 255 * np.array(COLOURS(percentile / 100)[:3]) + (1 - OPACITY) * grey
+        np.testing.assert_allclose(coloured[area].mean(axis=(0, 1)), expected, atol=6)
     # The extent is no multiple of a tile: the last columns have none, and are as they were.
     beyond = int(max(f["geometry"]["coordinates"][0][1][0] for f in features)) + 16
     assert beyond < plain.shape[1]
@@ -212,6 +215,56 @@ def test_refusals(
         assert _main(monkeypatch, "heatmap", *words, *to) == 2, why
         assert why in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../east-0", "/etc/x", "../../x", "site=east/../east-0", "ä", "x" * 300, "..", "", "a\0b"],
+)
+def test_a_name_cannot_lead_out_of_the_folder(
+    name: str,
+    federation: Planted,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    before = sorted(federation.root.parent.rglob("*"))
+    words = ("--slide", name, "--to", tmp_path / "deep" / "out")
+    assert _main(monkeypatch, "heatmap", federation.run, *words) == 2
+    assert "has no bag of" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    assert sorted(federation.root.parent.rglob("*")) == before
+
+
+def test_one_tile(monkeypatch: pytest.MonkeyPatch, federation: Planted, tmp_path: Path) -> None:
+    features_ND = np.zeros((1, 6), np.float32)
+    coords_N2, tissue_N = np.array([[64, 64]]), np.ones(1, np.float32)
+    about = (features_ND, coords_N2, tissue_N, 64.0, 0.5)
+    shutil.copytree(federation.root, tmp_path / "bags")
+    store.write(tmp_path / "bags", Bag("lone", "case-lone", "east", "normal", *about))
+    Image.new("RGB", (150, 130), (200, 120, 180)).save(tmp_path / "lone.png")
+    words = ["heatmap", federation.run, "--bags", tmp_path / "bags", "--slide", "lone"]
+    words += ["--slide-file", tmp_path / "lone.png", "--to", tmp_path / "out"]
+    assert _main(monkeypatch, *words) == 0
+    (found,) = qupath_geojson.read(tmp_path / "out" / "lone.heatmap.geojson")
+    assert found.measurements == {"attention": 1.0, "attention percentile": 100.0}
+    with tifffile.TiffFile(tmp_path / "out" / "lone.heatmap.tiff") as file:
+        assert file.pages[0].shape == (130, 150, 3)
+    with Image.open(tmp_path / "out" / "lone.tiles.png") as picture:
+        assert picture.width >= 800  # its words are not cut off
+
+
+def test_another_hospitals_slide_of_the_same_name_is_not_drawn_on(
+    federation: Planted,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text(federation.manifest.read_text().replace(",east,", ",west,"))
+    words = (f"data.manifest={manifest}", "--slide", DRAWN, "--to", tmp_path / "out")
+    assert _main(monkeypatch, "heatmap", federation.run, *words) == 2
+    assert "is a slide of west, and the bag is one of east" in capsys.readouterr().err
 
 
 def test_of_a_case_a_slide_has_its_part_of_the_attention(tmp_path: Path) -> None:

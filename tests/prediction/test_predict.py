@@ -16,6 +16,7 @@ from tiny_federations import create, federation, write
 
 from rayfed_hn import cli
 from rayfed_hn.bags import store
+from rayfed_hn.bags.set_aside import SetAsideEntry, remember
 from rayfed_hn.bags.store import SiteBags
 from rayfed_hn.federation.data import _opaque
 
@@ -222,6 +223,73 @@ def test_broken_bags_are_set_aside(
     aside = _table(tmp_path / "out.set_aside.csv")
     assert [row["slide_id"] for row in aside] == ["a-0", "b-nan"]
     assert not {"a-0", "b-nan"} & {row["slide_id"] for row in _table(out)}
+
+
+def test_slides_without_a_bag_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    tasks_root: Path,
+    shared_run: Path,
+) -> None:
+    root = tmp_path / "bags"
+    shutil.copytree(tasks_root, root)
+    for site, slide in (("a", "a-torn"), ("far", "far-blank"), ("a", "a-0")):
+        remember(root, SetAsideEntry(slide, site, "is cut short", "copy it again", ""))
+    out = tmp_path / "out.csv"
+    assert _main(monkeypatch, "predict", shared_run, f"data.bags={root}", "--to", out) == 3
+    assert "set aside: a-torn: is cut short (copy it again)" in capsys.readouterr().out
+    aside = [(row["site"], row["slide_id"]) for row in _table(tmp_path / "out.set_aside.csv")]
+    assert aside == [("a", "a-torn"), ("far", "far-blank")]  # a-0 has a bag after all
+    words = ("--bags", root, "--site", "b", "--to", tmp_path / "b.csv")
+    assert _main(monkeypatch, "predict", shared_run, *words) == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "unlike"),
+    [
+        (6, "encoder: 'other' of these, 'test' of the run's"),
+        (7, "7 features a tile, and its networks take 6"),
+    ],
+)
+def test_it_is_said_in_what_bags_differ(
+    number: int,
+    unlike: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    shared_run: Path,
+) -> None:
+    other = tmp_path / "other"
+    encoder = "other" if number == 6 else "test"
+    store.create(other, {"encoder": encoder, "feature_dim": number, "mpp": 0.25})
+    words = ("predict", shared_run, f"data.bags={other}", "--to", tmp_path / "out.csv")
+    assert _main(monkeypatch, *words) == 2
+    told = capsys.readouterr().err
+    assert unlike in told
+    assert "mpp: 0.25 of these, None of the run's" in told
+
+
+@pytest.mark.parametrize("name", ["../out", "/tmp/out", "a/b", "..", "b\u00e4d", "x" * 121, ""])
+def test_a_summary_cannot_lead_out_of_the_folder(
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    shared_run: Path,
+) -> None:
+    run = tmp_path / "one" / "run"
+    shutil.copytree(shared_run, run)
+    summary = json.loads((run / "summary.json").read_text())
+    old, summary["sites"][0]["site"] = summary["sites"][0]["site"], name
+    (run / "summary.json").write_text(json.dumps(summary))
+    if name == "../out":  # the file is there to be found
+        shutil.copytree(run / "sites" / old, run / "out")
+    before = sorted(tmp_path.rglob("*"))
+    words = ("--site", name, "--to", tmp_path / "model" / "deep")
+    assert _main(monkeypatch, "export-model", run, *words) == 2
+    assert "is no name of a site" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_refusals(

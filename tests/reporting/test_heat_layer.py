@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from skimage.color import rgb2lab
 
 from rayfed_hn.prediction.heat import Heat, agreement
-from rayfed_hn.reporting.heat_layer import Ground, blank_ground, grade_of, overlay, plane
+from rayfed_hn.reporting.heat_layer import (
+    COLOURS,
+    OPACITY,
+    Ground,
+    blank_ground,
+    grade_of,
+    overlay,
+    plane,
+)
 
 
 def heat(corners: list[tuple[int, int]], attention: list[float], side: float = 10.0) -> Heat:
@@ -61,17 +70,50 @@ def test_a_plane_is_what_painting_one_tile_after_the_other_gives(seed: int) -> N
         np.testing.assert_allclose(plane(found, (100, 100), (50, 50)), total / count)
 
 
-def test_colours_go_from_blue_to_vermillion_and_leave_the_rest() -> None:
+def test_colours_lie_over_grey_and_leave_the_rest() -> None:
     found = heat([(0, 0), (10, 0)], [0.1, 0.9])
-    ground = Ground(np.full((10, 30, 3), 200, np.uint8), (30, 10), 0.5, False)
+    stained = np.empty((10, 30, 3), np.uint8)
+    stained[:] = (180, 90, 160)
+    ground = Ground(stained, (30, 10), 0.5, False)
     picture = overlay(found, ground).astype(int)
-    assert picture[5, 15, 0] - picture[5, 15, 2] > 80
-    assert picture[5, 25].tolist() == [200, 200, 200]
-    assert ground.picture_mpp == 0.5
-    low = overlay(
-        heat([(i, 0) for i in range(0, 100, 10)], list(range(10))), blank_ground(found, 50)
+    grey = 0.299 * 180 + 0.587 * 90 + 0.114 * 160
+    for column, percentile in ((5, 50), (15, 100)):
+        colour = 255 * np.array(COLOURS(percentile / 100)[:3])
+        expected = OPACITY * colour + (1 - OPACITY) * grey
+        np.testing.assert_allclose(picture[5, column], expected, atol=1)
+    assert picture[5, 25].tolist() == [180, 90, 160]
+    assert ground.picture_mpp == (0.5, 0.5)
+    tiles = heat([(i, 0) for i in range(0, 100, 10)], list(range(10)))
+    low = overlay(tiles, blank_ground(tiles, 100))
+    np.testing.assert_allclose(low[5, 5], 255 * np.array(COLOURS(0.1)[:3]), atol=1)
+
+
+def test_colours_are_even_steps_also_for_those_who_see_fewer_of_them() -> None:
+    colours_K3 = COLOURS(np.linspace(0, 1, 11))[:, :3]
+    # Machado et al. 2009, full deuteranopia and protanopia, on linear light.
+    blind = {
+        "none": np.eye(3),
+        "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
+                   [-0.011820, 0.042940, 0.968881]],
+        "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
+                   [-0.003882, -0.048116, 1.051998]],
+    }  # fmt: skip
+    linear_K3 = np.where(
+        colours_K3 <= 0.04045, colours_K3 / 12.92, ((colours_K3 + 0.055) / 1.055) ** 2.4
     )
-    assert low[5, 2, 2] > low[5, 2, 0]
+    for name, matrix in blind.items():
+        seen_K3 = np.clip(linear_K3 @ np.array(matrix).T, 0, 1)
+        coded_K3 = np.where(
+            seen_K3 <= 0.0031308, seen_K3 * 12.92, 1.055 * seen_K3 ** (1 / 2.4) - 0.055
+        )
+        steps = np.diff(rgb2lab(coded_K3[None])[0, :, 0])
+        assert steps.min() > 4, name  # lightness rises all the way
+        assert steps.max() < 2.5 * steps.min(), name
+
+
+def test_the_scale_is_that_of_either_side() -> None:
+    ground = Ground(np.zeros((7, 10, 3), np.uint8), (1000, 750), 0.5, False)
+    assert ground.picture_mpp == pytest.approx((50, 0.5 * 750 / 7))
 
 
 def test_blank_ground_holds_all_tiles_and_is_no_larger_than_asked() -> None:

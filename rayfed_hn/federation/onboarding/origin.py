@@ -26,6 +26,7 @@ from rayfed_hn.models.site_model import SiteModel
 from rayfed_hn.models.standardise import Standardisation
 from rayfed_hn.models.tasks import Task
 from rayfed_hn.seeds import derive
+from rayfed_hn.slides.manifest import is_name
 
 SHARING = (
     "hypernetwork",
@@ -156,6 +157,9 @@ class Stated:
             )
             if len(found.classes) < 2 or found.feature_dim < 1 or not found.num_train:
                 raise ValueError("classes, feature_dim or sites")
+            strange = [name for name in found.num_train if not is_name(name)]
+            if strange:  # a site's name becomes that of files
+                raise ValueError(f"{strange[0]!r} is no name of a site")
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"{run / 'summary.json'} cannot be used ({type(error).__name__}: {error}); copy "
