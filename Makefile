@@ -1,14 +1,16 @@
 # make demo: environment if there is none, then the main job on synthetic slides.
 # make test: the same environment, then every test that needs no GPU: first the core with Ray kept
-# from being imported, then what runs on it.
+# from being imported, then what runs on it. Reports are looked at in Debian's chromium, which is
+# installed where that can be; elsewhere those tests are skipped, and pytest says so.
 # make test-faults: minutes of whole runs whose processes are killed, nodes that go and come, and
 # thousands of damaged files.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+APT := DEBIAN_FRONTEND=noninteractive apt-get -qq -o Acquire::http::Timeout=20
 
-.PHONY: demo test test-faults check format bench clean
+.PHONY: demo test browser test-faults check format bench clean
 
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -18,7 +20,13 @@ $(READY): pyproject.toml
 demo: $(READY)
 	$(BIN)/rayfed-hn demo
 
-test: $(READY)
+browser:
+	@command -v chromium || command -v google-chrome || command -v chromium-browser || { \
+		test "$$(id -u)" = 0 && command -v apt-get && $(APT) update && $(APT) install -y \
+		--no-install-recommends chromium fonts-dejavu-core; } >/dev/null 2>&1 \
+		|| echo "No chromium, and it cannot be installed here: no test looks at pages in a browser"
+
+test: $(READY) browser
 	RAYFED_HN_WITHOUT_RAY=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal \
 		-m 'not ray and not gpu and not faults'
 	$(BIN)/python -m pytest -m 'ray and not gpu and not faults'

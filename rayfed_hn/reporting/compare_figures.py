@@ -24,7 +24,7 @@ from rayfed_hn.reporting.run_files import Run
 from rayfed_hn.reporting.task_words import loss
 from rayfed_hn.reporting.verdict import claim
 
-_MAX_SITES = 12  # rows of the picture; the table has all
+MAX_SITES = 12  # rows of the picture and of a table in sight
 
 
 def results(run: Run) -> list[str]:
@@ -94,7 +94,7 @@ def _sites(run: Run) -> str:
     for record in records:
         means.setdefault(record["site"], []).append(record["mean_value"])
     order = sorted(means, key=lambda site: -float(np.mean(means[site])))
-    shown = order[-_MAX_SITES:]
+    shown = order[-MAX_SITES:]
     dots = [
         Dot(site, record["mean_value"], look=looks[record["method"]], series=record["method"])
         for site in shown

@@ -13,7 +13,7 @@ from rayfed_hn.reporting.choices import (
     readouts,
     under,
 )
-from rayfed_hn.reporting.compare_figures import results, training
+from rayfed_hn.reporting.compare_figures import MAX_SITES, results, training
 from rayfed_hn.reporting.compare_tests import by_case
 from rayfed_hn.reporting.run_files import READOUTS, Run
 from rayfed_hn.reporting.tried_privacy import privacy
@@ -98,15 +98,15 @@ def _more(run: Run) -> list[str]:
             page.details(f"Every pair of methods, readout '{readout}'", _pair_table(run, readout))
             for readout in order
         ),
-        page.details(f"Every site and method, readout '{chosen_readout(run)}'", _site_matrix(run)),
         page.details("Every site, method and readout", _site_table(run, order)),
     ]
     return [
         page.section("Differences", _subject_table(run, order), by_case(run, _about(run))),
+        page.section("Every site", _sites(run)),
         more.metrics(run),
-        more.costs(run),
         page.section("Training", page.paragraph(explanation, "quiet"), page.figures(training(run))),
         privacy(run),
+        more.costs(run),
         page.section("Tables", *folded, more.files(run)),
     ]
 
@@ -176,13 +176,21 @@ def _readout_table(run: Run, order: list[str]) -> str:
     )
 
 
+def _sites(run: Run) -> str:
+    """Return sites by methods; of many sites folded."""
+    matrix = _site_matrix(run)
+    many = len({record["site"] for record in run.summary["per_site"]}) > MAX_SITES
+    return page.details("Every site and method", matrix) if many else matrix
+
+
 def _site_matrix(run: Run) -> str:
     records = under(run.summary["per_site"], chosen_readout(run))
     methods = [row["method"] for row in ranked(run)]
     means = {(r["site"], r["method"]): r["mean_value"] for r in records}
     bags = {record["site"]: record["num_test"] for record in records}
     return page.table(
-        f"Mean test {run.judge.name} over splits, highest mean of all sites leftmost.",
+        f"Mean test {run.judge.name} over splits, readout '{chosen_readout(run)}', highest mean of "
+        "all sites leftmost.",
         ["site", "bags", *methods],
         [
             [site, bags[site], *(number(means.get((site, method))) for method in methods)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -24,6 +23,7 @@ from rayfed_hn.reporting.theme import (
 )
 
 WIDTH = 4.3  # inches
+HEIGHT = 2.75  # inches, at most where that can be read: three stand side by side on a screen
 _MAX_LABELS = 6  # lines with a name; more lines are drawn as a crowd
 
 
@@ -77,8 +77,7 @@ def dot_plot(
     rows = list(dict.fromkeys(dot.row for dot in dots))
     series = list(dict.fromkeys(dot.series for dot in dots))
     with drawing():
-        step = 0.34 if len(series) < 3 else 0.42
-        figure, axes = new_axes(WIDTH, 0.95 + step * max(len(rows), 3))
+        figure, axes = new_axes(WIDTH, _dots_height(len(rows), len(series)))
         for dot in dots:
             shift = 0.5 * (series.index(dot.series) - (len(series) - 1) / 2) / max(len(series), 2)
             _draw_dot(axes, dot, rows.index(dot.row) + shift)
@@ -141,11 +140,9 @@ def line_chart(
 
 def roc_panels(name: str, curves: Sequence[Roc], *, alt: str) -> str:
     """Draw one small square panel per curve, at most four in a row."""
-    num_columns = min(math.ceil(math.sqrt(len(curves))), 4)
-    num_rows = -(-len(curves) // num_columns)
-    side = min(WIDTH / num_columns, 2.9 / num_rows)  # inches; as high as the figures beside it
+    num_columns, num_rows, height = _grid_of(len(curves))
     with drawing():
-        figure = Figure(figsize=(WIDTH, 0.4 + num_rows * (side + 0.1)))
+        figure = Figure(figsize=(WIDTH, height))
         grid = figure.subplots(num_rows, num_columns, squeeze=False, sharex=True, sharey=True)
         for panel, curve in zip(grid.flat, curves, strict=False):
             panel.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
@@ -173,6 +170,26 @@ def bar_chart(name: str, bars: Mapping[str, int], *, xlabel: str, ylabel: str, a
         axes.grid(visible=False, axis="x")
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         return to_svg(figure, name, alt)
+
+
+def _dots_height(num_rows: int, num_series: int) -> float:
+    """Return the height of a dot plot in inches: rows come closer where there are many."""
+    step, least = (0.34, 0.22) if num_series < 3 else (0.42, 0.26)
+    frame = 0.95  # axis, its name, and the key
+    step = max(least, min(step, (HEIGHT - frame) / max(num_rows, 1)))
+    return frame + step * max(num_rows, 3)
+
+
+def _grid_of(num_panels: int) -> tuple[int, int, float]:
+    """Return columns, rows and height in inches that make square panels the largest."""
+    names = 0.45  # inches, of both axes
+
+    def side(columns: int) -> float:
+        return min((WIDTH - names) / columns, (HEIGHT - names) / -(-num_panels // columns))
+
+    columns = max(range(1, min(num_panels, 4) + 1), key=side)
+    rows = -(-num_panels // columns)
+    return columns, rows, names + rows * max(side(columns), 0.6)
 
 
 def _draw_dot(axes: Axes, dot: Dot, y: float) -> None:

@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from rayfed_hn.evaluation.survival import kaplan_meier
-from rayfed_hn.reporting.figures import WIDTH
+from rayfed_hn.reporting.figures import HEIGHT, WIDTH
 from rayfed_hn.reporting.theme import (
     INK,
     MUTED,
@@ -71,7 +71,7 @@ def confusion_matrix(
     num_classes = len(classes)
     share_KK = counts_KK / np.maximum(counts_KK.sum(axis=1, keepdims=True), 1)
     with drawing():
-        figure, axes = new_axes(WIDTH, 3.1)
+        figure, axes = new_axes(WIDTH, HEIGHT)
         for row, column in np.ndindex(*counts_KK.shape):
             shade = _DARKEST * float(share_KK[row, column])
             corner = column - 0.5, row - 0.5
@@ -113,7 +113,7 @@ def survival_curves(name: str, groups: Sequence[Survivors], *, alt: str) -> str:
     """
     end = max(float(group.time_B.max()) for group in groups)
     with drawing():
-        figure = Figure(figsize=(WIDTH, 3.2))
+        figure = Figure(figsize=(WIDTH, HEIGHT))
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=[1, 0.1 * len(groups)])
         for group in groups:
             _draw_survivors(above, group)

@@ -3,59 +3,13 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rayfed_hn.reporting.style import STYLE
 from rayfed_hn.reporting.theme import css_variables
-
-_STYLE = """
-*{box-sizing:border-box}
-body{margin:0;background:var(--paper);color:var(--ink);
-  font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans","DejaVu Sans",sans-serif}
-main{max-width:78rem;margin:0 auto;padding:1.5rem 1.5rem 3rem}
-header p,.quiet{color:var(--muted)} header p{margin:0}
-h1{font-size:1.05rem;margin:0;font-weight:650}
-h2{font-size:1.1rem;margin:2.2rem 0 .6rem}
-.verdict{font-size:1.35rem;line-height:1.4;margin:.9rem 0 1rem;max-width:62rem;font-weight:500;
-  text-wrap:pretty}
-.answer{font-size:1.1rem;font-weight:500;max-width:62rem;margin:.2rem 0 .5rem}
-section>p,section>dl,section>ul{max-width:62rem}
-section>h3{font-size:.98rem;margin:1.3rem 0 .3rem;font-weight:650}
-section>ul{padding-left:1.2rem;margin:.3rem 0}
-.trouble{border-left:4px solid var(--series-0);background:var(--panel);padding:.6rem 1rem;
-  margin:1rem 0;max-width:62rem}
-.trouble p{margin:0;font-weight:650} .trouble ul{margin:.3rem 0 0;padding-left:1.2rem}
-.scroll{overflow-x:auto}
-table{border-collapse:collapse;font-variant-numeric:tabular-nums;margin:0}
-caption{text-align:left;color:var(--muted);padding-bottom:.35rem;width:max-content;
-  max-width:min(56rem,calc(100vw - 3rem))}
-th,td{padding:.28rem .9rem .28rem 0;text-align:right;white-space:nowrap;
-  border-bottom:1px solid var(--rule)}
-th:first-child,td:first-child,.text{text-align:left}
-thead th{font-weight:600;color:var(--muted);border-bottom-color:var(--muted);
-  vertical-align:bottom}
-tbody th{font-weight:400} tr.chosen th,tr.chosen td{font-weight:650}
-tr.chosen .quiet{font-weight:400}
-.figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(20rem,100%),1fr));
-  gap:1.4rem 2rem;align-items:start;margin:1.2rem 0}
-figure{margin:0;min-width:0;max-width:34rem;break-inside:avoid}
-figure h3{font-size:.95rem;margin:0 0 .2rem;font-weight:650}
-figcaption{color:var(--muted);font-size:.86rem;line-height:1.4}
-svg{display:block;width:100%;height:auto}
-svg text{font-family:inherit}
-details{border-top:1px solid var(--rule);padding:.55rem 0}
-summary{cursor:pointer;font-weight:600}
-pre{background:var(--panel);padding:.8rem 1rem;overflow-x:auto;font-size:.85rem;line-height:1.4}
-code{font-size:.92em} dt{font-weight:600} dd{margin:0 0 .5rem}
-a{color:inherit}
-@media print{main{padding:0;max-width:none} body{font-size:10.5pt} pre{white-space:pre-wrap}
-  .verdict{font-size:14pt} section{break-inside:avoid-page} details{break-inside:auto}
-  .figures{grid-template-columns:repeat(3,1fr);gap:.8rem 1rem}
-  .scroll{overflow:visible} table{font-size:8.5pt} th,td{padding:.15rem .5rem .15rem 0}
-  thead th{white-space:normal}
-  details::details-content{content-visibility:visible;height:auto}}
-"""
 
 
 @dataclass(frozen=True)
@@ -108,7 +62,7 @@ def page(title: str, body: Iterable[str]) -> str:
         '<meta name="viewport" content="width=device-width,initial-scale=1"/>'
         '<meta name="color-scheme" content="light dark"/>'
         f"<title>{escape(title)}</title>"
-        f"<style>{css_variables()}{_STYLE}</style></head>\n<body><main>\n"
+        f"<style>{css_variables()}{STYLE}</style></head>\n<body><main>\n"
         + "\n".join(part for part in body if part)
         + "\n</main></body></html>\n"
     )
@@ -137,7 +91,7 @@ def table(
     plain = len(header) - text_columns - quiet_columns
     kinds = [' class="text"'] * text_columns + [""] * plain + [' class="quiet"'] * quiet_columns
     head = "".join(
-        f'<th scope="col"{kind}>{escape(name)}</th>'
+        f'<th scope="col"{kind}>{_breakable(name)}</th>'
         for name, kind in zip(header, kinds, strict=True)
     )
     body = []
@@ -154,6 +108,11 @@ def table(
     )
 
 
+def _breakable(name: str) -> str:
+    """Return the name of a column as markup; a dotted key may go on in the next line."""
+    return re.sub(r"(?<=\w)\.(?=\w\w)", ".<wbr/>", escape(name))
+
+
 def figure(title: str, svg: str, caption: str) -> str:
     """Return a figure with its title above and its explanation below."""
     return (
@@ -164,6 +123,11 @@ def figure(title: str, svg: str, caption: str) -> str:
 def figures(items: Iterable[str]) -> str:
     """Return figures side by side where the page is wide enough."""
     return f'<div class="figures">{"".join(items)}</div>'
+
+
+def first_screen(*parts: str) -> str:
+    """Return what is read first, under a heading for those who are read to."""
+    return f'<section class="first"><h2>In short</h2>{"".join(parts)}</section>'
 
 
 def section(title: str, *parts: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from rayfed_hn.reporting import (
     tune_report,
 )
 from rayfed_hn.reporting.choices import MAX_METHODS
+from rayfed_hn.reporting.repeating import how_to_repeat
 from rayfed_hn.reporting.run_files import Run, read_run
 from rayfed_hn.reporting.task_words import limits, predicted
 from rayfed_hn.reporting.troubles import NO_REASON, troubles
@@ -35,7 +35,11 @@ _PARTS: dict[str, Callable[[Run], page.Parts]] = {
     "scale": scale_page.parts,
     "tune": tune_report.parts,
 }
-_MAX_TROUBLES = 12
+_MAX_TROUBLES = 4  # on the first screen; a section has all
+
+
+_ASIDE = "Set aside and lost"
+_NOTHING = "Nothing failed, no site was lost, and no slide was set aside."
 
 
 def write_report(run_dir: Path) -> Path:
@@ -78,17 +82,20 @@ def render(run: Run) -> str:
     if run.failed:
         return _failure(run)
     parts = _PARTS[run.verb](run)
-    listed = _shortened(parts.troubles)
-    if run.summary["status"] != "complete" and not listed:
-        listed = [f"summary.json says '{run.summary['status']}' and gives no reason"]
+    found = list(parts.troubles)
+    if run.summary["status"] != "complete" and not found:
+        found = [f"summary.json says '{run.summary['status']}' and gives no reason"]
     setting = parts.setting or _tested(run)
     body = [
-        page.paragraph(parts.verdict, "verdict"),
-        page.trouble("Not everything went through", listed),
-        parts.table,
-        page.figures(parts.figures),
+        page.first_screen(
+            page.paragraph(parts.verdict, "verdict"),
+            page.trouble("Not everything went through", _shortened(found)),
+            parts.table,
+            page.figures(parts.figures),
+        ),
         *parts.more,
-        _how_to_repeat(run, "How to repeat it", setting.repeat),
+        _set_aside(run, found),
+        how_to_repeat(run, "How to repeat it", setting.repeat),
         page.section("Limits", page.paragraph(setting.limits)),
     ]
     return _page(run, setting.about, body)
@@ -124,9 +131,13 @@ def _failure(run: Run) -> str:
     because = f": {str(reason).rstrip('.')}" if reason else "" if found else f": {NO_REASON}"
     text = "Mend the cause first. config.yaml lies beside this page and holds every setting:"
     body = [
-        page.paragraph(f"This run of {run.verb} failed{because}. It has no results.", "verdict"),
-        page.trouble("What went wrong", _shortened(found)),
-        _how_to_repeat(run, "How to run it again", text),
+        page.first_screen(
+            page.paragraph(
+                f"This run of {run.verb} failed{because}. It has no results.", "verdict"
+            ),
+            page.trouble("What went wrong", found),
+        ),
+        how_to_repeat(run, "How to run it again", text),
     ]
     seconds = run.summary.get("seconds")
     after = "" if seconds is None else f" after {duration(float(seconds))}"
@@ -141,7 +152,16 @@ def _page(run: Run, subtitle: str, body: Sequence[str]) -> str:
 
 def _shortened(lines: Sequence[str]) -> list[str]:
     hidden = len(lines) - _MAX_TROUBLES
-    return [*lines[:_MAX_TROUBLES], *([f"and {hidden} more"] if hidden > 0 else [])]
+    more = [f"and {hidden} more, under '{_ASIDE}'"] if hidden > 0 else []
+    return [*lines[:_MAX_TROUBLES], *more]
+
+
+def _set_aside(run: Run, found: Sequence[str]) -> str:
+    """Return the section of all that failed, was lost or set aside, also where nothing was."""
+    if found:
+        return page.section(_ASIDE, page.bullets(found))
+    # Experiments with virtual sites have nothing that could be set aside.
+    return page.section(_ASIDE, page.paragraph(_NOTHING)) if "set_aside" in run.summary else ""
 
 
 def _what_was_run(run: Run) -> str:
@@ -160,17 +180,3 @@ def _what_was_run(run: Run) -> str:
         parts += [str(run.summary["method"]), f"fold {fold} of {folds} is test"]
     parts += [f"run.seed {seed}", duration(float(run.summary["seconds"]))]
     return " · ".join(parts)
-
-
-def _how_to_repeat(run: Run, title: str, text: str) -> str:
-    again = f"run.dir={shlex.quote(run.folder.name + '-again')}"
-    command = f"rayfed-hn {run.verb} config.yaml {again}"
-    if run.verb == "onboard" and not run.failed:
-        command = f"{onboard_report.command(run)} {again}"
-    return page.section(
-        title,
-        page.paragraph(text),
-        page.code(command),
-        page.details("config.yaml", page.code(run.config_text)),
-        page.details("Versions", page.pairs(run.summary.get("versions", {}))),
-    )

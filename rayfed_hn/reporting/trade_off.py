@@ -20,6 +20,7 @@ from rayfed_hn.reporting.verdict import kind_of, told_apart
 from rayfed_hn.reporting.words import listed
 
 _REFERENCE = "local"
+_IN_SIGHT = 8  # rows of the first table
 
 
 def is_one(run: Run) -> bool:
@@ -75,12 +76,24 @@ def _verdict(run: Run, rows: Sequence[Record], method: str) -> str:
 
 
 def _main_table(run: Run, rows: Sequence[Record], method: str) -> str:
-    """Return methods and amounts under the run's readout; of other readouts the means, dimmed."""
+    """Return methods and amounts; of many the method in question and those that release nothing."""
+    caption = f"Test {run.judge.name} of every method with every amount of noise."
+    if len(rows) <= _IN_SIGHT:
+        return _arms(run, rows, method, caption)
+    shown = [row for row in rows if row["method"] == method or row["noise"] is None]
+    if len(shown) == len(rows):
+        return _arms(run, rows, method, caption)
+    every = page.details("Every method and amount of noise", _arms(run, rows, method, caption))
+    caption = f"Test {run.judge.name} of {method}, and of methods that release nothing."
+    return _arms(run, shown, method, caption) + every
+
+
+def _arms(run: Run, rows: Sequence[Record], method: str, caption: str) -> str:
+    """Return rows under the run's readout; of other readouts the means, dimmed."""
     readout, others = chosen_readout(run), readouts(run)[1:]
     means = {_arm(row): row["mean_site"] for row in run.summary["table"]}
     return page.table(
-        f"Test {run.judge.name} of every method with every amount of noise. Readout '{readout}': "
-        f"{run.about(readout)}.",
+        f"{caption} Readout '{readout}': {run.about(readout)}.",
         [
             *("method", amount_name(run.summary) or "noise", *results_header(run)),
             *(f"mean ({other})" for other in others),
@@ -122,9 +135,9 @@ def _more(run: Run, method: str) -> list[str]:
             "Differences between methods", _pairs(run, own, caption), by_case(run, method)
         ),
         more.metrics(run),
-        more.costs(run),
         page.section("Training", page.figures(curves(run, method))),
         privacy(run),
+        more.costs(run),
         page.section(
             "Tables",
             *folded,

@@ -19,6 +19,7 @@ from rayfed_hn.reporting.site_map import site_map
 from rayfed_hn.reporting.task_words import loss, needed
 from rayfed_hn.reporting.tested import Tested, read_tested, readout_of
 from rayfed_hn.reporting.theme import SERIES
+from rayfed_hn.reporting.train_costs import costs
 from rayfed_hn.reporting.troubles import troubles
 
 
@@ -115,18 +116,18 @@ def _more(run: Run) -> list[str]:
         "method": run.summary["method"],
         f"readout '{readout}'": run.about(readout),
         "versions": run.summary["num_versions"],
-        "parameters of a network": f"{run.summary['num_parameters']:,}",
     }
     stated = privacy(run)
     return [
         page.section("Training", page.figures(pictures)),
         rounds(run),
         _incidents(run),
-        site_map(run),
         stated,
         page.section("Model", page.pairs(facts))
         if stated
         else page.section("Model and privacy", page.pairs(facts | older_facts(run))),
+        site_map(run),
+        costs(run),
     ]
 
 

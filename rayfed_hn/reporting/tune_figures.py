@@ -18,7 +18,7 @@ from rayfed_hn.reporting.theme import INK, MUTED, SERIES, drawing, new_axes, pri
 from rayfed_hn.reporting.tune_words import Summary, setting
 
 _MOST_CELLS = 12  # of a grid, a side: more numbers cannot be read
-_DARKEST = 0.75  # of a cell's colour: its number must stand out
+_DARKEST = 0.55  # of a cell's colour: its number must stand out in light and in dark
 _MOST_KEYS = 8
 _LESS_IS_BETTER = ("epsilon",)
 _SPREAD = 0.12  # of dots above one value that has no order
@@ -135,7 +135,7 @@ def _scatter(summary: Summary, key: str, position: int) -> str:
             f"{setting(r['settings'][key])}: {number(r['validation_metric'])}" for r in trials
         )
         svg = to_svg(figure, f"key-{position}", f"{key}. {told}.")
-    return page.figure(key, svg, "A dot a trial that made all versions; the best in red.")
+    return page.figure(key, svg, "A dot a trial that made all versions; the best is a diamond.")
 
 
 def _aside(trial: int) -> float:
@@ -156,14 +156,14 @@ def shares(summary: Summary) -> str:
     svg = dot_plot(
         "importance",
         [Dot(row["key"], 100 * row["share"]) for row in rows],
-        xlabel="per cent of the variance between trials",
+        xlabel="% of the variance",
         alt="; ".join(f"{row['key']} {100 * row['share']:.0f} per cent" for row in rows) + ".",
     )
     return page.figure(
         "What mattered",
         svg,
-        f"Share that each key explains alone, at version {rows[0]['version']}, adjusted for the "
-        "number of its values.",
+        "Share of the variance between trials that each key explains alone, at version "
+        f"{rows[0]['version']}, adjusted for the number of its values.",
     )
 
 

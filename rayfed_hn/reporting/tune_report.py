@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rayfed_hn.errors import DataError
@@ -28,6 +28,7 @@ from rayfed_hn.reporting.tune_words import (
 )
 from rayfed_hn.reporting.words import duration, percent
 
+_IN_SIGHT = 8  # trials of the first table
 _IMPORTANCE = (
     "Trials are put into groups by the value of one key (drawn numbers, by rank, into up to four "
     "groups of equal size). Its share is that of the variance of the metric that lies between the "
@@ -72,12 +73,24 @@ def _lines(run: Run) -> list[Mapping[str, Any]]:
 
 
 def _table(summary: Summary) -> str:
-    keys, more = list(summary["trials"][0]["settings"]), amounts(summary)
+    """Return the trials, best first; of many those in front, and all of them folded."""
     ranked = by_rank(summary)
+    caption = (
+        f"Trials by validation {summary['metric']}, mean over divisions of the cases; test cases "
+        "were not looked at."
+    )
+    if len(ranked) <= _IN_SIGHT:
+        return _trials(summary, ranked, caption)
+    first = f"{caption} The first {_IN_SIGHT} of {len(ranked)}."
+    every = page.details("Every trial", _trials(summary, ranked, caption))
+    return _trials(summary, ranked[:_IN_SIGHT], first) + every
+
+
+def _trials(summary: Summary, ranked: Sequence[Mapping[str, Any]], caption: str) -> str:
+    keys, more = list(summary["trials"][0]["settings"]), amounts(summary)
     on_front = [len(summary["objectives"]) > 1]
     return page.table(
-        f"Trials by validation {summary['metric']}, mean over divisions of the cases; test cases "
-        "were not looked at.",
+        caption,
         [
             "trial",
             *keys,

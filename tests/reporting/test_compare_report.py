@@ -70,7 +70,7 @@ def _picture(page: ET.Element, title: str) -> tuple[str, str]:
 
 
 def test_in_sight_is_one_row_a_method_best_first_other_readouts_dimmed(many: Path) -> None:
-    table, differences, _ = _in_sight(_page(many))
+    table, differences, *_ = _in_sight(_page(many))
     means = {(r["method"], r["readout"]): r["mean_site"] for r in _summary(many)["table"]}
     header, *rows = _rows(table)
     assert header[-2:] == ["mean (best)", "mean (last)"]
@@ -108,7 +108,8 @@ def test_everything_is_in_the_folded_tables(many: Path) -> None:
     for readout in ("mixture", "best", "last"):
         assert len(folded[f"Every pair of methods, readout '{readout}'"]) == 1 + num_pairs
     assert len(folded["Every site, method and readout"]) == 1 + 3 * len(METHODS) * len(SITES)
-    header, *rows = folded["Every site and method, readout 'mixture'"]
+    matrices = [table for table in map(_rows, _in_sight(_page(many))) if table[0][0] == "site"]
+    header, *rows = matrices[0]
     assert len(rows) == len(SITES)
     (cell,) = (
         r
@@ -157,5 +158,5 @@ def test_a_comparison_from_before_the_mixture_falls_back_to_what_it_has(compare_
 
 def test_one_method_alone_is_reported_without_differences(tmp_path: Path) -> None:
     page = _page(make_compare_run(tmp_path / "run", methods=("hypernetwork",)))
-    assert len(_in_sight(page)) == 2  # of the task's metric, and of the others
+    assert len(_in_sight(page)) == 3  # of the task's metric, of its sites, and of other metrics
     assert "No two methods can be compared." in "".join(page.itertext())

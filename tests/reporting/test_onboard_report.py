@@ -40,7 +40,7 @@ def _curve() -> list[dict[str, Any]]:
     ]
 
 
-def _write(folder: Path, kind: Kind = "binary", **changes: Any) -> Path:
+def make_onboard_run(folder: Path, kind: Kind = "binary", **changes: Any) -> Path:
     summary = {
         "verb": "onboard",
         "status": "complete",
@@ -88,7 +88,7 @@ def _rows(page: ET.Element) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_numbers_are_those_of_the_summary(tmp_path: Path, kind: Kind) -> None:
-    page = _page(_write(tmp_path / "run", kind))
+    page = _page(make_onboard_run(tmp_path / "run", kind))
     rows, words = _rows(page), _words(page)
     assert rows["network"] == ["0 each", "1 each", "4 each", "all labelled"]
     for arm in ARMS:
@@ -115,7 +115,7 @@ def test_numbers_are_those_of_the_summary(tmp_path: Path, kind: Kind) -> None:
 def test_what_is_undefined_is_a_dash_and_never_nan(tmp_path: Path) -> None:
     nothing = [point | {"mean": None, "se": None, "num": 0} for point in _curve()]
     changes = {"curve": nothing, "values": dict.fromkeys(ARMS)}
-    page = _page(_write(tmp_path / "run", **changes))
+    page = _page(make_onboard_run(tmp_path / "run", **changes))
     assert "on its test bags is not defined" in _words(page)
     assert _rows(page)[RECOMMENDED] == ["–"] * 4
     assert not list(page.iter(_SVG))
@@ -126,17 +126,17 @@ def test_without_labels_without_a_curve_and_without_some_points(tmp_path: Path) 
     values = {"zero-shot": 0.6, RECOMMENDED: 0.6}
     bare = {"curve": [], "values": values, "num_labelled": 0}
     bare |= {"recommended": {"zero-shot": 1.0}, "held_out": {"zero-shot": None}}
-    page = _page(_write(tmp_path / "bare", **bare))
+    page = _page(make_onboard_run(tmp_path / "bare", **bare))
     assert "(100 % zero-shot) has a test AUC of 0.600." in _words(page)
     assert "training alone" not in _words(page).split("How it was tried")[0]
     holes = [p | ({"mean": None} if p["labelled"] == 1 else {}) for p in _curve()]
-    (picture,) = _page(_write(tmp_path / "holes", curve=holes)).iter(_SVG)
+    (picture,) = _page(make_onboard_run(tmp_path / "holes", curve=holes)).iter(_SVG)
     drawn = ET.tostring(picture, encoding="unicode")
     assert not re.search(r"\bnan\b", drawn.lower())
 
 
 def test_it_says_how_to_join_again(tmp_path: Path) -> None:
-    words = _words(_page(_write(tmp_path / "run", fedavg="/runs/avg")))
+    words = _words(_page(make_onboard_run(tmp_path / "run", fedavg="/runs/avg")))
     assert "rayfed-hn onboard '/runs/three sites' --site '<b>Lakeside</b> & '" in words
     assert "--bags /bags --fedavg /runs/avg onboard.labelled=0,1,2,4,8 onboard.repeats=5" in words
     assert "run.seed=0 data.fold=0 run.dir=run-again" in words
@@ -145,14 +145,14 @@ def test_it_says_how_to_join_again(tmp_path: Path) -> None:
 def test_what_was_set_aside_is_told(tmp_path: Path) -> None:
     aside = {"site": "Lakeside", "reason": "3 of its bags are damaged", "remedy": "mend them"}
     changes = {"status": "degraded", "exit_code": 3, "set_aside": [aside]}
-    words = _words(_page(_write(tmp_path / "run", **changes)))
+    words = _words(_page(make_onboard_run(tmp_path / "run", **changes)))
     assert "Not everything went through" in words
     assert "3 of its bags are damaged" in words
 
 
 @pytest.mark.parametrize("missing", ["site", "curve", "recommended", "held_out", "values"])
 def test_a_summary_without_results_is_refused(tmp_path: Path, missing: str) -> None:
-    folder = _write(tmp_path / "run")
+    folder = make_onboard_run(tmp_path / "run")
     summary = json.loads((folder / "summary.json").read_text())
     del summary[missing]
     (folder / "summary.json").write_text(json.dumps(summary))
