@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rayfed_hn.evaluation.markdown import interval, number, other_unit
+from rayfed_hn.evaluation.markdown import in_other_unit, interval, number, other_unit
 from rayfed_hn.evaluation.subject import Record, seen_from, subject
 from rayfed_hn.reporting import compare_more as more
 from rayfed_hn.reporting import page
@@ -79,7 +79,7 @@ def results_of(run: Run, row: Record) -> list[object]:
         number(row["mean_site"]),
         number(row["se"]),
         interval(row.get("low"), row.get("high")),
-        *([number(row[f"by_{other}"])] if other else []),
+        *([in_other_unit(row, other)] if other else []),
         number(row["worst_mean"]) + site,
         number(row["pooled"]),
         row["num_undefined"],
