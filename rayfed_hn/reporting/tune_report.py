@@ -201,7 +201,7 @@ def _about(run: Run) -> str:
             f"{len(summary['trials'])} trials ({summary['search']})",
             f"scheduler {summary['scheduler']}",
             f"run.seed {run.knob('run', 'seed')}",
-            duration(float(summary["seconds"])),
+            f"{duration(float(summary['seconds']))} of training in all",
         ]
     )
 
