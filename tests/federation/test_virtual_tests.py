@@ -117,8 +117,8 @@ def test_values_are_those_of_the_last_networks(tmp_path: Path, method: str) -> N
 
 
 def test_labels_of_the_pool_are_learned(tmp_path: Path) -> None:
-    words = ["scale.tiles=20", "scale.feature_dim=1024", "scale.pool=100", "scale.num_versions=20"]
-    words += ["model.hidden_dim=16", "scale.test_bags=20", "training.learning_rate=0.003"]
+    words = ["scale.tiles=50", "scale.feature_dim=1024", "scale.pool=256", "scale.num_versions=20"]
+    words += ["scale.test_bags=40"]
     plan = virtual(tmp_path, *WORDS, *words, "scale.steps=4", method="fedavg")
     before = plan.server()
     before.version = before.num_versions  # as it would be asked after its last one
