@@ -1,5 +1,5 @@
 """A comparison and a search whose driver is killed: what is finished is not repeated, and the
-table in the end is that of an undisturbed run. On the session's cluster; tests/faults has more.
+table in the end is that of an undisturbed run. On the session's cluster.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from started_runs import command, stamps, wait_for_files
 
 from rayfed_hn.cli import main
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
+pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.usefixtures("ray_session")]
 SHORT = ["rounds.num_versions=2", "training.steps=2"]
 COMPARE = [*SHORT, "compare.methods=local,fedavg", "compare.seeds=1", "compare.folds=3"]
 TUNE = [*SHORT, "tune.num_trials=4", "tune.folds=1", "tune.final_seeds=1", "tune.search=random"]
