@@ -133,8 +133,8 @@ def compare(words: tuple[str, ...]) -> int:
     With compare.noise every method is tried with several amounts of noise, and the report shows
     what each costs; differences are between methods with the same amount.
 
-    Versions are chosen on validation cases only. Prints the table and writes summary.json, table.md
-    and scores.parquet into run.dir.
+    Versions are chosen on validation cases only. Prints the table and writes summary.json,
+    scores.parquet, table.md, table.csv and table.tex into run.dir.
     """
     from rayfed_hn.verbs import federation
 

@@ -10,7 +10,7 @@ intervals by split are about (``comparison``).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,14 +48,14 @@ def bootstrap_tests(
         num_cases, num_sites; only of pairs that are complete at some site, or, pooled, at all.
     """
     records = []
-    judged = [measure for measure in measures if measure.resampled]
+    by_name = {measure.name: measure for measure in measures if measure.resampled}
     for readout in dict.fromkeys(readout for _, readout in held_out.scores.arms):
         arms = [arm for arm in held_out.scores.arms if arm[1] == readout]
         ones = {site: np.ones((len(case_B), 1)) for site, case_B in held_out.case_B.items()}
-        points = _differences(held_out, arms, judged, ones)
+        points = _differences(held_out, arms, by_name.values(), ones)
         drawn: dict[Key, list[np.ndarray]] = defaultdict(list)
         for weights in _samples(held_out, resamples, seed):
-            for key, values_R in _differences(held_out, arms, judged, weights).items():
+            for key, values_R in _differences(held_out, arms, by_name.values(), weights).items():
                 drawn[key].append(values_R)
         for key, point in points.items():
             bounds = _bounds(float(point[0]), np.concatenate(drawn[key]))
@@ -63,7 +63,10 @@ def bootstrap_tests(
                 method, against, metric, scope = key
                 pair = {"method": method, "against": against, "readout": readout}
                 about = {"metric": metric, "scope": scope, "site": None, "kind": KIND}
-                sites = _common(held_out, (method, readout), (against, readout))
+                both = (method, readout), (against, readout)
+                sites = held_out.sites
+                if scope == MEAN:
+                    sites = _counted(held_out, both, by_name[metric], ones)
                 size = {"num_cases": held_out.num_cases(sites), "num_sites": len(sites)}
                 records.append({**pair, **about, **bounds, **size})
     return records
@@ -95,7 +98,7 @@ def _weights(rng: np.random.Generator, case_B: np.ndarray, wanted: int) -> np.nd
 
 
 def _differences(
-    held_out: HeldOut, arms: Sequence[Arm], measures: Sequence[Measure], weights: Weights
+    held_out: HeldOut, arms: Sequence[Arm], measures: Iterable[Measure], weights: Weights
 ) -> dict[Key, np.ndarray]:
     """One difference a sample (R,) of every pair, measure and scope."""
     found: dict[Key, np.ndarray] = {}
@@ -138,9 +141,12 @@ def _mean_of_seeds(
     return np.mean(values, axis=0)
 
 
-def _common(held_out: HeldOut, one: Arm, other: Arm) -> list[str]:
-    arms = one, other
-    return [s for s in held_out.sites if all(held_out.of(arm, s) is not None for arm in arms)]
+def _counted(
+    held_out: HeldOut, arms: tuple[Arm, Arm], measure: Measure, ones: Weights
+) -> list[str]:
+    """The sites that a mean difference is made of: complete for both, and with a value."""
+    one, other = (_by_site(held_out, arm, measure, ones) for arm in arms)
+    return [site for site in one if site in other and not np.isnan(one[site] - other[site])[0]]
 
 
 def _bounds(point: float, values_R: np.ndarray) -> dict[str, Any] | None:

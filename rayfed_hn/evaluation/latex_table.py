@@ -20,6 +20,7 @@ _ESCAPED = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
+    **{opening: f"{{{opening}}}" for opening in "[*"},  # what \\ would take at the start of a row
     **{special: f"\\{special}" for special in "&%$#_{}"},
 }
 
@@ -102,9 +103,9 @@ def _bounds(row: Record) -> tuple[float | None, float | None]:
 def _cell(value: float | None, bounds: tuple[float | None, float | None], best: str | None) -> str:
     text = number(value)
     text = rf"\textbf{{{text}}}" if text == best else text
-    if bounds[0] is None or bounds[1] is None:
-        return text
-    return rf"{text} {{\scriptsize [{number(bounds[0])}, {number(bounds[1])}]}}"
+    if bounds[0] is not None and bounds[1] is not None:
+        text += rf" {{\scriptsize [{number(bounds[0])}, {number(bounds[1])}]}}"
+    return text.replace("-", "$-$")  # a minus, and no hyphen
 
 
 def escape(text: object) -> str:

@@ -15,6 +15,7 @@ from rayfed_hn.evaluation.markdown_cells import (
     interval,
     number,
     readable,
+    worst_site,
 )
 from rayfed_hn.evaluation.markdown_more import more_tables
 from rayfed_hn.evaluation.subject import Record
@@ -108,13 +109,10 @@ def other_unit(comparison: Mapping[str, Any]) -> str | None:
 
 def _method_line(row: Record, other: str | None) -> str:
     error = "" if row["se"] is None else f" ± {row['se']:.3f}"
-    worst = number(row["worst_mean"])
-    if row["worst_site"] is not None:
-        worst += f" ({cell(row['worst_site'])})"
     cells = [cell(row["method"]), *amounts(row), cell(row["readout"])]
     cells += [f"{number(row['mean_site'])}{error}"]
     cells += [in_other_unit(row, other)] if other else []
-    cells += [worst, number(row["pooled"]), str(row["num_undefined"])]
+    cells += [cell(worst_site(row)), number(row["pooled"]), str(row["num_undefined"])]
     return f"| {' | '.join(cells)} |"
 
 

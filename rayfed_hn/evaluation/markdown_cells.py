@@ -24,6 +24,18 @@ def interval(low: float | None, high: float | None, *, signed: bool = False) -> 
     return f"{number(low, signed=signed)} to {number(high, signed=signed)}"
 
 
+def with_bounds(row: Record) -> str:
+    """Return the mean of a row of the table and, where there is one, its interval."""
+    bounds = "" if row["low"] is None else f" ({interval(row['low'], row['high'])})"
+    return number(row["mean_site"]) + bounds
+
+
+def worst_site(row: Record) -> str:
+    """Return the mean of the worst site and its name, or a dash where none has a value."""
+    site = "" if row["worst_site"] is None else f" ({row['worst_site']})"
+    return number(row["worst_mean"]) + site
+
+
 def amount_name(comparison: Mapping[str, Any]) -> str | None:
     """What amounts of noise are of, such as epsilon; None where there is but one."""
     name = comparison.get("noise_of")

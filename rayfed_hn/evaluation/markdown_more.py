@@ -16,6 +16,7 @@ from rayfed_hn.evaluation.markdown_cells import (
     lines_of,
     number,
     readable,
+    with_bounds,
 )
 from rayfed_hn.evaluation.quantities import in_bytes, in_seconds, p_value
 
@@ -82,14 +83,9 @@ def _metrics(comparison: Mapping[str, Any], readout: str) -> list[str]:
     lower = [f"{m['metric']} (less is better)" if m["lower_is_better"] else m["metric"]
              for m in measures]  # fmt: skip
     header = ["mean site, readout " + cell(readout), *_noise(comparison), *lower]
-    rows = [[*map(cell, arm), *(_mean(found[name]) for name in names)]
+    rows = [[*map(cell, arm), *(with_bounds(found[name]) for name in names)]
             for arm, found in arms.items()]  # fmt: skip
     return ["", *lines_of(header, rows)]
-
-
-def _mean(row: Mapping[str, Any]) -> str:
-    bounds = "" if row["low"] is None else f" ({interval(row['low'], row['high'])})"
-    return f"{number(row['mean_site'])}{bounds}"
 
 
 def _costs(comparison: Mapping[str, Any]) -> list[str]:

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from rayfed_hn.models.parameters import ParameterLayout
 from rayfed_hn.models.site_model import SiteModel
-from rayfed_hn.models.standardise import Standardisation
 from rayfed_hn.models.tasks import Task
 
 ABOUT = "about.json"  # the file inside of the program's that says what it takes and gives
@@ -28,7 +27,6 @@ def export_program(
     model: SiteModel,
     candidates: Sequence[Tensor],
     share_C: np.ndarray,
-    scale: Standardisation | None,
     task: Task,
     about: Mapping[str, Any],
 ) -> bytes:
@@ -39,13 +37,12 @@ def export_program(
 
     Args:
         model: Shapes.
-        candidates: Networks, float32 (P,) each.
+        candidates: Networks, float32 (P,) each, for features as they are in a bag store.
         share_C: What their evidence is multiplied by, float64 (C,).
-        scale: What features are standardised by first; None where the networks do it.
         task: What is predicted.
         about: What the file says of itself, JSON-ready.
     """
-    program = _Program(model, candidates, share_C, scale, task).eval()
+    program = _Program(model, candidates, share_C, task).eval()
     example_ND = torch.zeros(_TRACED_TILES, model.projection.in_features)
     tiles = torch.export.Dim("tiles", min=1)
     with torch.no_grad():
@@ -57,29 +54,21 @@ def export_program(
 
 class _Program(nn.Module):
     share_C: Tensor
-    centre_D: Tensor
-    deviation_D: Tensor
 
     def __init__(
         self,
         model: SiteModel,
         candidates: Sequence[Tensor],
         share_C: np.ndarray,
-        scale: Standardisation | None,
         task: Task,
     ) -> None:
         super().__init__()
         self._task = task
         self.networks = nn.ModuleList(_filled(model, network) for network in candidates)
         self.register_buffer("share_C", torch.tensor(share_C, dtype=torch.float64))
-        dim = model.projection.in_features
-        one = scale or Standardisation(np.zeros(dim, np.float32), np.ones(dim, np.float32))
-        self.register_buffer("centre_D", torch.tensor(one.centre_D))
-        self.register_buffer("deviation_D", torch.tensor(one.deviation_D))
 
     def forward(self, features_ND: Tensor) -> Tensor:
-        scaled_ND = (features_ND - self.centre_D) / self.deviation_D
-        logits = [network(scaled_ND)[0][None] for network in self.networks]
+        logits = [network(features_ND)[0][None] for network in self.networks]
         evidence_CE = torch.cat([self._task.evidence(logits_1O) for logits_1O in logits])
         if len(logits) > 1:  # rounded to float32 after mixing, as readouts are
             evidence_CE = (self.share_C @ evidence_CE.double()).float()[None]

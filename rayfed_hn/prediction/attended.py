@@ -14,7 +14,16 @@ from rayfed_hn.models.tasks import Task
 from rayfed_hn.prediction.finished import FinishedRun
 from rayfed_hn.prediction.heat import Heat
 from rayfed_hn.prediction.networks import check_attention, network_for
-from rayfed_hn.prediction.scores import called, columns, groups, unlabelled, values
+from rayfed_hn.prediction.scores import (
+    called,
+    columns,
+    groups,
+    leave_out_unfit,
+    slide_of,
+    unlabelled,
+    values,
+    whole,
+)
 from rayfed_hn.slides.manifest import is_name
 
 
@@ -56,14 +65,15 @@ def heat_of(run: FinishedRun, root: Path, site: str, slide: str) -> tuple[Heat, 
     """
     check_attention(run)
     bags = SiteBags(root, site, tile_filter(run.config.data))
+    unfit = {one.slide_id: f"{slide}: {one.reason}" for one in leave_out_unfit(run, bags)}
     names = [entry.slide_id for entry in bags.entries]
     if slide not in names:
-        raise DataError(_why_unusable(bags, slide))
+        raise DataError(unfit.get(slide) or _why_unusable(bags, slide))
     index = names.index(slide)
     group = next(own for own in groups(run.task, bags.entries) if index in own)
-    network = network_for(run, site, lambda: [unlabelled(bags, [i]) for i in range(len(bags))])
-    whole, bag = unlabelled(bags, group), bags.load(index)
-    predicted_S, attention_N = network.predict(whole), network.attention(whole)
+    network = network_for(run, site, lambda: list(whole(bags)))
+    asked, bag = unlabelled(bags, group), bags.load(index)
+    predicted_S, attention_N = network.predict(asked), network.attention(asked)
     begin = sum(len(bags.load(i)) for i in group[: group.index(index)])
     heat = Heat(
         *(slide, site, run.folder.resolve().name, network.name, _said(run.task, predicted_S)),
@@ -79,7 +89,7 @@ def heat_of(run: FinishedRun, root: Path, site: str, slide: str) -> tuple[Heat, 
 
 def _why_unusable(bags: SiteBags, slide: str) -> str:
     """What the store says of the slide's own file: complaints begin with its path."""
-    own = (why for why in bags.unusable if Path(why.partition(".arrow: ")[0]).name == slide)
+    own = (why for why in bags.unusable if slide_of(why) == slide)
     other = f"{slide}.arrow holds another slide than its name says; rayfed-hn embed makes it again"
     return next(own, other)
 

@@ -96,9 +96,14 @@ class FinishedRun:
             option: ``--bags``; default: ``data.bags``, as given or as in the run.
 
         Raises:
-            ConfigError: There is no place, or features are of another recipe or length.
+            ConfigError: There is no place, or two, or features are of another recipe or length.
             DataError: The place is no bag store.
         """
+        given = self.config.data.bags
+        if option is not None and given not in (str(option), self.own_bags):
+            raise ConfigError(
+                f"data.bags={given}: --bags {option} says otherwise; give one of them"
+            )
         if option is None and self.config.data.bags is None:
             raise ConfigError("data.bags: missing; give the bag store, --bags BAGS")
         root = option or Path(str(self.config.data.bags))
@@ -115,10 +120,15 @@ class FinishedRun:
         )
 
     @cached_property
+    def own_bags(self) -> str | None:
+        """Where the bags were that it was trained on, whatever was given."""
+        return load(self.folder / "config.yaml").data.bags
+
+    @cached_property
     def recipe(self) -> dict[str, Any] | None:
         """How its own bags were made; None where they are no more what and where they were."""
         try:
-            recipe = read_recipe(Path(str(load(self.folder / "config.yaml").data.bags)))
+            recipe = read_recipe(Path(str(self.own_bags)))
         except DataError:
             return None
         return recipe if recipe_digest(recipe) == self.stated.recipe else None

@@ -63,9 +63,7 @@ def hand_on(run: FinishedRun, site: str, folder: Path) -> HandedOn:
         "recipe_sha256": run.stated.recipe,
         "recipe": run.recipe,
     }
-    program = export_program(
-        network.model, network.candidates, network.share_C, network.scale, run.task, about
-    )
+    program = export_program(network.model, network.candidates, network.share_C, run.task, about)
     path = folder / f"{site}.pt2"
     write_atomically(path, lambda temporary: temporary.write_bytes(program))
     return HandedOn(path, hashlib.sha256(program).hexdigest(), about, run.recipe)

@@ -136,7 +136,7 @@ def check_attention(run: FinishedRun) -> None:
 
 
 def _own(run: FinishedRun, owner: Path, site: str) -> Network:
-    pooled, readout = owner.name == POOLED, run.config.evaluation.readout
+    pooled, readout = run.config.method.name == POOLED, run.config.evaluation.readout
     kind, file = POOLED if pooled else PERSONAL, owner / "network_last.safetensors"
     if readout == "best":
         file = owner / f"network_best{f'_{site}' if _many(run, pooled) else ''}.safetensors"

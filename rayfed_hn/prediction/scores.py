@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,7 @@ def predict(
     done, total = 0, sum(map(len, todo.values()))
     for site, bags in opened.items():
         try:
-            network = network_for(run, site, lambda bags=bags: list(_whole(bags)))
+            network = network_for(run, site, lambda bags=bags: list(whole(bags)))
         except ConfigError as error:
             aside += [_aside(entry, str(error), REMEDY_SITE) for entry in bags.entries]
             total -= len(todo[site])
@@ -129,7 +130,7 @@ def write_csv(path: Path, task: Task, found: Sequence[Prediction]) -> None:
         [
             *(one.site, SEPARATOR.join(one.slide_ids), one.case_id, one.num_tiles, one.network),
             *(str(value) for value in values(task, one.predicted_S)),
-            *called(task, one.predicted_S),
+            *map(plain, called(task, one.predicted_S)),
         ]
         for one in found
     ]
@@ -138,7 +139,7 @@ def write_csv(path: Path, task: Task, found: Sequence[Prediction]) -> None:
 
 def write_set_aside(path: Path, aside: Sequence[SetAsideEntry]) -> None:
     """Write what was set aside, one line each."""
-    rows = [[one.site, one.slide_id, one.reason, one.remedy] for one in aside]
+    rows = [[one.site, one.slide_id, plain(one.reason), plain(one.remedy)] for one in aside]
     _write(path, [["site", "slide_id", "reason", "remedy"], *rows])
 
 
@@ -167,6 +168,15 @@ def called(task: Task, predicted_S: np.ndarray) -> list[str]:
     if task.kind == "binary":
         return [task.names[int(predicted_S[0] >= 0.5)]]
     return [task.names[int(task.judge.decided(predicted_S[None])[0])]]
+
+
+def plain(text: str) -> str:
+    """A name as a cell that no spreadsheet takes for a formula: one that begins like one gets a '.
+
+    Names are those of a run, which may be somebody else's; numbers and single signs stay.
+    """
+    begins = len(text) > 1 and text[0] in "=+-@\t\r"
+    return f"'{text}" if begins and not re.fullmatch(r"[+-][0-9.]+", text) else text
 
 
 def _write(path: Path, rows: Sequence[Sequence[object]]) -> None:
@@ -209,16 +219,20 @@ def _open(
         except DataError as error:
             aside.append(SetAsideEntry("", site, str(error), REMEDY, ""))
             continue
-        aside += [SetAsideEntry(_slide(why), site, why, REMEDY, "") for why in bags.unusable]
-        for entry in bags.entries:
-            if entry.feature_dim != run.stated.feature_dim:
-                why = f"{entry.feature_dim} features a tile, not {run.stated.feature_dim}"
-                aside.append(_aside(entry, why, REMEDY))
-        bags.keep(lambda entry: entry.feature_dim == run.stated.feature_dim)
+        aside += [SetAsideEntry(slide_of(why), site, why, REMEDY, "") for why in bags.unusable]
+        aside += leave_out_unfit(run, bags)
     return opened, aside
 
 
-def _slide(why: str) -> str:
+def leave_out_unfit(run: FinishedRun, bags: SiteBags) -> list[SetAsideEntry]:
+    """Leave out the bags that the networks of a run cannot take, and return why."""
+    width = run.stated.feature_dim
+    unfit = [entry for entry in bags.entries if entry.feature_dim != width]
+    bags.keep(lambda entry: entry.feature_dim == width)
+    return [_aside(e, f"{e.feature_dim} features a tile, not {width}", REMEDY) for e in unfit]
+
+
+def slide_of(why: str) -> str:
     """Which slide the store complains of: its complaints begin with the file."""
     return Path(why.partition(".arrow: ")[0]).name
 
@@ -232,8 +246,8 @@ def _nothing(root: Path, aside: Sequence[SetAsideEntry]) -> DataError:
     return DataError(f"no bag of {root} could be scored{why}")
 
 
-def _whole(bags: SiteBags) -> Iterator[LabelledBag]:
-    """Those that can be measured; the others are set aside when their turn comes."""
+def whole(bags: SiteBags) -> Iterator[LabelledBag]:
+    """Those that a scale of features can be measured over, each slide a bag."""
     for index in range(len(bags)):
         with contextlib.suppress(DataError):
             bag = unlabelled(bags, [index])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rayfed_hn.evaluation.markdown import amount, amount_name, interval, number
+from rayfed_hn.evaluation.markdown_cells import with_bounds, worst_site
 from rayfed_hn.evaluation.markdown_more import COSTS, cost_cells
 from rayfed_hn.evaluation.subject import Record
 from rayfed_hn.reporting import page
@@ -58,16 +59,11 @@ def _means(run: Run, rows: Sequence[Record]) -> str:
         [
             [
                 *(arm[0], *([amount(arm[1])] if noise else [])),
-                *(_with_bounds(by_arm[(*arm, name)]) for name in names),
+                *(with_bounds(by_arm[(*arm, name)]) for name in names),
             ]
             for arm in _arms(rows)
         ],
     )
-
-
-def _with_bounds(row: Record) -> str:
-    bounds = "" if row["low"] is None else f" ({interval(row['low'], row['high'])})"
-    return number(row["mean_site"]) + bounds
 
 
 def _table(run: Run, measure: Record, rows: Sequence[Record]) -> str:
@@ -83,7 +79,7 @@ def _table(run: Run, measure: Record, rows: Sequence[Record]) -> str:
             [
                 *(row["method"], *([amount(row["noise"])] if noise else [])),
                 *(number(row["mean_site"]), number(row["se"]), interval(row["low"], row["high"])),
-                f"{number(row['worst_mean'])} ({row['worst_site']})",
+                worst_site(row),
                 *(number(row["pooled"]), row["num_undefined"]),
             ]
             for row in rows

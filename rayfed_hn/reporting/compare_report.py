@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rayfed_hn.evaluation.markdown import in_other_unit, interval, number, other_unit
+from rayfed_hn.evaluation.markdown_cells import worst_site
 from rayfed_hn.evaluation.subject import Record, seen_from, subject
 from rayfed_hn.reporting import compare_more as more
 from rayfed_hn.reporting import page
@@ -74,13 +75,12 @@ def results_header(run: Run) -> list[str]:
 def results_of(run: Run, row: Record) -> list[object]:
     """Return the cells of a row of the table."""
     other = other_unit(run.summary)
-    site = "" if row["worst_site"] is None else f" ({row['worst_site']})"
     return [
         number(row["mean_site"]),
         number(row["se"]),
         interval(row.get("low"), row.get("high")),
         *([in_other_unit(row, other)] if other else []),
-        number(row["worst_mean"]) + site,
+        worst_site(row),
         number(row["pooled"]),
         row["num_undefined"],
     ]

@@ -78,6 +78,6 @@ def _table(run: Run, caption: str, tests: Sequence[Record]) -> str:
             ]
             for t in tests
         ],
-        chosen=[i for i, t in enumerate(tests) if (t["p_holm"] or 1.0) < LEVEL],
+        chosen=[i for i, t in enumerate(tests) if t["p_holm"] is not None and t["p_holm"] < LEVEL],
         text_columns=4 + bool(noise),
     )

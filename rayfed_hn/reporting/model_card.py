@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rayfed_hn.evaluation.markdown import interval, number
+from rayfed_hn.evaluation.markdown_cells import cell, interval, lines_of, number
 from rayfed_hn.files import write_text
 from rayfed_hn.reporting.privacy_file import read_privacy
 from rayfed_hn.reporting.run_files import Run, read_run
@@ -39,7 +39,7 @@ def write_model_card(
     """
     run = read_run(run_folder)
     parts = [
-        f"# {_text(site)}: {_text(predicted(run))}",
+        f"# {cell(site)}: {cell(predicted(run))}",
         _what(run, site, file, sha256, about),
         "## Intended use\n\nResearch only. It is no medical device, was tested on what the table "
         "below says and nothing else, and must not decide about a patient.",
@@ -71,6 +71,11 @@ def trained_without_noise(run: Run) -> str | None:
         return "it was fine-tuned on the site's bags at the end, without noise"
     if mechanism == "none":
         return "updates of all sites were released as they are (privacy.mechanism=none)"
+    if _scale(run) == "site":  # folded in, also where every step was noised
+        return (
+            "mean and deviation of every feature over the site's training bags, which never left "
+            "it, are in the first layer as they are (model.standardise=site)"
+        )
     if mechanism == "slide_dpsgd":
         return None
     if method in PRIVATE_PARTS:
@@ -92,13 +97,13 @@ def _what(run: Run, site: str, file: Path, sha256: str, about: Mapping[str, Any]
         "as they are in the bag store; they are standardised inside",
         "output": ", ".join(about["output"]),
     }
-    return _table(("", ""), [(name, _text(value)) for name, value in rows.items()])
+    return _table(("", ""), [(name, cell(value)) for name, value in rows.items()])
 
 
 def _data(run: Run, site: str, about: Mapping[str, Any]) -> str:
     header = ("site", "training", "validation", "test")
     rows = [
-        (_text(one["site"]), *(str(one[f"num_{p}"]) for p in ("train", "validation", "test")))
+        (cell(one["site"]), *(str(one[f"num_{p}"]) for p in ("train", "validation", "test")))
         for one in run.summary["sites"]
     ]
     recipe = about.get("recipe")
@@ -108,8 +113,8 @@ def _data(run: Run, site: str, about: Mapping[str, Any]) -> str:
         else f"```json\n{json.dumps(recipe, indent=2, sort_keys=True)}\n```"
     )
     return (
-        f"## Data\n\nBags ({_text(run.unit)}s) of every site of the federation; the network is "
-        f"that of **{_text(site)}**.\n\n{_table(header, rows)}\n\n"
+        f"## Data\n\nBags ({cell(run.unit)}s) of every site of the federation; the network is "
+        f"that of **{cell(site)}**.\n\n{_table(header, rows)}\n\n"
         "Features must come from the same encoder, scale and tiles: recipe SHA-256 "
         f"`{about['recipe_sha256']}`.\n\n{told}"
     )
@@ -119,7 +124,7 @@ def _metrics(run: Run, site: str) -> str:
     tested, name = read_tested(run, run.unit), run.judge.name
     rows = [
         (
-            f"**{_text(one)}**" if one == site else _text(one),
+            f"**{cell(one)}**" if one == site else cell(one),
             number(found.value),
             interval(found.low, found.high),
             str(len(found.columns.get("case", ()))),
@@ -131,9 +136,12 @@ def _metrics(run: Run, site: str) -> str:
         if run.judge.kind == "binary"
         else f"No interval: we know of none of a {name} that holds for few cases."
     )
+    whose = "every site's own network on its test bags"
+    if run.summary["method"] == "pooled":
+        whose = "the pooled network on the test bags of every site"
     return (
-        f"## Metrics\n\n{name} of every site's own network on its test bags, readout "
-        f"{readout_of(run)}; one division of the cases.\n\n"
+        f"## Metrics\n\n{name} of {whose}, readout {readout_of(run)}; one division "
+        "of the cases.\n\n"
         f"{_table(('site', name, '95 % interval', 'test bags'), rows)}\n\n{note}"
     )
 
@@ -142,16 +150,23 @@ def _privacy(run: Run, site: str) -> str:
     why, found = trained_without_noise(run), read_privacy(run.folder)
     if why is not None:
         first = (
-            f"**This network was trained at {_text(site)} without noise**: {why}. To hand it on is "
+            f"**This network was trained at {cell(site)} without noise**: {why}. To hand it on is "
             "a release of its own, which no mechanism of the run covers: who has it can test "
             "whether a slide was trained on."
         )
     else:
-        first = (
-            "This network is made of what sites released under the mechanism of the run. Which "
-            "version, and which mixture of them, was chosen on the validation bags; that choice is "
-            "not covered."
-        )
+        first = "This network is made of what sites released under the mechanism of the run"
+        if _scale(run) == "shared":
+            first += (
+                ", and has the mean and deviation of every feature in its first layer, which sites "
+                "released once without noise"
+            )
+        first += "."
+        if readout_of(run) != "last":
+            first += (
+                " Which version, or which mixture of networks, was chosen on the validation bags; "
+                "that choice is not covered."
+            )
     if found is None:
         return f"## Privacy\n\n{first}\n\nThe run has no `privacy.json`."
     lists = {
@@ -161,9 +176,14 @@ def _privacy(run: Run, site: str) -> str:
         "Not covered": found.outside,
     }
     told = [
-        f"{title}:\n\n" + "\n".join(f"- {_text(t)}" for t in x) for title, x in lists.items() if x
+        f"{title}:\n\n" + "\n".join(f"- {cell(t)}" for t in x) for title, x in lists.items() if x
     ]
     return "\n\n".join([f"## Privacy\n\n{first}", *told])
+
+
+def _scale(run: Run) -> str:
+    """Who measured what features are standardised by: ``shared``, ``site`` or ``none``."""
+    return run.summary.get("standardise") or run.knob("model", "standardise") or "shared"
 
 
 def _loading(file: Path, about: Mapping[str, Any]) -> str:
@@ -182,13 +202,4 @@ def _loading(file: Path, about: Mapping[str, Any]) -> str:
 
 
 def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [header, ("---",) * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _text(value: object) -> str:
-    """Text that neither ends a cell nor starts HTML where Markdown is rendered."""
-    line = " ".join(str(value).split())
-    for special, escaped in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;")):
-        line = line.replace(special, escaped)
-    return line
+    return "\n".join(lines_of(header, rows))

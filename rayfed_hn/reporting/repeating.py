@@ -17,7 +17,7 @@ def how_to_repeat(run: Run, title: str, text: str) -> str:
         title: Of the section.
         text: What the command makes.
     """
-    again = f"run.dir={shlex.quote(run.folder.name + '-again')}"
+    again = f"run.dir={shlex.quote(run.folder.resolve().name + '-again')}"
     command = f"rayfed-hn {run.verb} config.yaml {again}"
     if run.verb == "onboard" and not run.failed:
         command = f"{onboard_report.command(run)} {again}"

@@ -136,8 +136,8 @@ def _draw_on_slide(heats: Sequence[Heat], bag: Bag, path: Path, wanted: Wanted) 
         picture_HW3 = slide.picture(OVERLAY_PX)
         ends = [_tiles(slide, first, order) for order in _ends(first)]
         ground = Ground(picture_HW3, slide.extent, slide.mpp, blank=False)
-    _write(heats, ground, wanted)
     write_tiles(wanted.file("tiles.png"), first, *ends)
+    _write(heats, ground, wanted)
 
 
 def _ends(heat: Heat) -> tuple[np.ndarray, np.ndarray]:

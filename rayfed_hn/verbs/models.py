@@ -34,8 +34,8 @@ def predict(
         predictions = scores.predict(finished, root, sites, progress)
     scores.write_csv(to, finished.task, predictions.found)
     _tell(predictions, to)
-    own = finished.config.data.bags
-    if own is not None and root.resolve() == Path(own).resolve() and not words and not bags:
+    own, known = finished.own_bags, {one.site for one in predictions.found} & {*finished.sites}
+    if own is not None and root.resolve() == Path(own).resolve() and known:
         print(
             "note: these are the bags of the run itself; those that it trained on are scored too, "
             "and better than new ones would be"

@@ -116,7 +116,10 @@ def test_a_site_of_one_class_is_left_out_and_no_site_at_all_is_no_test() -> None
     records = binary_scores(np.random.default_rng(0), ALIKE)
     flat = [r | {"label": 0} if r["site"] == "site-0" else r for r in records]
     without = [r for r in records if r["site"] != "site-0"]
-    assert by_scope(flat)[MEAN]["low"] == by_scope(without)[MEAN]["low"]
+    found = by_scope(flat)
+    assert found[MEAN]["low"] == by_scope(without)[MEAN]["low"]
+    assert (found[MEAN]["num_sites"], found[MEAN]["num_cases"]) == (2, 70)
+    assert (found[POOLED]["num_sites"], found[POOLED]["num_cases"]) == (3, 90)
     assert by_scope([r | {"label": 0} for r in records]) == {}
 
 

@@ -93,6 +93,16 @@ def test_latex_holds_any_name() -> None:
         r'a\_1 \& "b" 50\% \{x\}\textbackslash{}y \textbar{} \textless{}z\textgreater{}, '
         r"\#\$\textasciitilde{}\textasciicircum{}"
     )
+    # At the start of a row these would be taken for the options of the row before.
+    assert escape("[1cm] *x") == "{[}1cm] {*}x"
+
+
+def test_latex_has_minus_signs_in_numbers_and_hyphens_in_names() -> None:
+    below = comparison()
+    below["table"] = [row("fed-prox", -0.25), row("local", -0.5)]
+    del below["more_table"]
+    cells = latex_table(below, "last").splitlines()[6].split(" & ")
+    assert cells[:2] == ["fed-prox", r"\textbf{$-$0.250} {\scriptsize [$-$0.270, $-$0.230]}"]
 
 
 def test_tables_of_amounts_name_them() -> None:

@@ -24,7 +24,6 @@ from rayfed_hn.models.exported import export_program
 from rayfed_hn.models.labelled_bag import LabelledBag
 from rayfed_hn.models.parameters import ParameterLayout
 from rayfed_hn.models.registry import MODELS, make_model
-from rayfed_hn.models.standardise import Standardisation
 from rayfed_hn.prediction.networks import Network
 from rayfed_hn.prediction.scores import values
 
@@ -144,10 +143,9 @@ def test_the_program_alone_says_what_predict_says(
 
 @pytest.mark.parametrize("task_name", TASKS)
 def test_every_model_says_alone_what_it_says_here(task_name: str, tmp_path: Path) -> None:
-    """All models on every task: two networks of a mixture, on a scale of features of their own."""
+    """All models on every task: two networks of a mixture."""
     rng = np.random.default_rng(3)
     bags = [(3 * rng.normal(size=(n, 6)) + 1).astype(np.float32) for n in (1, 2, 3, 50)]
-    scale = Standardisation(*rng.uniform(0.5, 2, size=(2, 6)).astype(np.float32))
     share_C = np.array([0.7, 0.5])
     asked, expected = [], []
     for name in MODELS:
@@ -157,10 +155,10 @@ def test_every_model_says_alone_what_it_says_here(task_name: str, tmp_path: Path
         model = make_model(6, task.num_outputs, config.model)
         size = ParameterLayout.of(model).size
         networks_CP = torch.tensor(rng.normal(size=(2, size)) / 2).float()
-        network = Network("own", "mixture", model, task, tuple(networks_CP), share_C, scale)
+        network = Network("own", "mixture", model, task, tuple(networks_CP), share_C)
         said = [values(task, network.predict(LabelledBag(bag, 0))) for bag in bags]
         path = tmp_path / f"{name}.pt2"
-        path.write_bytes(export_program(model, network.candidates, share_C, scale, task, {}))
+        path.write_bytes(export_program(model, network.candidates, share_C, task, {}))
         asked.append((path, bags))
         expected.append(said)
     for name, answer, said in zip(MODELS, _alone(asked), expected, strict=True):
@@ -182,6 +180,13 @@ def test_every_model_says_alone_what_it_says_here(task_name: str, tmp_path: Path
             ),
             False,
         ),
+        (  # its own scale of features is in its first layer, and nobody noised that
+            (
+                *("privacy.noise_scale=0.1", "privacy.mechanism=paper", "evaluation.readout=last"),
+                "model.standardise=site",
+            ),
+            False,
+        ),
     ],
 )
 def test_the_card_says_whether_there_was_noise(
@@ -197,6 +202,8 @@ def test_the_card_says_whether_there_was_noise(
     card = (tmp_path / "m" / "MODEL_CARD.md").read_text()
     assert ("was trained at a without noise" in card) != noised
     assert ("trained at a without noise" in capsys.readouterr().out) != noised
+    assert "was chosen on the validation bags" not in card  # of the last version nothing was
+    assert ("which sites released once without noise" in card) == noised  # of the shared scale
 
 
 def test_the_card_has_the_numbers_of_the_run_and_code_that_runs(

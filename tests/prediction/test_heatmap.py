@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import sys
@@ -16,7 +17,8 @@ import tifffile
 from finished_runs import finished_run
 from PIL import Image
 from planted_tumours import DRAWN, QUICK, TILE_PX, Planted, planted
-from tiny_federations import create, write
+from tiny_federations import create, write, write_placed
+from tiny_federations import federation as federation_of
 
 from rayfed_hn import cli
 from rayfed_hn.bags import store
@@ -316,3 +318,34 @@ def test_a_name_at_two_sites_needs_a_site(
         write(root, site, "same", "")
     assert _main(monkeypatch, "heatmap", run, "--bags", root, "--slide", "same") == 2
     assert "is a slide of a, b; name one" in capsys.readouterr().err
+
+
+def test_other_bags_that_are_damaged_do_not_stand_in_the_way(tmp_path: Path) -> None:
+    """Where a stranger's scale is measured over its bags, it is over those that predict takes."""
+    labels = {site: tuple("01" * 6) for site in "ab"}
+    root = federation_of(tmp_path / "bags", labels)
+    run = FinishedRun.read(finished_run(tmp_path / "run", root, "model.standardise=site"))
+    for number in range(3):
+        write_placed(root, "far", f"far-{number}", "")
+    alone, _ = heat_of(run, root, "far", "far-1")
+    write(root, "far", "far-nan", "", features_ND=np.full((3, 6), 1.0))
+    path = root / "site=far" / "far-nan.arrow"
+    one, nan = np.full(18, 1, "<f4").tobytes(), np.full(18, np.nan, "<f4").tobytes()
+    path.write_bytes(path.read_bytes().replace(one, nan))
+    beside, _ = heat_of(run, root, "far", "far-1")
+    np.testing.assert_array_equal(beside.attention_N, alone.attention_N)
+
+
+def test_the_picture_that_says_all_is_there_is_last(
+    federation: Planted, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("rayfed_hn.reporting.heat_pictures.write_tiles", full)
+    words = ("heatmap", federation.run, f"data.manifest={federation.manifest}", "--slide", DRAWN)
+    assert _main(monkeypatch, *words, "--to", tmp_path / "out") == 1
+    assert not (tmp_path / "out" / f"{DRAWN}.heatmap.png").exists()
+    monkeypatch.undo()
+    with pytest.MonkeyPatch.context() as again:
+        assert _main(again, *words, "--to", tmp_path / "out") == 0

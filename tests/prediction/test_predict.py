@@ -19,6 +19,7 @@ from rayfed_hn.bags import store
 from rayfed_hn.bags.set_aside import SetAsideEntry, remember
 from rayfed_hn.bags.store import SiteBags
 from rayfed_hn.federation.data import _opaque
+from rayfed_hn.prediction.scores import plain
 
 KINDS = {
     "plain": ("model.standardise=none",),
@@ -331,3 +332,68 @@ def test_a_damaged_network_is_an_error(
     path.write_bytes(path.read_bytes()[:100])
     assert _main(monkeypatch, "predict", run, "--to", tmp_path / "out.csv") == 1
     assert "is no network of this run" in capsys.readouterr().err
+
+
+def test_scores_of_bags_that_were_trained_on_are_told_apart_however_they_were_given(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    tasks_root: Path,
+    shared_run: Path,
+) -> None:
+    copied = tmp_path / "copied"
+    shutil.copytree(tasks_root, copied)
+    for number, (words, told) in enumerate({
+        (): True,
+        (f"data.bags={tasks_root}",): True,
+        ("--bags", tasks_root, "evaluation.readout=last"): True,
+        ("evaluation.readout=last", "--site", "b"): True,
+        ("--site", "c"): False,  # was left out of the run
+        ("--bags", copied): False,
+    }.items()):  # fmt: skip
+        to = ("--to", tmp_path / f"{number}.csv")
+        assert _main(monkeypatch, "predict", shared_run, *words, *to) == 0
+        assert ("those that it trained on are scored too" in capsys.readouterr().out) == told, words
+
+
+def test_two_stores_at_once_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    tasks_root: Path,
+    shared_run: Path,
+) -> None:
+    other = create(tmp_path / "other")
+    write(other, "a", "a-new", "")
+    words = ("predict", shared_run, "--bags", tasks_root, f"data.bags={other}")
+    assert _main(monkeypatch, *words, "--to", tmp_path / "out.csv") == 2
+    assert f"data.bags={other}: --bags {tasks_root} says otherwise" in capsys.readouterr().err
+    assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.parametrize("readout", ["best", "mixture"])
+def test_a_hospital_may_be_called_pooled(
+    readout: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    root = federation(tmp_path / "bags", {site: tuple("01" * 6) for site in ("first", "pooled")})
+    run = finished_run(tmp_path / "run", root, f"evaluation.readout={readout}")
+    assert _main(monkeypatch, "predict", run, "--to", tmp_path / "out.csv") == 0
+    assert {row["network"] for row in _table(tmp_path / "out.csv")} == {f"personal, {readout}"}
+
+
+def test_no_name_of_a_run_is_a_formula_of_a_spreadsheet() -> None:
+    for text in ("=1+1", "@SUM(A1)", "+1+cmd|' /C calc'!A0", "-2+3", "\t=1"):
+        assert plain(text) == f"'{text}"
+    for text in ("tumour", "-", "+", "-1", "+0.5", "", "3+4", "a=b"):
+        assert plain(text) == text
+
+
+def test_a_class_that_reads_like_a_formula_is_written_as_text(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    root = federation(tmp_path / "bags", dict.fromkeys("ab", ("=1+1", "none") * 6))
+    run = finished_run(tmp_path / "run", root)
+    assert _main(monkeypatch, "predict", run, "--to", tmp_path / "out.csv") == 0
+    table = _table(tmp_path / "out.csv")
+    assert {row["predicted"] for row in table} <= {"'=1+1", "none"}
+    assert all((row["predicted"] == "none") == (_predicted(row)[1] >= 0.5) for row in table)

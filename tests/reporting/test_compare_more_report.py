@@ -86,14 +86,23 @@ def test_differences_by_case_stand_beside_those_by_split(run: Path) -> None:
 def test_bold_are_those_that_stay_apart_when_corrected(run: Path) -> None:
     summary = _summary(run)
     for number, test in enumerate(summary["tests"]):
-        test |= {"p": 0.001, "p_holm": 0.04 if number % 2 else 0.06}
+        test |= {"p": 0.001, "p_holm": (0.04, 0.06, 0.0)[number % 3]}  # DeLong's may be 0
     changed = make_compare_run(run.parent / "bold", methods=("local", "hypernetwork"))
     _change(changed, tests=summary["tests"], methods=summary["methods"])
     section = _section(_page(changed), "Differences")
     table = list(section.iter(f"{_HTML}table"))[1]
     rows = list(table.iter(f"{_HTML}tr"))[1:]
     p_values = {(row[-2].text, row.get("class")) for row in rows}
-    assert p_values == {("0.040", "chosen"), ("0.060", None)}
+    assert p_values == {("0.040", "chosen"), ("0.060", None), ("< 0.001", "chosen")}
+
+
+def test_of_a_metric_without_any_value_there_is_no_worst_site(tmp_path: Path) -> None:
+    folder = make_compare_run(tmp_path / "run", methods=("local", "hypernetwork"))
+    nothing = dict.fromkeys(("mean_site", "se", "low", "high", "worst_mean", "worst_site"))
+    rows = [row | nothing for row in _summary(folder)["more_table"]]
+    _change(folder, more_table=rows)
+    tables = _tables(_section(_page(folder), "Beside AUC"))
+    assert {row[4] for table in tables[1::2] for row in table[1:]} == {"–"}
 
 
 def test_other_metrics_have_means_words_and_the_reliability_curve(run: Path) -> None:

@@ -288,3 +288,10 @@ def test_reporting_imports_neither_torch_nor_ray() -> None:
         "sys.exit(bool({'torch', 'ray', 'matplotlib.pyplot'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_from_within_its_folder_a_run_is_repeated_under_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(make_compare_run(tmp_path / "mine", methods=("local", "hypernetwork")))
+    assert "run.dir=mine-again" in _words(_page(Path())[1])
