@@ -37,7 +37,7 @@ class TuneConfig:
         None,
         "trials at a time (default: as many as there are cores; with tune.actors, as many as find "
         "a core, and the GPUs that it asks for, for every actor), and never more than there are "
-        "cores",
+        "cores; likewise the trainings of the test in the end",
         at_least=1,
     )
     actors: bool = knob(

@@ -127,6 +127,7 @@ _RELEVANT = (
 def fingerprint(config: Config, store_digest: str) -> str:
     """What a finished cell depends on besides itself: a cell with another one is not reused."""
     relevant = {section: value for section, value in asdict(config).items() if section in _RELEVANT}
+    relevant["evaluation"].pop("attention_maps")  # cells draw none
     relevant |= {"positive_label": config.data.positive_label, "folds": config.compare.folds}
     relevant |= {"tables": Folds.of(config).digest, "tiles": tile_filter(config.data)}
     if config.compare.attack:

@@ -206,9 +206,14 @@ def evaluate_sites(
 def last_validation(server: Server, executor: Executor) -> float | None:
     """Validation metric of the last networks, mean over sites; None where it is nowhere defined.
 
-    No test bag is scored. With averages (readout mixture) it would be of those.
+    No test bag is scored. With averages (readout mixture) it would be of those. Who is lost here is
+    lost to the server too: the mean is of the others.
     """
-    found = [float(e.mean[0]) for e in _judged(server, executor) if isinstance(e, CandidateMetrics)]
+    judged = _judged(server, executor)
+    for event in judged:
+        if isinstance(event, SiteLost):
+            server.lose(event)
+    found = [float(e.mean[0]) for e in judged if isinstance(e, CandidateMetrics)]
     defined = [value for value in found if not np.isnan(value)]
     return sum(defined) / len(defined) if defined else None
 

@@ -143,12 +143,12 @@ class Site:
         return self._releases.told(self._judge(request))
 
     def _draw(self, version: int) -> None:
-        """Draw where the network looks; a map that cannot be written is no reason for no scores."""
+        """Draw where the network looks; a map that cannot be made is no reason for no scores."""
         if self._pictures is None or self._config.model.name in WITHOUT_ATTENTION:
             return
         try:
             self._scorer.draw(self._pictures, self._config.evaluation.attention_maps, version)
-        except OSError:
+        except Exception:
             note_failure(self._log)
 
     def _once(self, request: CandidatesRequest) -> None:

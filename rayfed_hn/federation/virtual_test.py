@@ -19,9 +19,9 @@ def score_sites(plan: VirtualPlan, server: Server, executor: Executor) -> dict[s
 
     Returns:
         ``mean``, ``worst`` and ``lowest_tenth`` over sites where the metric is defined, of which
-        there are ``scored`` of ``sites``; ``trained``: of how many an update was taken, the others
-        have networks of what others learned; ``bags``: test bags of a site, the median. None where
-        no site is to be tested.
+        there are ``scored`` of ``sites``, of which ``unanswered`` were lost; ``trained``: of how
+        many an update was taken, the others have networks of what others learned; ``bags``: test
+        bags of a site, the median. None where no site is to be tested.
     """
     if not plan.tested:
         return None
@@ -37,7 +37,8 @@ def score_sites(plan: VirtualPlan, server: Server, executor: Executor) -> dict[s
         "scored": len(found),
         "trained": sum(site["updates"] > 0 for site in by_site),
         "bags": median(site["bags"] for site in by_site) if by_site else 0,
-        "lost": len(lost) + len(answers) - len(by_site),
+        "lost": len(lost) + len(answers) - len(by_site),  # now, and not in training
+        "unanswered": len(plan.tested) - len(by_site),
         "seconds": round(time.monotonic() - begun, 2),
         "by_site": by_site,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -23,7 +24,7 @@ from rayfed_hn.orchestration.tune_trials import News, run_trials
 from rayfed_hn.saving import saving
 from rayfed_hn.tuning.front import best
 from rayfed_hn.tuning.records import all_kept, keep, kept, mark, write_lines
-from rayfed_hn.tuning.search import Search, tested
+from rayfed_hn.tuning.search import Search, once, tested
 from rayfed_hn.tuning.trials import Trial, final_divisions, tuned
 
 _run_cell: Any = ray.remote(num_cpus=1, max_retries=1)(run_cell)
@@ -46,7 +47,7 @@ def try_all(
         The records of all trials, by number.
 
     Raises:
-        FederationError: No trial could be finished.
+        FederationError: No trial could be finished, or some have not ended.
     """
     config, digest = search.config, store.digest(root)
     found = _kept(search, folder, digest)
@@ -65,6 +66,11 @@ def try_all(
         run_trials(search, root, folder, missing, _by_number(found), hear)
     records = _by_number(found)
     write_lines(folder, records)
+    if len(records) < search.num_trials:
+        raise FederationError(
+            f"{search.num_trials - len(records)} of {search.num_trials} trials have not ended; "
+            f"run.dir={folder} run.resume=true goes on with them"
+        )
     if best(records) is None:
         why = next((r["reason"] for r in records if r["reason"]), "no metric is defined")
         raise FederationError(f"no trial could be finished; the first: {why}")
@@ -144,12 +150,15 @@ def _final(
         if (record := _read(_file(folder, key), own)) is not None:
             done[key] = record
     on_cell(len(done), len(todo))
-    waiting = {
-        _run_cell.remote(Cell(config.method.name, *key[1:]), config, root): key
-        for key, (config, _) in todo.items()
-        if key not in done
-    }
-    while waiting:
+    left = iter([key for key in todo if key not in done])
+    waiting: dict[Any, tuple[str, int, int]] = {}
+    while True:
+        room = (search.config.tune.max_concurrent or len(todo)) - len(waiting)
+        for key in itertools.islice(left, room):
+            config = todo[key][0]
+            waiting[_run_cell.remote(Cell(config.method.name, *key[1:]), config, root)] = key
+        if not waiting:
+            break
         ready, _ = ray.wait(list(waiting), num_returns=1)
         key = waiting.pop(ready[0])
         try:
@@ -187,7 +196,8 @@ def _summary(
     names = ("trial", "settings", "reason")
     lost = final["lost_sites"] if final else []
     plan = search.plan
-    degraded = bool(bad or failed or lost or plan.set_aside or (final and final["refused"]))
+    aside = once([*search.set_aside, *(final["set_aside"] if final else [])])
+    degraded = bool(bad or failed or lost or aside or (final and final["refused"]))
     return {
         "verb": "tune",
         "status": "degraded" if degraded else "complete",
@@ -201,10 +211,7 @@ def _summary(
         "failed_cells": failed,
         "lost_sites": lost,
         "refused": final["refused"] if final else [],
-        "set_aside": [
-            {"site": name, "reason": why.reason, "remedy": why.remedy}
-            for name, why in plan.set_aside
-        ],
+        "set_aside": aside,
         "seconds": round(seconds, 2),
         "versions": package_versions(),
     }

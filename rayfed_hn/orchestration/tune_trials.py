@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,29 +16,22 @@ from ray.tune.logger import TBXLoggerCallback
 from ray.tune.schedulers import ASHAScheduler
 
 from rayfed_hn.config import Config
-from rayfed_hn.errors import ConfigError, DataError, FederationError, RayfedError
+from rayfed_hn.errors import ConfigError, DataError, FederationError
 from rayfed_hn.orchestration.packing import Cluster, Packing
 from rayfed_hn.orchestration.resources import START_SECONDS, num_cpus
 from rayfed_hn.orchestration.tune_actors import bundles, on_actors, share
 from rayfed_hn.orchestration.tune_optuna import optuna_search
+from rayfed_hn.orchestration.tune_quiet import quiet
 from rayfed_hn.tuning.learning import Learning
 from rayfed_hn.tuning.records import FOLDER, record_of
 from rayfed_hn.tuning.search import Search
-from rayfed_hn.tuning.trials import Trial, trial_config
+from rayfed_hn.tuning.trials import Trial, check_trial, trial_config
 
 METRIC = "validation_metric"
 _VERSION = "version"
 _UNDEFINED = math.nan  # Ray Tune wants a number
 _KEEP = 3  # asha: one of so many goes on
 _TELLABLE = (ConfigError, FederationError)  # any other text may name a slide
-# What Ray Tune does unless it is told not to: loggers of its own, its own way to take Ctrl-C.
-_QUIET = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "RAY_AIR_NEW_OUTPUT": "0",  # otherwise verbose=0 still prints a table
-    "TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "3600",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-}
 
 
 @dataclass(frozen=True)
@@ -80,22 +71,15 @@ def run_trials(
     """
     config = search.config
     known = _Known(max((r["trial"] for r in records), default=-1) + 1)
-    how: dict[str, Any] = {"trial_name_creator": _name, "trial_dirname_creator": _name}
     packing, at_a_time = _share(search)
-    how |= {"scheduler": _scheduler(config), "max_concurrent_trials": at_a_time}
-    # To start a process takes seconds; but one whose trial was stopped may still be at work on it.
-    how |= {"reuse_actors": config.tune.scheduler == "none"}
-    if search.adaptive:
-        how |= {"num_samples": search.num_trials - len(records)}
-        how |= {"search_alg": optuna_search(search, records)}
-        param_space = {}
-    else:
-        param_space = {"trial": tune.grid_search([_plain(trial) for trial in missing])}
+    how = _how(search, records, at_a_time)
+    plain = [_plain(trial) for trial in missing]
+    param_space = {} if search.adaptive else {"trial": tune.grid_search(plain)}
 
     def train(chosen: dict[str, Any]) -> None:
         _train(config, root, _settings_of(chosen), packing)
 
-    with _environment():
+    with quiet():
         tune.Tuner(
             tune.with_resources(train, {"cpu": 1} if packing is None else bundles(packing)),
             param_space=param_space,
@@ -117,6 +101,18 @@ def _share(search: Search) -> tuple[Packing | None, int]:
         return share(search, Cluster.joined(config))
     cores = num_cpus(config)  # each trial has one
     return None, min(config.tune.max_concurrent or cores, cores)
+
+
+def _how(search: Search, records: Sequence[Mapping[str, Any]], at_a_time: int) -> dict[str, Any]:
+    """What Ray Tune is told of the search, but for its space."""
+    how: dict[str, Any] = {"trial_name_creator": _name, "trial_dirname_creator": _name}
+    how |= {"scheduler": _scheduler(search.config), "max_concurrent_trials": at_a_time}
+    # To start a process takes seconds; but one whose trial was stopped may still be at work on it.
+    how |= {"reuse_actors": search.config.tune.scheduler == "none"}
+    if search.adaptive:
+        how |= {"num_samples": search.num_trials - len(records)}
+        how |= {"search_alg": optuna_search(search, records)}
+    return how
 
 
 def _scheduler(config: Config) -> Any:
@@ -143,6 +139,7 @@ def _train(
     """
     begun = time.monotonic()
     try:
+        check_trial(config, Trial(0, settings))  # of Optuna's nobody has seen any before
         learning = Learning(trial_config(config, settings), root)
         about = {"epsilon": learning.epsilon}
         for judged in learning if packing is None else on_actors(learning, packing):
@@ -151,12 +148,11 @@ def _train(
             told |= {"by_division": list(judged.by_division)}
             told |= {"seconds": round(time.monotonic() - begun, 2)}
             tune.report({**told, **about})
-    except (RayfedError, ArithmeticError, LookupError, MemoryError, OSError, RuntimeError,
-            TypeError, ValueError) as error:  # fmt: skip
+    except Exception as error:
         tune.report({_VERSION: 0, METRIC: _UNDEFINED, "last": True, "reason": _reason(error)})
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, _TELLABLE) and not isinstance(error, DataError):
         return str(error)
     return f"{type(error).__name__}; 'rayfed-hn train' with these settings says more"
@@ -203,8 +199,12 @@ class _Teller(tune.Callback):
         result = self._last.get(trial.trial_id, {})
         if "reason" in result:
             self._end(trial, "failed", result)
+        elif result.get("last"):
+            self._end(trial, "finished", result)
+        elif self._config.tune.scheduler == "none":  # nobody is there to stop it
+            self._end(trial, "failed", {"reason": "it ended before its last version"})
         else:
-            self._end(trial, "finished" if result.get("last") else "stopped", result)
+            self._end(trial, "stopped", result)
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self._end(trial, "failed", {"reason": "its process died"})
@@ -282,17 +282,3 @@ def _attempt(folder: Path) -> str:
     while (folder / FOLDER / f"attempt-{number}").exists():
         number += 1
     return f"attempt-{number}"
-
-
-@contextmanager
-def _environment() -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in _QUIET}
-    os.environ.update(_QUIET)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

@@ -60,13 +60,15 @@ def claim(summary: Record) -> str:
 def about(summary: Record) -> str:
     """Say how the metrics are to be read."""
     rows = [row["tested"] for row in summary["rows"] if row.get("tested")]
-    unscored = sum(row["sites"] - row["scored"] for row in rows)
+    lost = sum(row["unanswered"] for row in rows)
+    unscored = sum(row["sites"] - row["scored"] for row in rows) - lost
     undefined = (
         f" {unscored} site(s) in all could not be scored, since their test bags are of one class "
         "or there are none."
         if unscored
         else ""
     )
+    undefined += f" {lost} site(s) in all were lost, and gave no scores." if lost else ""
     return (
         "Tested: a sample of sites drawn by run.seed (scale.test_sites), the same for every "
         "method, on bags (the median of a site) of cases that no site trains on. Scored: those "

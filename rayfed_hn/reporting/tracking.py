@@ -141,6 +141,8 @@ class Tracker:
 
     def results(self, summary: Mapping[str, Any]) -> None:
         """Hand on what a finished run found."""
+        if self._client is None:
+            return
         self._status = summary["status"]
         self.log(_of_sites(summary), int(summary.get("num_versions", 0)))
         for point in points(self._folder, summary):

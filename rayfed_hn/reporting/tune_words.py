@@ -59,22 +59,30 @@ def best_of(summary: Summary) -> Record:
 def verdict(summary: Summary) -> str:
     """Say which setting is best, and whether that holds on cases of other divisions."""
     found = best_of(summary)
+    tried = len(summary["trials"])
+    whole = sum(record["status"] == "finished" for record in summary["trials"])
+    some = f", of which {whole} made all versions" if whole < tried else ""
     told = (
-        f"Of {len(summary['trials'])} settings, {settings(found)} has the highest validation "
+        f"Of {tried} settings{some}, {settings(found)} has the highest validation "
         f"{summary['metric']}, {number(found['validation_metric'])}"
     )
     return f"{told}. {_tested(summary)}"
 
 
 def _tested(summary: Summary) -> str:
-    final = summary["final"]
-    if not final:
+    final, failed = summary["final"], {cell["method"] for cell in summary["failed_cells"]}
+    if not final and not failed:
         return "It was not tested (tune.final_seeds=0)."
-    rows = {r["method"]: r for r in final["table"] if r["readout"] == final["readout"]}
+    table = final["table"] if final else []
+    rows = {r["method"]: r for r in table if r["readout"] == final["readout"]}
     own = rows.get("tuned")
+    if own is None and "tuned" in failed:
+        return "It could not be tested: every training for that failed."
     if own is None or own["mean_site"] is None:
-        return f"On test cases no {final['metric']} is defined."
+        return f"On test cases no {summary['metric']} is defined."
     told = f"On test cases of divisions that no trial saw it reaches {number(own['mean_site'])}"
+    if "configured" not in rows and "configured" in failed:
+        return f"{told}; what is configured could not be tested: every training of it failed."
     if "configured" not in rows:
         return f"{told}; but for privacy, what is configured is the same setting."
     difference = paired(summary)
@@ -103,7 +111,8 @@ def mattered(summary: Summary) -> list[str]:
         clear = [row for row in rows if row["chance"] <= _BY_CHANCE]
         shares = [f"{row['key']} ({percent(row['share'])} of the variance)" for row in clear]
         rest = [row["key"] for row in rows if row["chance"] > _BY_CHANCE]
-        told.append(f"What mattered: {listed(shares)}." if shares else "No key alone mattered.")
+        none = "No key alone can be told from chance."
+        told.append(f"What mattered: {listed(shares)}." if shares else none)
         if shares and rest:
             told.append(f"Not told from chance: {listed(rest)}.")
     told += [f"{row['key']} changed nothing: {row['because']}." for row in summary["idle"]]

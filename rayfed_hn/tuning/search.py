@@ -18,7 +18,9 @@ from rayfed_hn.tuning.importance import importance
 from rayfed_hn.tuning.trials import (
     Trial,
     configured,
+    divisions,
     final_divisions,
+    on_division,
     planned,
     trial_config,
     tuned,
@@ -37,13 +39,15 @@ class Search:
         config: As it was given.
         dimensions: The keys, by name.
         trials: All of them; empty where settings follow from results.
-        plan: Of one trial.
+        plan: Of one trial, on the first division.
+        set_aside: Sites that some division of a trial does without: site, reason and remedy.
     """
 
     config: Config
     dimensions: tuple[Dimension, ...]
     trials: tuple[Trial, ...]
     plan: Plan
+    set_aside: tuple[dict[str, str], ...]
 
     @classmethod
     def of(cls, config: Config, root: Path) -> Search:
@@ -61,8 +65,13 @@ class Search:
         else:
             trials = planned(config, found)
             first = trial_config(config, trials[0].settings)
-        make_plan(replace(first, data=replace(first.data, fold=config.tune.folds - 1)), root)
-        return cls(config, found, tuple(trials), make_plan(first, root))
+        plans = [make_plan(on_division(first, *one), root) for one in divisions(config)]
+        aside = [
+            {"site": name, "reason": why.reason, "remedy": why.remedy}
+            for plan in plans
+            for name, why in plan.set_aside
+        ]
+        return cls(config, found, tuple(trials), plans[0], tuple(once(aside)))
 
     @property
     def num_trials(self) -> int:
@@ -87,6 +96,13 @@ class Search:
             for row in idle(self.config, self.dimensions)
         ]
         resources, asked = self.config.resources, self.config.tune.num_trials
+        if self.config.run.track != "none":
+            found.append("run.track: tune hands nothing on; its curves are in TensorBoard's files")
+        if self.config.tune.actors and self.config.tune.final_seeds:
+            found.append(
+                "the test in the end trains on CPUs, a process a division, with tune.actors too; "
+                "tune.final_seeds=0 leaves it out"
+            )
         if not self.config.tune.actors and (resources.gpus_per_site or resources.gpus_for_server):
             found.append("trials run on CPUs; on GPUs with tune.actors=true")
         if self.config.tune.scheduler == "asha" and len(self.config.tune.objectives) > 1:
@@ -136,7 +152,7 @@ class Search:
         """Trials whose embeddings are so long that their length cannot matter."""
         if all(d.key != EMBEDDING_DIM for d in self.dimensions):
             return None
-        num_sites, numbers = len(self.plan.participants), []
+        num_sites, numbers = len(self.plan.hospitals), []  # the first trial may be a pooled one
         for record in records:
             size = record["settings"][EMBEDDING_DIM] or max(16, num_sites)
             least = alike_from(trial_config(self.config, record["settings"]), num_sites)
@@ -179,8 +195,15 @@ def tested(
         "unseen": unseen(config),
         "rows": gather("rows"),
         "lost_sites": gather("lost"),
+        "set_aside": gather("set_aside"),
         "refused": gather("refused"),
     }
+
+
+def once(records: Sequence[Record]) -> list[dict[str, str]]:
+    """Sites that were set aside, each with the same reason once, in however many divisions."""
+    names = ("site", "reason", "remedy")
+    return list({(r["site"], r["reason"]): {n: r[n] for n in names} for r in records}.values())
 
 
 def unseen(config: Config) -> bool:

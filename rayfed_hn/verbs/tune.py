@@ -82,7 +82,8 @@ class _Shown:
         if news is None:
             self._bar.update(done, share=done / self._search.num_trials)
             return
-        number, versions = news.trial.number, self._search.config.rounds.num_versions
+        number, settings = news.trial.number, news.trial.settings
+        versions = settings.get("rounds.num_versions", self._search.config.rounds.num_versions)
         self._share[number] = 0.0 if news.record is not None else news.version / (versions + 1)
         share = (done + sum(self._share.values())) / self._search.num_trials
         if news.record is not None:

@@ -13,7 +13,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny_federations import create, write_placed
 
 from rayfed_hn.config import Config
+from rayfed_hn.federation import attention_maps
 from rayfed_hn.federation.attention_maps import BLANK, CELL_PX, HIGH, MAX_SIDE, draw
+from rayfed_hn.federation.cell import fingerprint
 from rayfed_hn.federation.data import SiteBag
 from rayfed_hn.federation.experiment import finish
 from rayfed_hn.federation.loop import InProcessExecutor, run_federation
@@ -135,3 +137,19 @@ def test_a_place_that_cannot_be_written_costs_no_scores(placed_root: Path, tmp_p
     (placed_root / "site=north" / "tensorboard").write_text("in the way")
     run(planned(placed_root, real=True), tmp_path / "run")
     assert list((placed_root / "site=south").rglob("events.*"))
+
+
+def test_a_map_that_cannot_be_drawn_costs_no_scores(
+    placed_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("bag jane-doe-north-1 takes too much memory")
+
+    monkeypatch.setattr(attention_maps, "attention_of", broken)
+    run(planned(placed_root), tmp_path / "run")
+
+
+def test_finished_cells_are_kept_whatever_maps_are_asked_for() -> None:
+    """A comparison that goes on may ask for others, and draws none."""
+    asked = [load(None, [f"evaluation.attention_maps={number}"]) for number in (0, 3)]
+    assert len({fingerprint(config, "") for config in asked}) == 1

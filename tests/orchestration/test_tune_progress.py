@@ -48,3 +48,13 @@ def test_all_of_it_and_each_trial_say_when_they_will_be_done(
     assert lines[6].endswith("trial 0: version 0/9, validation 0.500")
     assert lines[7].startswith("trials: 1/4  about 3 min left")
     assert lines[7].endswith(": 0.750 (finished)")
+
+
+def test_versions_are_those_of_the_trial(
+    bag_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["tune.space.rounds.num_versions=grid(2, 4)", "tune.search=grid"]
+    search = Search.of(load(None, words), bag_root)
+    bar = progress.Bar("trials", 2, None, _started=0.0)
+    verb._Shown(search, bar).hear(0, News(search.trials[1], 3, 0.5))
+    assert "trial 1: version 3/4" in capsys.readouterr().out

@@ -52,6 +52,7 @@ def _tested(place: int, sites: int) -> dict[str, Any]:
         "trained": count // 2,
         "bags": 40,
         "lost": 0,
+        "unanswered": 0,
         "seconds": 8.5,
         "by_site": [],
     }

@@ -181,6 +181,11 @@ def test_the_verdict_says_how_good_networks_are_at_both_ends() -> None:
     summary["rows"][0]["tested"]["lowest_tenth"] = None
     text = " ".join(scale_table(summary).split())
     assert "3 site(s) in all could not be scored" in text
+    assert "were lost" not in text
+    summary["rows"][0]["tested"]["unanswered"] = 2
+    lost = " ".join(scale_table(summary).split())
+    assert "1 site(s) in all could not be scored" in lost
+    assert "2 site(s) in all were lost, and gave no scores" in lost
     assert _tables(scale_table(summary))[1]["hypernetwork", 10]["mean"] == "–"
 
 

@@ -192,3 +192,9 @@ def test_settings_name_no_place() -> None:
     told = settings(load(None, words))
     assert "secret" not in repr(told)
     assert told["rounds.num_versions"] == "20"
+
+
+def test_without_a_tracker_nothing_is_read_for_it(tmp_path: Path) -> None:
+    """The metrics of a comparison may be many, and not be there any more."""
+    with tracked(load(), tmp_path, "compare") as tracker:
+        tracker.results({"verb": "compare", "status": "complete", "metric": "AUC", "table": []})

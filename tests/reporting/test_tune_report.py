@@ -137,6 +137,7 @@ def test_a_stopped_trial_ranks_behind_and_the_page_does_not_promise_to_repeat(
 ) -> None:
     folder = make_tune_run(tmp_path / "run", stopped=True)
     told, text = summary(folder), words(page(folder))
+    assert verdict(told).startswith("Of 6 settings, of which 4 made all versions, ")
     assert [r["status"] for r in by_rank(told)][-2:] == ["stopped", "failed"]
     assert "stopped at version 2" in text
     assert "1 were stopped early" in text
@@ -147,6 +148,25 @@ def test_without_a_test_the_page_says_so(tmp_path: Path) -> None:
     text = words(page(make_tune_run(tmp_path / "run", tested=False)))
     assert "It was not tested (tune.final_seeds=0)." in text
     assert "The best setting on test cases" not in text
+
+
+@pytest.mark.parametrize(
+    ("failed", "words"),
+    [
+        (["tuned", "configured"], "It could not be tested: every training for that failed."),
+        (["tuned"], "It could not be tested: every training for that failed."),
+        (["configured"], "; what is configured could not be tested: every training of it failed."),
+    ],
+)
+def test_a_test_that_failed_is_not_told_as_one_that_was_not_asked_for(
+    tmp_path: Path, failed: list[str], words: str
+) -> None:
+    told = summary(make_tune_run(tmp_path / "run"))
+    told["failed_cells"] = [{"method": f, "seed": 1, "fold": 0, "reason": "x"} for f in failed]
+    table = told["final"]["table"]
+    told["final"]["table"] = [row for row in table if row["method"] not in failed]
+    told["final"] = told["final"] if len(failed) == 1 else None
+    assert verdict(told).endswith(words)
 
 
 def test_a_run_without_its_trials_is_one_error(tmp_path: Path) -> None:

@@ -13,7 +13,13 @@ from rayfed_hn.config import Config
 from rayfed_hn.errors import FederationError
 from rayfed_hn.federation.experiment import run_in_process
 from rayfed_hn.federation.plan import make_plan
-from rayfed_hn.federation.score_messages import EvaluateRequest, Scores
+from rayfed_hn.federation.score_messages import (
+    CandidateMetrics,
+    CandidatesRequest,
+    EvaluateRequest,
+    Scores,
+)
+from rayfed_hn.federation.site import Site
 from rayfed_hn.federation.site_scorer import SiteScorer
 from rayfed_hn.loading import is_knob, load
 from rayfed_hn.tuning.dimensions import dimensions
@@ -90,6 +96,21 @@ def test_a_trial_that_loses_a_site_is_not_judged_by_the_others(
 
     monkeypatch.setattr(SiteScorer, "validate", break_down)
     with pytest.raises(FederationError, match="site west was lost at version 2"):
+        list(Learning(config("tune.folds=1"), bag_root))
+
+
+def test_a_site_that_is_lost_when_the_last_networks_are_judged_is_missed_too(
+    bag_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Site._judge
+
+    def break_down(self: Site, request: CandidatesRequest) -> CandidateMetrics:
+        if self.data.name == "west":
+            raise ValueError("bag west-1 is broken")
+        return original(self, request)
+
+    monkeypatch.setattr(Site, "_judge", break_down)
+    with pytest.raises(FederationError, match="site west was lost at version 3"):
         list(Learning(config("tune.folds=1"), bag_root))
 
 

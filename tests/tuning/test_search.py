@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from rayfed_hn.errors import ConfigError
+from rayfed_hn.config import Config
+from rayfed_hn.errors import ConfigError, SetAside
+from rayfed_hn.federation.plan import Plan, make_plan
 from rayfed_hn.loading import load
-from rayfed_hn.tuning.search import CONFIGURED, TUNED, Search, unseen
+from rayfed_hn.tuning import search as search_module
+from rayfed_hn.tuning.search import CONFIGURED, TUNED, Search, once, unseen
 from rayfed_hn.tuning.search import words as about
 
 READY = Path(__file__).parents[2] / "conf" / "tune.yaml"
@@ -49,7 +52,12 @@ def test_what_would_not_do_what_it_looks_like_is_noted(bag_root: Path) -> None:
     assert told[0] == "trials run on CPUs; on GPUs with tune.actors=true"
     assert told[1].startswith("tune.scheduler=asha stops trials by the validation metric alone")
     both = load(READY, ["resources.gpus_per_site=0.1", "tune.actors=true"])
-    assert not Search.of(both, bag_root).notes()
+    (told,) = Search.of(both, bag_root).notes()
+    assert told.startswith("the test in the end trains on CPUs")
+    untested = load(READY, ["tune.actors=true", "tune.final_seeds=0"])
+    assert not Search.of(untested, bag_root).notes()
+    (told,) = Search.of(load(READY, ["run.track=mlflow"]), bag_root).notes()
+    assert told.startswith("run.track: tune hands nothing on")
     one = load(READY, ["tune.scheduler=asha", "tune.objectives=validation_metric"])
     assert not Search.of(one, bag_root).notes()
 
@@ -84,3 +92,39 @@ def test_a_test_is_clean_only_with_a_given_division_and_one_fold() -> None:
     assert not unseen(load(None, ["tune.folds=1"]))
     assert not unseen(load(None, ["tune.folds=2", "data.splits=x"]))
     assert unseen(load(None, ["tune.folds=1", "data.splits=x"]))
+
+
+def test_sites_that_any_division_does_without_are_told_once(
+    bag_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    why = SetAside("the site has no case to train on in this fold", "give it more cases")
+
+    def without_west(config: Config, root: Path) -> Plan:
+        missing = (config.run.seed, config.data.fold) != (0, 0)
+        return replace(make_plan(config, root), set_aside=(("west", why),) if missing else ())
+
+    monkeypatch.setattr(search_module, "make_plan", without_west)
+    noise = "tune.space.privacy.noise_scale=grid(0, 0.1)"
+    search = Search.of(load(None, [*SHORT, noise, "tune.seeds=2"]), bag_root)
+    told = {"site": "west", "reason": why.reason, "remedy": why.remedy}
+    assert list(search.set_aside) == [told]
+    assert once([*search.set_aside, {**told, "seed": 3}, {**told, "site": "east"}]) == [
+        told, told | {"site": "east"},
+    ]  # fmt: skip
+    alone = Search.of(load(None, [*SHORT, noise, "tune.folds=1"]), bag_root)
+    assert not alone.set_aside
+
+
+def test_sites_are_counted_though_the_first_trial_pools_them(bag_root: Path) -> None:
+    words = ["tune.search=grid", "tune.space.hypernetwork.embedding_dim=grid(2, 3)"]
+    words += ["tune.space.method.name=grid(pooled, hypernetwork)", *SHORT]
+    search = Search.of(load(None, words), bag_root)
+    assert search.plan.participants == ("pooled",)
+    records = [
+        {"trial": t.number, "settings": dict(t.settings), "status": "failed", "curve": [],
+         "validation_metric": None} for t in search.trials
+    ]  # fmt: skip
+    settings = {"hypernetwork.embedding_dim": 3, "method.name": "hypernetwork"}
+    (alike,) = (t.number for t in search.trials if dict(t.settings) == settings)
+    found = search.concluded(records)["alike"]
+    assert (found["from"], found["trials"]) == (3, [alike])
