@@ -22,7 +22,8 @@ settings.load_profile("here")
 collect_ignore_glob: list[str] = []
 if os.environ.get("RAYFED_HN_WITHOUT_RAY"):  # as `make test` does: the core must not need it
     sys.modules["ray"] = None  # type: ignore[assignment]
-    collect_ignore_glob += ["orchestration/*", "test_cli.py", "faults/test_actors_that_die.py"]
+    collect_ignore_glob += ["orchestration/*", "test_cli.py"]
+    collect_ignore_glob += ["faults/test_actors_that_die.py", "faults/test_killed_drivers.py"]
     collect_ignore_glob += ["faults/test_driver_that_dies.py", "faults/test_lost_nodes.py"]
 
 
