@@ -32,7 +32,16 @@ PROJECT = "rayfed-hn"
 LAST_SECONDS = 60.0  # that a finished run waits for what is still to be handed on
 CUT_SECONDS = 5.0  # one that was interrupted, or failed
 _KEPT = "tracking.json"  # which of the tracker's runs this is, for a run that goes on
-_PATHS = ("data.", "run.", "embed.weights", "embed.encoder", "simulation.", "rounds.replay")
+_PATHS = (
+    "data.",
+    "run.dir",
+    "run.resume",
+    "run.track",
+    "embed.weights",
+    "embed.encoder",
+    "simulation.",
+    "rounds.replay",
+)
 # The client would tell of the host, of folders, and of what is printed. One that does not know
 # these settings refuses them: nothing is handed on then.
 _QUIET = {
@@ -145,8 +154,7 @@ class Tracker:
             return
         self._status = summary["status"]
         self.log(_of_sites(summary), int(summary.get("num_versions", 0)))
-        for point in points(self._folder, summary):
-            self.log({f"{point.line}/{point.tag}": point.value}, point.step)
+        self._calls.put(lambda client: self._curves(client, summary))
 
     def end(self, status: str | None = None) -> None:
         """Hand on how it ended, and wait a while until everything is.
@@ -172,6 +180,10 @@ class Tracker:
             except Exception as error:  # of a network, of a server, of an account
                 _warn(f"{type(error).__name__}: {error}; nothing more is handed on")
                 break
+
+    def _curves(self, client: Client, summary: Mapping[str, Any]) -> None:
+        for point in points(self._folder, summary):
+            client.log({f"{point.line}/{point.tag}": point.value}, point.step)
 
     def _begin(self, client: Client, name: str, told: Mapping[str, str]) -> None:
         path = self._folder / _KEPT

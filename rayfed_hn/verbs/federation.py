@@ -238,9 +238,9 @@ def _compare(config: Config, folder: Path) -> dict[str, Any]:
 
     with bar("comparing", len(cells(config))) as progress:
         summary = run(config, _bags(config), folder, lambda done, _: progress.update(done))
-    write_curves(folder, summary)
     print("\n" + (folder / "table.md").read_text(encoding="utf-8"))
     print_troubles(summary)
+    write_curves(folder, summary)
     return summary
 
 

@@ -61,10 +61,10 @@ def scale(words: Sequence[str]) -> int:
         summary = run(config, ladder, folder, show)
         tracker.results(summary)
     write_scale_files(folder, summary)
-    write_curves(folder, summary)
     print("\n" + scale_table(summary))
     for row in summary["rows"]:
         if row["lost_sites"]:
             print(f"lost: {row['lost_sites']} sites of {row['method']} at {row['sites']:,} sites")
+    write_curves(folder, summary)
     print(f"\nRun directory: {folder}. Pictures: rayfed-hn report {folder}")
     return summary["exit_code"]

@@ -126,6 +126,15 @@ def test_a_tracker_that_fails_stops_nothing_and_is_told_of_once(
     assert "The run itself goes on" in said
 
 
+def test_curves_that_cannot_be_read_end_the_hand_over_and_not_the_run(
+    tmp_path: Path, client: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with tracked(config_of("mlflow"), tmp_path, "scale") as tracker:
+        tracker.results({**scale_summary(), "rows": [{}]})
+    assert "warning: run.track: KeyError" in capsys.readouterr().err
+    assert ("end", "FINISHED") not in client("mlflow").told
+
+
 def test_a_tracker_that_hangs_is_not_waited_for(
     tmp_path: Path,
     client: Any,
@@ -192,6 +201,7 @@ def test_settings_name_no_place() -> None:
     told = settings(load(None, words))
     assert "secret" not in repr(told)
     assert told["rounds.num_versions"] == "20"
+    assert told["run.seed"] == "0"  # a run is repeated by it
 
 
 def test_without_a_tracker_nothing_is_read_for_it(tmp_path: Path) -> None:
