@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 from audited_runs import SITE_LDP, plan_of, run_directory
+from command_line import run_verb
 
-from rayfed_hn import cli
 from rayfed_hn.federation import plan as plans
 from rayfed_hn.privacy.mechanisms import SiteGaussian
 
 QUICK = ("audit.shadows=4", "audit.shadowed=1", "audit.canaries=16", "audit.coins=60")
-
-
-def main(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["rayfed-hn", *map(str, words)])
-    monkeypatch.setattr("signal.signal", lambda *_: None)
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    assert isinstance(end.value.code, int)
-    return end.value.code
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +33,7 @@ def own(runs: Path, tmp_path: Path) -> Path:
 def test_a_run_without_promise(
     own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(monkeypatch, "audit", own / "open", *QUICK) == 0
+    assert run_verb(monkeypatch, "audit", own / "open", *QUICK) == 0
     found = json.loads((own / "open" / "audit.json").read_text())
     assert (found["verb"], found["verdict"], found["exit_code"]) == ("audit", "none promised", 0)
     assert found["sites"] == {"north": 2, "south": 2}
@@ -69,7 +59,7 @@ def test_a_promise_that_is_kept(
     own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("audit.attacks=canaries", "audit.level=0.99", *QUICK)
-    assert main(monkeypatch, "audit", own / "private", *words) == 0
+    assert run_verb(monkeypatch, "audit", own / "private", *words) == 0
     found = json.loads((own / "private" / "audit.json").read_text())
     assert found["verdict"] == "not broken"
     assert found["promised"] == pytest.approx(1)
@@ -96,7 +86,7 @@ def test_a_promise_that_is_broken_ends_with_an_error(
         plans, "make_mechanism", lambda privacy, multiplier: Lying(1.0, multiplier, "replace")
     )
     words = ("audit.attacks=canaries", *QUICK)
-    assert main(monkeypatch, "audit", own / "private", *words) == 1
+    assert run_verb(monkeypatch, "audit", own / "private", *words) == 1
     said = capsys.readouterr().err
     assert "rayfed-hn: The promise is broken: a lower bound of" in said
     assert "Do not rely on its epsilon" in said
@@ -108,7 +98,7 @@ def test_a_promise_that_is_broken_ends_with_an_error(
 def test_some_attacks_only(
     own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(monkeypatch, "audit", own / "open", "audit.attacks=property,inversion") == 0
+    assert run_verb(monkeypatch, "audit", own / "open", "audit.attacks=property,inversion") == 0
     found = json.loads((own / "open" / "audit.json").read_text())
     assert found["verdict"] == "not tested"
     assert "No lower bound on epsilon was sought" in capsys.readouterr().out
@@ -132,13 +122,13 @@ def test_bad_usage_ends_with_2_and_writes_nothing(
     says: str,
 ) -> None:
     words = [str(own / "open") if word == "RUN" else word for word in words]
-    assert main(monkeypatch, *words) == 2
+    assert run_verb(monkeypatch, *words) == 2
     assert says in capsys.readouterr().err
     assert not (own / "open" / "audit.json").exists()
 
 
 def test_help_teaches(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(monkeypatch, "audit", "--help") == 0
+    assert run_verb(monkeypatch, "audit", "--help") == 0
     out = capsys.readouterr().out
     for words in ("run.keep_messages=true", "audit.canaries=100", "proves nothing"):
         assert words in out

@@ -17,7 +17,7 @@ from rayfed_hn.federation import attention_maps
 from rayfed_hn.federation.attention_maps import BLANK, CELL_PX, HIGH, MAX_SIDE, draw
 from rayfed_hn.federation.cell import fingerprint
 from rayfed_hn.federation.data import SiteBag
-from rayfed_hn.federation.experiment import finish
+from rayfed_hn.federation.experiment import Outcome, finish
 from rayfed_hn.federation.loop import InProcessExecutor, run_federation
 from rayfed_hn.federation.plan import Plan, make_plan
 from rayfed_hn.federation.site_host import SiteHost
@@ -61,12 +61,14 @@ def test_tiles_without_places_are_not_drawn() -> None:
     assert draw(pooled, np.array([1.0])) is None
 
 
-def run(plan: Plan, folder: Path) -> None:
+def run(plan: Plan, folder: Path) -> Outcome:
     server = plan.server()
     host = SiteHost(plan, plan.participants, folder)
     executor = plan.executor(InProcessExecutor(host, plan.read))
     list(run_federation(server, executor))
-    assert not finish(plan, server, executor).lost
+    outcome = finish(plan, server, executor)
+    assert not outcome.lost
+    return outcome
 
 
 def planned(root: Path, *words: str, real: bool = False) -> Plan:
@@ -145,8 +147,11 @@ def test_a_map_that_cannot_be_drawn_costs_no_scores(
     def broken(*_: object) -> None:
         raise RuntimeError("bag jane-doe-north-1 takes too much memory")
 
+    made = planned(placed_root)
+    whole = run(made, tmp_path / "whole").scores
     monkeypatch.setattr(attention_maps, "attention_of", broken)
-    run(planned(placed_root), tmp_path / "run")
+    for one, other in zip(run(made, tmp_path / "run").scores, whole, strict=True):
+        np.testing.assert_array_equal(one.last_BE, other.last_BE)
 
 
 def test_finished_cells_are_kept_whatever_maps_are_asked_for() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from command_line import run_verb
 from joining import run_directory, trained
 from safetensors.torch import load_file
 from tiny_federations import TASK_WORDS, create, write
 
-from rayfed_hn import cli
 from rayfed_hn.federation.onboarding.trial import RECOMMENDED
 
 QUICK = (
@@ -27,15 +26,6 @@ QUICK = (
     "onboard.embedding_steps=2",
 )
 MULTI = TASK_WORDS["multiclass"]  # all bags of the store have a label of it
-
-
-def _main(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["rayfed-hn", *map(str, words)])
-    monkeypatch.setattr("signal.signal", lambda *_: None)
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    assert isinstance(end.value.code, int)
-    return end.value.code
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +62,7 @@ def test_a_site_joins_and_a_report_is_made(
     before, out = _state(runs), tmp_path / "joined"
     torch.set_num_threads(2)  # whatever the machine has: networks must not depend on it
     words = ["onboard", runs / "main", "--site", "c", "--fedavg", runs / "fedavg", *QUICK]
-    assert _main(monkeypatch, *words, "--bags", tasks_root, f"run.dir={out}") == 0
+    assert run_verb(monkeypatch, *words, "--bags", tasks_root, f"run.dir={out}") == 0
     assert torch.get_num_threads() == 1
     assert _state(runs) == before
     told = capsys.readouterr().out
@@ -87,14 +77,14 @@ def test_a_site_joins_and_a_report_is_made(
     assert len(lines) == 2 * (3 + 9)  # zero-shot, FedAvg, recommended; all arms
     kept = load_file(out / "sites" / "c" / "network_recommended.safetensors")
     assert len(kept["candidates"]) == 3
-    assert _main(monkeypatch, "report", out) == 0
+    assert run_verb(monkeypatch, "report", out) == 0
     text = (out / "report.html").read_text()
     words_of = " ".join(ET.fromstring(text.split("\n", 1)[1]).itertext())
     assert "macro AUC" in words_of
     assert RECOMMENDED in words_of
     assert "nan" not in words_of.lower().split()
     assert f"--fedavg {runs / 'fedavg'}" in words_of
-    assert _main(monkeypatch, *words, f"run.dir={out}") == 2
+    assert run_verb(monkeypatch, *words, f"run.dir={out}") == 2
     assert "holds a run already" in capsys.readouterr().err
 
 
@@ -104,12 +94,12 @@ def test_the_command_of_the_report_makes_the_same_numbers(
     monkeypatch.chdir(tmp_path)
     out = tmp_path / "one"
     words = ["onboard", runs / "main", "--site", "c", *QUICK, "run.seed=3", "data.fold=1"]
-    assert _main(monkeypatch, *words, f"run.dir={out}") == 0
-    assert _main(monkeypatch, "report", out) == 0
+    assert run_verb(monkeypatch, *words, f"run.dir={out}") == 0
+    assert run_verb(monkeypatch, "report", out) == 0
     page = ET.fromstring((out / "report.html").read_text().split("\n", 1)[1])
     texts = [(e.text or "").strip() for e in page.iter() if (e.text or "").strip()]
     (command,) = (text for text in texts if text.startswith("rayfed-hn onboard"))
-    assert _main(monkeypatch, *command.split()[1:]) == 0
+    assert run_verb(monkeypatch, *command.split()[1:]) == 0
     one, other = _summary(out), _summary(tmp_path / "one-again")
     for name in ("curve", "recommended", "held_out", "values", "num_test"):
         assert one[name] == other[name], name
@@ -147,7 +137,7 @@ def test_bad_usage_ends_with_2_and_leaves_nothing(
 ) -> None:
     monkeypatch.chdir(runs)
     before = _state(runs)
-    assert _main(monkeypatch, "onboard", *words, f"run.dir={tmp_path / 'out'}") == 2
+    assert run_verb(monkeypatch, "onboard", *words, f"run.dir={tmp_path / 'out'}") == 2
     assert says in capsys.readouterr().err
     assert _state(runs) == before
     assert not (tmp_path / "out").exists()
@@ -166,7 +156,7 @@ def test_the_runs_themselves_are_never_written_to(
     monkeypatch.chdir(runs)
     before = _state(runs)
     words = ["onboard", "main", "--site", "c", "--fedavg", "fedavg", f"run.dir={given}"]
-    assert _main(monkeypatch, *words, f"run.resume={resume}", "data.leave_out=c") == 2
+    assert run_verb(monkeypatch, *words, f"run.resume={resume}", "data.leave_out=c") == 2
     assert "is the run that c joins; give another" in capsys.readouterr().err
     assert _state(runs) == before
 
@@ -182,7 +172,7 @@ def test_a_run_that_knew_its_own_folder_is_not_written_to(
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     before = _state(run)
     monkeypatch.chdir(tmp_path)
-    assert _main(monkeypatch, "onboard", run, "--site", "c", *QUICK) == 0
+    assert run_verb(monkeypatch, "onboard", run, "--site", "c", *QUICK) == 0
     assert _state(run) == before
     (made,) = (tmp_path / "runs").iterdir()
     assert made.name.startswith("onboard-")
@@ -205,12 +195,12 @@ def test_paths_of_the_run_that_are_gone(
     config["data"] |= {"root": "/gone"}
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     words = ["onboard", run, "--site", "c", *QUICK, f"run.dir={out}"]
-    assert _main(monkeypatch, *words) == 2
+    assert run_verb(monkeypatch, *words) == 2
     assert "/gone/bags is no bag store" in capsys.readouterr().err
-    assert _main(monkeypatch, *words, "--bags", tasks_root) == 2
+    assert run_verb(monkeypatch, *words, "--bags", tasks_root) == 2
     assert "/gone/splits" in capsys.readouterr().err
     assert not out.exists()
-    assert _main(monkeypatch, *words, "--bags", tasks_root, "data.splits=") == 0
+    assert run_verb(monkeypatch, *words, "--bags", tasks_root, "data.splits=") == 0
     assert _summary(out)["num_test"] > 0
 
 
@@ -226,14 +216,14 @@ def test_tables_of_splits_that_do_not_name_the_site(
     words = ["onboard", runs / "main", "--site", "c", *QUICK, f"data.splits={tables}"]
     table = tables / "splits_0_bool.csv"
     table.write_text("slide,train,val,test\na-1,True,False,False\n")
-    assert _main(monkeypatch, *words, f"run.dir={tmp_path / 'one'}") == 0
+    assert run_verb(monkeypatch, *words, f"run.dir={tmp_path / 'one'}") == 0
     assert "data.splits names no slide of the site" in capsys.readouterr().out
     plain = [*words[:-1], f"run.dir={tmp_path / 'two'}"]
-    assert _main(monkeypatch, *plain) == 0
+    assert run_verb(monkeypatch, *plain) == 0
     assert _summary(tmp_path / "one")["values"] == _summary(tmp_path / "two")["values"]
     lines = [f"c-{i},{i % 2 == 0},False,{i % 2 == 1}" for i in range(10)]
     table.write_text("\n".join(["slide,train,val,test", *lines]) + "\n")
-    assert _main(monkeypatch, *words, f"run.dir={tmp_path / 'three'}") == 0
+    assert run_verb(monkeypatch, *words, f"run.dir={tmp_path / 'three'}") == 0
     found = _summary(tmp_path / "three")
     assert (found["num_labelled"], found["num_test"]) == (5, 5)
 
@@ -251,7 +241,7 @@ def test_a_store_of_its_own(
     words = ["onboard", runs / "main", "--site", "new", *QUICK, f"run.dir={tmp_path / 'out'}"]
     words.append("--bags")
     strange = _store(tmp_path / "strange", "789")
-    assert _main(monkeypatch, *words, strange) == 2
+    assert run_verb(monkeypatch, *words, strange) == 2
     assert "no bag of new has a label of the run's task (0, 1, 2)" in capsys.readouterr().err
     (tmp_path / "other").mkdir()
     other = tmp_path / "other" / "bags"
@@ -262,14 +252,14 @@ def test_a_store_of_its_own(
 
     store.create(other, {"encoder": "another", "feature_dim": 6})
     write(other, "new", "new-0", "0")
-    assert _main(monkeypatch, *words, other) == 2
+    assert run_verb(monkeypatch, *words, other) == 2
     assert "holds bags of another recipe" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-    assert _main(monkeypatch, *words, _store(tmp_path / "good", "0101012x")) == 3
+    assert run_verb(monkeypatch, *words, _store(tmp_path / "good", "0101012x")) == 3
     summary = _summary(tmp_path / "out")
     assert summary["set_aside"][0]["reason"].startswith("1 of its bags are damaged or have no")
     assert "set aside: new: 1 of its bags" in capsys.readouterr().out
-    assert _main(monkeypatch, "report", tmp_path / "out") == 0
+    assert run_verb(monkeypatch, "report", tmp_path / "out") == 0
 
 
 def test_a_case_that_the_federation_trained_on_is_refused(
@@ -283,7 +273,7 @@ def test_a_case_that_the_federation_trained_on_is_refused(
     shutil.copytree(tasks_root, bags)
     write(bags, "c", "c-extra", "0", case="case-a-1")
     words = ["onboard", runs / "main", "--site", "c", *QUICK, "--bags", bags]
-    assert _main(monkeypatch, *words, f"run.dir={tmp_path / 'out'}") == 2
+    assert run_verb(monkeypatch, *words, f"run.dir={tmp_path / 'out'}") == 2
     assert "occur at more than one site (first: 'case-a-1'" in capsys.readouterr().err
 
 
@@ -291,7 +281,7 @@ def test_words_without_effect_are_said_to_be_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, runs: Path
 ) -> None:
     words = ["onboard", runs / "main", "--site", "c", *QUICK, f"run.dir={tmp_path / 'out'}"]
-    assert _main(monkeypatch, *words, "training.steps=9", "run.seed=2") == 0
+    assert run_verb(monkeypatch, *words, "training.steps=9", "run.seed=2") == 0
     assert capsys.readouterr().err.splitlines() == [
         "rayfed-hn: note: training.steps has no effect on onboard"
     ]

@@ -4,28 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import torch
+from command_line import run_verb
 
-from rayfed_hn import cli
 from rayfed_hn.bags.store import SiteBags
 from rayfed_hn.federation.data import _opaque
 
 pytestmark = pytest.mark.ray
 SHORT = ("rounds.num_versions=2", "training.steps=2", "resources.sites_per_actor=9")
-
-
-def _main(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["rayfed-hn", *map(str, words)])
-    monkeypatch.setattr("signal.signal", lambda *_: None)
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    assert isinstance(end.value.code, int)
-    return end.value.code
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -34,8 +24,8 @@ def test_train_then_predict_and_export(
 ) -> None:
     run, out = tmp_path / "run", tmp_path / "out.csv"
     words = [f"data.bags={bag_root}", f"run.dir={run}", "data.leave_out=west", *SHORT]
-    assert _main(monkeypatch, "train", *words) == 0
-    assert _main(monkeypatch, "predict", run, "--to", out) == 0
+    assert run_verb(monkeypatch, "train", *words) == 0
+    assert run_verb(monkeypatch, "predict", run, "--to", out) == 0
     with out.open(newline="") as file:
         rows = {(row["site"], row["slide_id"]): row for row in csv.DictReader(file)}
     assert len(rows) == 30
@@ -50,7 +40,9 @@ def test_train_then_predict_and_export(
                 assert float(own["probability_tumour"]) == pytest.approx(score["score"], abs=2e-6)
                 checked += 1
     assert checked >= 4
-    assert _main(monkeypatch, "export-model", run, "--site", "north", "--to", tmp_path / "m") == 0
+    assert (
+        run_verb(monkeypatch, "export-model", run, "--site", "north", "--to", tmp_path / "m") == 0
+    )
     program = torch.export.load(str(tmp_path / "m" / "north.pt2")).module()
     bags = SiteBags(bag_root, "north")
     said = program(torch.tensor(bags.load(0).features_ND)).tolist()

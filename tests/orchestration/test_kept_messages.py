@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import run_verb
 
-from rayfed_hn import cli
 from rayfed_hn.audit.run import KEPT, make_again, read_run
 from rayfed_hn.federation.plan import make_plan
 from rayfed_hn.loading import load
@@ -17,15 +16,6 @@ from rayfed_hn.loading import load
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 SHORT = ("rounds.num_versions=3", "training.steps=3", "privacy.noise_scale=0.05")
 QUICK = ("audit.shadows=4", "audit.shadowed=1", "audit.canaries=12")
-
-
-def verb(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["rayfed-hn", *map(str, words)])
-    monkeypatch.setattr("signal.signal", lambda *_: None)
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    assert isinstance(end.value.code, int)
-    return end.value.code
 
 
 def test_train_keeps_what_an_audit_reads(
@@ -37,7 +27,7 @@ def test_train_keeps_what_an_audit_reads(
     folder, words = tmp_path / "run", [*SHORT, f"data.bags={bag_root}"]
     # Noise that can be drawn again, so that the run can be made again and compared.
     words += ["privacy.noise_source=seeded", f"run.dir={folder}", "run.keep_messages=true"]
-    assert verb(monkeypatch, "train", *words) == 0
+    assert run_verb(monkeypatch, "train", *words) == 0
     assert "note: run.keep_messages keeps 0.1 MB of networks and updates" in capsys.readouterr().out
     run = read_run(folder)
     assert run.source == KEPT
@@ -47,7 +37,7 @@ def test_train_keeps_what_an_audit_reads(
         for one, other in zip(site.exchanges, again[name], strict=True):
             np.testing.assert_array_equal(one.received, other.received)
             np.testing.assert_array_equal(one.update, other.update)
-    assert verb(monkeypatch, "audit", folder, *QUICK) == 0
+    assert run_verb(monkeypatch, "audit", folder, *QUICK) == 0
     assert json.loads((folder / "audit.json").read_text())["messages"] == KEPT
 
 
@@ -58,7 +48,7 @@ def test_real_noise_cannot_be_made_again(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder, words = tmp_path / "run", [*SHORT, f"data.bags={bag_root}"]
-    assert verb(monkeypatch, "train", *words, f"run.dir={folder}") == 0
+    assert run_verb(monkeypatch, "train", *words, f"run.dir={folder}") == 0
     assert not (folder / "messages").exists()
-    assert verb(monkeypatch, "audit", folder, "audit.attacks=inversion") == 0
+    assert run_verb(monkeypatch, "audit", folder, "audit.attacks=inversion") == 0
     assert "Train with run.keep_messages=true to attack those" in capsys.readouterr().out

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+from command_line import run_verb
 
-from rayfed_hn import cli
 from rayfed_hn.bags import store
 
 pytestmark = pytest.mark.ray
@@ -20,15 +19,6 @@ QUICK = (
     "onboard.steps=2",
     "onboard.embedding_steps=2",
 )
-
-
-def _main(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["rayfed-hn", *words])
-    monkeypatch.setattr("signal.signal", lambda *_: None)
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    assert isinstance(end.value.code, int)
-    return end.value.code
 
 
 def _split_manifest(path: Path) -> None:
@@ -49,23 +39,23 @@ def test_a_site_joins_with_its_manifest(
     bag_root: Path,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert _main(monkeypatch, "export", str(bag_root), "clam", "--layout", "clam") == 0
+    assert run_verb(monkeypatch, "export", str(bag_root), "clam", "--layout", "clam") == 0
     words = ["manifest", "clam", "clam/dataset.csv", "clam", "--to", "clam/all.csv"]
-    assert _main(monkeypatch, *words) == 0
+    assert run_verb(monkeypatch, *words) == 0
     _split_manifest(tmp_path / "clam" / "all.csv")
-    assert _main(monkeypatch, "embed", "data.manifest=clam/others.csv", "data.bags=bags") == 0
+    assert run_verb(monkeypatch, "embed", "data.manifest=clam/others.csv", "data.bags=bags") == 0
     for method in ("hypernetwork", "fedavg"):
         words = ["train", "data.bags=bags", f"method.name={method}", f"run.dir={method}", *SHORT]
-        assert _main(monkeypatch, *words) == 0
+        assert run_verb(monkeypatch, *words) == 0
     before = {p: p.read_bytes() for p in Path("hypernetwork").rglob("*") if p.is_file()}
     words = ["onboard", "hypernetwork", "--fedavg", "fedavg", *QUICK, "run.dir=west"]
     words += ["--manifest", "clam/west.csv", "--site"]
-    assert _main(monkeypatch, *words, "east") == 2
+    assert run_verb(monkeypatch, *words, "east") == 2
     assert "has no slide of east" in capsys.readouterr().err
     assert not Path("west").exists()
     for path in list(Path("clam").rglob("west-0.*")):
         path.unlink()
-    assert _main(monkeypatch, *words, "west") == 3
+    assert run_verb(monkeypatch, *words, "west") == 3
     assert "set aside: west-0: " in capsys.readouterr().out
     summary = json.loads(Path("west/summary.json").read_text())
     assert [slide["slide_id"] for slide in summary["set_aside"]] == ["west-0"]
@@ -74,7 +64,7 @@ def test_a_site_joins_with_its_manifest(
     assert store.list_sites(Path("bags")) == ["north", "south"]
     assert Path("west/sites/west/network_recommended.safetensors").exists()
     assert {p: p.read_bytes() for p in before} == before
-    assert _main(monkeypatch, "report", "west") == 0
+    assert run_verb(monkeypatch, "report", "west") == 0
     page = ET.fromstring(Path("west/report.html").read_text().split("\n", 1)[1])
     text = " ".join(page.itertext())
     assert "west joins" in text
@@ -90,13 +80,13 @@ def test_train_without_a_site_that_joins_from_the_same_store(
 ) -> None:
     run = tmp_path / "two"
     words = ["train", f"data.bags={bag_root}", "data.leave_out=west", f"run.dir={run}", *SHORT]
-    assert _main(monkeypatch, *words) == 0
+    assert run_verb(monkeypatch, *words) == 0
     said = capsys.readouterr()
     assert "has no effect" not in said.err
     assert "\nwest " not in said.out
     out = tmp_path / "west"
     words = ["onboard", str(run), "--site", "west", *QUICK, f"run.dir={out}"]
-    assert _main(monkeypatch, *words) == 0
+    assert run_verb(monkeypatch, *words) == 0
     summary = json.loads((out / "summary.json").read_text())
     assert summary["num_sites"] == 2
     assert summary["bags"] == str(bag_root)

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command_line import run_verb
 from finished_runs import finished_run
 from tiny_federations import create, write
 
-from rayfed_hn import cli
 from rayfed_hn.bags.store import SiteBags
 from rayfed_hn.federation.labels import task_of
 from rayfed_hn.loading import load
@@ -70,15 +70,6 @@ RUNS = [
 ]
 
 
-def _main(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["rayfed-hn", *map(str, words)])
-    monkeypatch.setattr("signal.signal", lambda *_: None)
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    assert isinstance(end.value.code, int)
-    return end.value.code
-
-
 def _alone(asked: Sequence[tuple[Path, Sequence[np.ndarray]]]) -> list[dict[str, Any]]:
     """What programs say of bags in a process that has torch only, and about themselves."""
     words = [[str(program), [bag.tolist() for bag in bags]] for program, bags in asked]
@@ -125,8 +116,8 @@ def test_the_program_alone_says_what_predict_says(
     for number, size in enumerate((1, 2, 7, 333)):
         write(new, "b", f"new-{number}", "", features_ND=3 * rng.normal(size=(size, 6)) + 1)
     out = tmp_path / "out.csv"
-    assert _main(monkeypatch, "predict", run, "--bags", new, "--to", out) == 0
-    assert _main(monkeypatch, "export-model", run, "--site", "b", "--to", tmp_path / "m") == 0
+    assert run_verb(monkeypatch, "predict", run, "--bags", new, "--to", out) == 0
+    assert run_verb(monkeypatch, "export-model", run, "--site", "b", "--to", tmp_path / "m") == 0
     opened = SiteBags(new, "b")
     bags = [np.array(opened.load(i).features_ND) for i in range(len(opened))]
     assert [len(bag) for bag in bags] == [1, 2, 7, 333]
@@ -198,7 +189,7 @@ def test_the_card_says_whether_there_was_noise(
     tasks_root: Path,
 ) -> None:
     run = finished_run(tmp_path / "run", tasks_root, "task.classes=0,1", *words)
-    assert _main(monkeypatch, "export-model", run, "--site", "a", "--to", tmp_path / "m") == 0
+    assert run_verb(monkeypatch, "export-model", run, "--site", "a", "--to", tmp_path / "m") == 0
     card = (tmp_path / "m" / "MODEL_CARD.md").read_text()
     assert ("was trained at a without noise" in card) != noised
     assert ("trained at a without noise" in capsys.readouterr().out) != noised
@@ -210,7 +201,7 @@ def test_the_card_has_the_numbers_of_the_run_and_code_that_runs(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tasks_root: Path
 ) -> None:
     run = finished_run(tmp_path / "run", tasks_root, "task.classes=0,1")
-    assert _main(monkeypatch, "export-model", run, "--site", "a", "--to", tmp_path / "m") == 0
+    assert run_verb(monkeypatch, "export-model", run, "--site", "a", "--to", tmp_path / "m") == 0
     card = (tmp_path / "m" / "MODEL_CARD.md").read_text()
     for site in json.loads((run / "summary.json").read_text())["sites"]:
         value = site["test_mixture"]
@@ -242,10 +233,10 @@ def test_refusals(
         ("--site", "c", "--to", tmp_path / "m"): "c did not take part",
         ("--site", "a", "--to", full): "is not empty",
     }.items():
-        assert _main(monkeypatch, "export-model", run, *words) == 2
+        assert run_verb(monkeypatch, "export-model", run, *words) == 2
         assert why in capsys.readouterr().err
     assert not (tmp_path / "m").exists()
     for path in (run / "sites" / "a").glob("network_*"):
         path.unlink()
-    assert _main(monkeypatch, "export-model", run, "--site", "a", "--to", tmp_path / "m") == 2
+    assert run_verb(monkeypatch, "export-model", run, "--site", "a", "--to", tmp_path / "m") == 2
     assert "left no network" in capsys.readouterr().err

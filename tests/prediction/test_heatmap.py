@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,13 @@ import openslide
 import pytest
 import qupath_geojson
 import tifffile
+from command_line import run_verb
 from finished_runs import finished_run
 from PIL import Image
 from planted_tumours import DRAWN, QUICK, TILE_PX, Planted, planted
 from tiny_federations import create, write, write_placed
 from tiny_federations import federation as federation_of
 
-from rayfed_hn import cli
 from rayfed_hn.bags import store
 from rayfed_hn.bags.bag import Bag
 from rayfed_hn.bags.store import SiteBags
@@ -30,15 +29,6 @@ from rayfed_hn.prediction.attended import heat_of
 from rayfed_hn.prediction.finished import FinishedRun
 from rayfed_hn.prediction.networks import network_for
 from rayfed_hn.reporting.heat_layer import COLOURS, LUMINANCE, OPACITY
-
-
-def _main(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["rayfed-hn", *map(str, words)])
-    monkeypatch.setattr("signal.signal", lambda *_: None)
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    assert isinstance(end.value.code, int)
-    return end.value.code
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +42,7 @@ def drawn(federation: Planted, tmp_path_factory: pytest.TempPathFactory) -> Path
     to = tmp_path_factory.mktemp("drawn") / "out"
     with pytest.MonkeyPatch.context() as monkeypatch:
         words = ["heatmap", federation.run, f"data.manifest={federation.manifest}"]
-        assert _main(monkeypatch, *words, "--slide", DRAWN, "--to", to) == 0
+        assert run_verb(monkeypatch, *words, "--slide", DRAWN, "--to", to) == 0
     return to
 
 
@@ -146,7 +136,7 @@ def test_two_runs_side_by_side_on_blank_ground(
 ) -> None:
     other = finished_run(tmp_path / "fedavg", federation.root, *QUICK, "method.name=fedavg")
     words = ["heatmap", federation.run, "--slide", DRAWN, "--against", other]
-    assert _main(monkeypatch, *words, "--site", "east", "--to", tmp_path / "out") == 0
+    assert run_verb(monkeypatch, *words, "--site", "east", "--to", tmp_path / "out") == 0
     told = capsys.readouterr().out
     assert "blank ground" in told
     assert "fedavg, personal, last: says" in told
@@ -178,7 +168,7 @@ def test_without_usable_pixels_the_rest_is_written(
     if kind == "small":
         Image.new("RGB", (300, 300)).save(path)
     words = ["heatmap", federation.run, "--slide", DRAWN, "--slide-file", path]
-    assert _main(monkeypatch, *words, "--to", tmp_path / "out") == 3
+    assert run_verb(monkeypatch, *words, "--to", tmp_path / "out") == 3
     told = capsys.readouterr().out
     assert f"set aside: {path}: " in told
     assert ("the bag has tiles as far" in told) == (kind == "small")
@@ -214,7 +204,7 @@ def test_refusals(
         (run, "--slide", DRAWN, "--to", drawn): "exists; delete it",
     }.items():
         to = () if "--to" in words else ("--to", tmp_path / "out")
-        assert _main(monkeypatch, "heatmap", *words, *to) == 2, why
+        assert run_verb(monkeypatch, "heatmap", *words, *to) == 2, why
         assert why in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -232,7 +222,7 @@ def test_a_name_cannot_lead_out_of_the_folder(
 ) -> None:
     before = sorted(federation.root.parent.rglob("*"))
     words = ("--slide", name, "--to", tmp_path / "deep" / "out")
-    assert _main(monkeypatch, "heatmap", federation.run, *words) == 2
+    assert run_verb(monkeypatch, "heatmap", federation.run, *words) == 2
     assert "has no bag of" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
     assert sorted(federation.root.parent.rglob("*")) == before
@@ -247,7 +237,7 @@ def test_one_tile(monkeypatch: pytest.MonkeyPatch, federation: Planted, tmp_path
     Image.new("RGB", (150, 130), (200, 120, 180)).save(tmp_path / "lone.png")
     words = ["heatmap", federation.run, "--bags", tmp_path / "bags", "--slide", "lone"]
     words += ["--slide-file", tmp_path / "lone.png", "--to", tmp_path / "out"]
-    assert _main(monkeypatch, *words) == 0
+    assert run_verb(monkeypatch, *words) == 0
     (found,) = qupath_geojson.read(tmp_path / "out" / "lone.heatmap.geojson")
     assert found.measurements == {"attention": 1.0, "attention percentile": 100.0}
     with tifffile.TiffFile(tmp_path / "out" / "lone.heatmap.tiff") as file:
@@ -265,7 +255,7 @@ def test_another_hospitals_slide_of_the_same_name_is_not_drawn_on(
     manifest = tmp_path / "manifest.csv"
     manifest.write_text(federation.manifest.read_text().replace(",east,", ",west,"))
     words = (f"data.manifest={manifest}", "--slide", DRAWN, "--to", tmp_path / "out")
-    assert _main(monkeypatch, "heatmap", federation.run, *words) == 2
+    assert run_verb(monkeypatch, "heatmap", federation.run, *words) == 2
     assert "is a slide of west, and the bag is one of east" in capsys.readouterr().err
 
 
@@ -316,7 +306,7 @@ def test_a_name_at_two_sites_needs_a_site(
     root = create(tmp_path / "bags")
     for site in "ab":
         write(root, site, "same", "")
-    assert _main(monkeypatch, "heatmap", run, "--bags", root, "--slide", "same") == 2
+    assert run_verb(monkeypatch, "heatmap", run, "--bags", root, "--slide", "same") == 2
     assert "is a slide of a, b; name one" in capsys.readouterr().err
 
 
@@ -344,8 +334,8 @@ def test_the_picture_that_says_all_is_there_is_last(
 
     monkeypatch.setattr("rayfed_hn.reporting.heat_pictures.write_tiles", full)
     words = ("heatmap", federation.run, f"data.manifest={federation.manifest}", "--slide", DRAWN)
-    assert _main(monkeypatch, *words, "--to", tmp_path / "out") == 1
+    assert run_verb(monkeypatch, *words, "--to", tmp_path / "out") == 1
     assert not (tmp_path / "out" / f"{DRAWN}.heatmap.png").exists()
     monkeypatch.undo()
     with pytest.MonkeyPatch.context() as again:
-        assert _main(again, *words, "--to", tmp_path / "out") == 0
+        assert run_verb(again, *words, "--to", tmp_path / "out") == 0
