@@ -6,7 +6,7 @@ import dataclasses
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,9 @@ from rayfed_hn.config import Config
 from rayfed_hn.errors import ConfigError
 from rayfed_hn.federation.record import package_versions, write_summary
 from rayfed_hn.privacy.words import is_formal, line, ratio
-from rayfed_hn.progress import bar
+from rayfed_hn.progress import Bar, bar
 from rayfed_hn.reporting.boards import write_curves
-from rayfed_hn.reporting.tracking import check_tracker, tracked
+from rayfed_hn.reporting.tracking import Tracker, check_tracker, tracked
 from rayfed_hn.run_directory import claim, run_id
 from rayfed_hn.verbs.common import (
     before_anything_starts,
@@ -98,23 +98,28 @@ def train(words: Sequence[str]) -> int:
     ):
         from rayfed_hn.orchestration.train import train as run  # and Ray with it
 
-        told: Counter[str] = Counter()
-
-        def show(news: Progress) -> None:
-            again = Counter(news.restarts) + Counter({CENTRE: news.centre_restarts})
-            for name in sorted(again - told):
-                line = f"started anew: {name} (its process was gone)"
-                progress.update(news.version, line, line=True)
-            told.update(again - told)
-            progress.update(news.version, _note(news, metric))
-            tracker.log(_values(news, metric), news.version)
-
-        summary = run(config, root, folder, show)
+        summary = run(config, root, folder, _shown(progress, tracker, metric))
         tracker.results(summary)
     _print_sites(summary)
     print_troubles(summary)
     print(f"\nRun directory: {folder}. Pictures: rayfed-hn report {folder}")
     return summary["exit_code"]
+
+
+def _shown(progress: Bar, tracker: Tracker, metric: str) -> Callable[[Progress], None]:
+    """Tells of every version, and once of every actor that was started anew."""
+    told: Counter[str] = Counter()
+
+    def show(news: Progress) -> None:
+        again = Counter(news.restarts) + Counter({CENTRE: news.centre_restarts})
+        for name in sorted(again - told):
+            line = f"started anew: {name} (its process was gone)"
+            progress.update(news.version, line, line=True)
+        told.update(again - told)
+        progress.update(news.version, _note(news, metric))
+        tracker.log(_values(news, metric), news.version)
+
+    return show
 
 
 def _note(news: Progress, metric: str) -> str:

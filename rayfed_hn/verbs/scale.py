@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from rayfed_hn.progress import bar
+from rayfed_hn.progress import Bar, bar
 from rayfed_hn.reporting.boards import write_curves
-from rayfed_hn.reporting.tracking import check_tracker, tracked
+from rayfed_hn.reporting.tracking import Tracker, check_tracker, tracked
 from rayfed_hn.verbs.common import (
     before_anything_starts,
     configuration,
@@ -18,11 +19,13 @@ from rayfed_hn.verbs.common import (
     run_dir,
 )
 
+if TYPE_CHECKING:
+    from rayfed_hn.federation.meter import VersionCost
+    from rayfed_hn.federation.virtual_plan import VirtualPlan
+
 
 def scale(words: Sequence[str]) -> int:
     """See ``rayfed-hn scale --help``."""
-    from rayfed_hn.federation.meter import VersionCost
-    from rayfed_hn.federation.virtual_plan import VirtualPlan
     from rayfed_hn.orchestration.scale import complete, plans
     from rayfed_hn.orchestration.scale import scale as run
     from rayfed_hn.reporting.scale_report import scale_table, write_scale_files
@@ -41,24 +44,13 @@ def scale(words: Sequence[str]) -> int:
     needed = config.scale.where == "actors" and not complete(ladder, folder)
     cluster = connected(config) if needed else nullcontext()
     total = len(ladder) * config.scale.num_versions
-    work = [plan.config.rounds.cohort_size or 1 for plan in ladder]  # of a version of each step
     with (
         resumable(how),
         tracked(config, folder, "scale") as tracker,
         cluster,
         bar("versions", total) as progress,
     ):
-
-        def show(plan: VirtualPlan, cost: VersionCost) -> None:
-            step = ladder.index(plan)
-            done = step * config.scale.num_versions + cost.version
-            of_step = work[step] * cost.version / config.scale.num_versions
-            share = (sum(work[:step]) + of_step) / sum(work)
-            about = f"{plan.config.method.name}, {len(plan.hospitals):,} sites"
-            progress.update(done, f"{about}: {cost.seconds:.2f} s", share=share)
-            tracker.log({f"seconds per version/{about}": cost.seconds}, cost.version)
-
-        summary = run(config, ladder, folder, show)
+        summary = run(config, ladder, folder, _shown(progress, tracker, ladder))
         tracker.results(summary)
     write_scale_files(folder, summary)
     print("\n" + scale_table(summary))
@@ -68,3 +60,20 @@ def scale(words: Sequence[str]) -> int:
     write_curves(folder, summary)
     print(f"\nRun directory: {folder}. Pictures: rayfed-hn report {folder}")
     return summary["exit_code"]
+
+
+def _shown(
+    progress: Bar, tracker: Tracker, ladder: Sequence[VirtualPlan]
+) -> Callable[[VirtualPlan, VersionCost], None]:
+    """Tells of every version; a step counts by the sites that train in it."""
+    work = [plan.config.rounds.cohort_size or 1 for plan in ladder]  # of a version of each step
+
+    def show(plan: VirtualPlan, cost: VersionCost) -> None:
+        step, versions = ladder.index(plan), plan.config.scale.num_versions
+        share = (sum(work[:step]) + work[step] * cost.version / versions) / sum(work)
+        about = f"{plan.config.method.name}, {len(plan.hospitals):,} sites"
+        done = step * versions + cost.version
+        progress.update(done, f"{about}: {cost.seconds:.2f} s", share=share)
+        tracker.log({f"seconds per version/{about}": cost.seconds}, cost.version)
+
+    return show
