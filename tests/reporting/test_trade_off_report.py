@@ -51,6 +51,23 @@ def picture(root: ET.Element, title: str) -> tuple[str, str] | None:
     return None
 
 
+def test_every_site_is_drawn_with_the_least_and_the_most_noise(sweep: Path) -> None:
+    found = summary(sweep)
+    method = about(found["table"], "mixture")
+    told = picture(page(sweep), "Who pays for it")
+    assert told is not None
+    values = {
+        (r["site"], r["noise"]): r["mean_value"]
+        for r in found["per_site"]
+        if (r["method"], r["readout"]) == (method, "mixture")
+    }
+    ends = min(AMOUNTS), max(AMOUNTS)
+    assert {noise for _, noise in values} == {*AMOUNTS}
+    for (site, noise), value in values.items():
+        said = f"{site} {value:.3f} with {found['noise_of']} {noise:g}"
+        assert (said in told[0]) == (noise in ends), told[0]
+
+
 def test_the_table_has_a_row_a_method_and_amount(sweep: Path) -> None:
     tables = [
         [["".join(cell.itertext()) for cell in row] for row in table.iter(f"{_HTML}tr")]
