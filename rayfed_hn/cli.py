@@ -182,7 +182,8 @@ def scale(words: tuple[str, ...]) -> int:
     tested on cases of the pool that no site trains on. Networks are not kept.
 
     Sites keep nothing between versions: readout last, fresh optimisers, fixed rho. The length of an
-    embedding is 16 unless hypernetwork.embedding_dim says otherwise; model.standardise is none.
+    embedding is 16 unless hypernetwork.embedding_dim says otherwise. Features of data.bags are
+    standardised by the scale that its real sites would agree on; synthetic ones need none.
 
     Writes scale.jsonl, summary.json and table.md into run.dir; report draws the pictures.
     """
