@@ -21,6 +21,7 @@ from rayfed_hn.cli_runs import audit, help_of, ledger, report, resume
 from rayfed_hn.cli_tables import export, manifest
 from rayfed_hn.errors import ConfigError, Interrupted, RayfedError
 from rayfed_hn.loading import is_knob
+from rayfed_hn.storage.keeping import brought, storage
 
 
 @click.group(
@@ -261,7 +262,8 @@ def main() -> None:
     """Run the command line and exit with its code."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        code = app(standalone_mode=False)
+        with storage():
+            code = app(brought(sys.argv[1:]), standalone_mode=False)
     except click.ClickException as error:
         error.show()
         code = 2
