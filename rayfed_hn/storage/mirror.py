@@ -36,7 +36,7 @@ class Mirror:
         self, local: Path, remote: Remote, mine: Callable[[str], bool] = lambda name: True
     ) -> None:
         self._local, self._remote, self._mine = local, remote, mine
-        self._alike = _read_index(local / INDEX)  # of files that are alike, here and there
+        self._alike = _read_index(local / INDEX, remote)  # of files that are alike, here and there
 
     def pull(self, wanted: Callable[[str], bool] = lambda name: True) -> int:
         """Bring what is missing here, or has changed there; returns how many files that were.
@@ -106,7 +106,9 @@ class Mirror:
 
     def _write_index(self) -> None:
         with saving(self._local / INDEX):
-            write_text(self._local / INDEX, json.dumps(self._alike))
+            write_text(
+                self._local / INDEX, json.dumps({"of": self._remote.uri, "files": self._alike})
+            )
 
     def changed(self) -> bool:
         """Whether there is anything to send."""
@@ -159,9 +161,10 @@ def _stamp(path: Path) -> Stamp:
     return about.st_size, about.st_mtime_ns
 
 
-def _read_index(path: Path) -> dict[str, tuple[Stamp, Stamp]]:
+def _read_index(path: Path, remote: Remote) -> dict[str, tuple[Stamp, Stamp]]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        index = json.loads(path.read_text(encoding="utf-8"))
+        found = index["files"] if index["of"] == remote.uri else {}
         return {name: (tuple(here), tuple(there)) for name, (here, there) in found.items()}  # pyright: ignore[reportReturnType]
-    except (OSError, ValueError, AttributeError, TypeError):
+    except (OSError, ValueError, AttributeError, TypeError, KeyError):
         return {}  # then more is moved than has to be

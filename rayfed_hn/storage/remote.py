@@ -193,6 +193,12 @@ def origin_of(path: Path) -> Remote | None:
     return Remote(f"{scheme}://{'/' if scheme == 'file' else ''}{'/'.join(rest)}") if rest else None
 
 
+def named(path: Path) -> str:
+    """What a user calls a folder: the address of what it is a copy of, or its path."""
+    remote = origin_of(path)
+    return str(path) if remote is None else remote.uri
+
+
 def cache() -> Path:
     """Where copies lie: ``RAYFED_HN_CACHE``, or a folder of this user's own."""
     given = os.environ.get(CACHE)

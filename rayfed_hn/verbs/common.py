@@ -15,6 +15,7 @@ from rayfed_hn.loading import load, require
 from rayfed_hn.reporting.incidents import incidents
 from rayfed_hn.run_directory import claim
 from rayfed_hn.storage.keeping import bring
+from rayfed_hn.storage.remote import named
 
 
 def configuration(words: Sequence[str]) -> Config:
@@ -68,7 +69,7 @@ def planned_dir(config: Config, verb: str) -> Path:
 def run_dir(config: Config, verb: str, *, measured: bool = False) -> Path:
     folder = planned_dir(config, verb)
     claim(folder, config, verb, resume=config.run.resume, measured=measured)
-    print(f"Run directory: {folder}")
+    print(f"Run directory: {named(folder)}")
     return folder
 
 

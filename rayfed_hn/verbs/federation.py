@@ -18,6 +18,7 @@ from rayfed_hn.progress import Bar, bar
 from rayfed_hn.reporting.boards import write_curves
 from rayfed_hn.reporting.tracking import Tracker, check_tracker, tracked
 from rayfed_hn.run_directory import claim, run_id
+from rayfed_hn.storage.remote import named, origin_of
 from rayfed_hn.verbs.common import (
     before_anything_starts,
     configuration,
@@ -78,6 +79,7 @@ def train(words: Sequence[str]) -> int:
     root = _bags(config)
     with before_anything_starts():
         plan = make_plan(config, root)
+        _check_ledgers(plan)
         going_on = config.run.resume and config.run.dir is not None
         folder = Path(config.run.dir or "").resolve()
         keep = config.run.keep_commits
@@ -102,8 +104,23 @@ def train(words: Sequence[str]) -> int:
         tracker.results(summary)
     _print_sites(summary)
     print_troubles(summary)
-    print(f"\nRun directory: {folder}. Pictures: rayfed-hn report {folder}")
+    print(f"\nRun directory: {named(folder)}. Pictures: rayfed-hn report {named(folder)}")
     return summary["exit_code"]
+
+
+def _check_ledgers(plan: Plan) -> None:
+    """Refuse formal guarantees for bags that have no disk of their own.
+
+    Raises:
+        ConfigError: A node could be lost with what its sites have charged.
+    """
+    remote = origin_of(plan.root)
+    if remote is not None and is_formal(plan.promise()) and not plan.config.simulation.enabled:
+        raise ConfigError(
+            f"data.bags: {remote.uri} is in object storage, and a site's ledger, which lies beside "
+            "its bags, has to be on a disk before an update leaves; keep bags on the disks of "
+            "their sites, or set simulation.enabled=true"
+        )
 
 
 def _shown(progress: Bar, tracker: Tracker, metric: str) -> Callable[[Progress], None]:
@@ -158,7 +175,7 @@ def compare(words: Sequence[str]) -> int:
     ):
         summary = _compare(config, folder)
         tracker.results(summary)
-    print(f"\nRun directory: {folder}. Pictures: rayfed-hn report {folder}")
+    print(f"\nRun directory: {named(folder)}. Pictures: rayfed-hn report {named(folder)}")
     return summary["exit_code"]
 
 
@@ -212,8 +229,8 @@ def _task_words(plan: Plan) -> str:
 
 
 def _go_on(folder: Path) -> str:
-    again = f"the same command with run.dir={folder} run.resume=true goes on"
-    return f"{again}, and so does 'rayfed-hn resume {folder}'"
+    again = f"the same command with run.dir={named(folder)} run.resume=true goes on"
+    return f"{again}, and so does 'rayfed-hn resume {named(folder)}'"
 
 
 def _report(run: Path) -> Path:

@@ -13,6 +13,7 @@ from rayfed_hn.federation.record import package_versions, write_summary
 from rayfed_hn.loading import require
 from rayfed_hn.progress import bar
 from rayfed_hn.reporting.boards import write_embedding
+from rayfed_hn.storage.remote import named
 from rayfed_hn.verbs.common import (
     before_anything_starts,
     configuration,
@@ -40,8 +41,8 @@ def embed(words: Sequence[str], retry: bool = False) -> int:
         _read_manifest(config)
     folder = run_dir(config, "embed")
     how = (
-        f"the same command with run.dir={folder} run.resume=true goes on (slides in the store are "
-        f"skipped), and so does 'rayfed-hn resume {folder}'"
+        f"the same command with run.dir={named(folder)} run.resume=true goes on (slides in the "
+        f"store are skipped), and so does 'rayfed-hn resume {named(folder)}'"
     )
     with resumable(how), connected(config):
         summary = embed_manifest(config, folder, retry)

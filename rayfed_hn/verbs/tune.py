@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rayfed_hn.progress import Bar, bar, seconds_left
+from rayfed_hn.storage.remote import named
 from rayfed_hn.verbs.common import (
     before_anything_starts,
     configuration,
@@ -44,8 +45,8 @@ def tune(words: Sequence[str]) -> int:
     for note in (*search.plan.notes, *search.notes()):
         print(f"note: {note}")
     folder = run_dir(config, "tune")
-    again = f"the same command with run.dir={folder} run.resume=true goes on"
-    with resumable(f"{again}, and so does 'rayfed-hn resume {folder}'"), connected(config):
+    again = f"the same command with run.dir={named(folder)} run.resume=true goes on"
+    with resumable(f"{again}, and so does 'rayfed-hn resume {named(folder)}'"), connected(config):
         summary = _run(search, root, folder)
     table = tune_table(summary)
     write_text(folder / "table.md", table)
@@ -54,7 +55,7 @@ def tune(words: Sequence[str]) -> int:
     for failed in summary["failed_trials"]:
         print(f"missing: trial {failed['trial']}: {failed['reason']}")
     print(f"\nTrain with the best setting: rayfed-hn train {folder / 'best.yaml'}")
-    print(f"Run directory: {folder}. Pictures: rayfed-hn report {folder}")
+    print(f"Run directory: {named(folder)}. Pictures: rayfed-hn report {named(folder)}")
     return summary["exit_code"]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from s3 import s3_server
+from s3_server import s3_server
 
 
 @pytest.fixture(scope="module")
