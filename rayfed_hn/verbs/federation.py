@@ -31,7 +31,7 @@ from rayfed_hn.verbs.slides import embed_manifest
 
 if TYPE_CHECKING:
     from rayfed_hn.federation.plan import Plan
-    from rayfed_hn.orchestration.actors import Progress
+    from rayfed_hn.federation.centre import Progress
 
 CENTRE = "the central actor"
 # What the demo changes about the defaults, so that it says something within minutes.
