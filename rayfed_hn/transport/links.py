@@ -43,7 +43,9 @@ class Transport(Protocol):
     """Streams of sites, at most one each: a newer one takes the place of an older.
 
     Arrivals of a site are in order: opened, what was received, closed; then opened again. Nothing
-    comes of a stream after it was closed. Whose a stream is says the certificate, and no byte.
+    comes of a stream after it was closed. What is sent goes to the stream that ``next`` has told
+    of, and to no newer one: nobody has been greeted there. Whose a stream is says the certificate,
+    and no byte.
     """
 
     def next(self, timeout: float | None) -> Arrival | None:

@@ -74,6 +74,7 @@ class GrpcTransport:
         self._sites, self._limit = frozenset(sites), GREETING_BYTES
         self._arrivals: queue.SimpleQueue[tuple[Arrival, _Stream]] = queue.SimpleQueue()
         self._streams: dict[str, _Stream] = {}
+        self._told: dict[str, _Stream] = {}  # of which ``next`` has told
         self._lock = threading.Lock()
         # A stream takes one of these threads and one of its own; replaced ones end at once.
         most = 2 * len(self._sites) + 2
@@ -106,15 +107,19 @@ class GrpcTransport:
             return None
         if isinstance(arrival, Received):
             stream.room.release()
+        elif isinstance(arrival, Opened):
+            self._told[stream.site] = stream
+        else:
+            del self._told[stream.site]
         return arrival
 
     def send(self, site: str, frame: Frame) -> None:
-        stream = self._streams.get(site)
+        stream = self._told.get(site)
         if stream is not None:
             stream.out.put(frame)
 
     def close(self, site: str) -> None:
-        stream = self._streams.get(site)
+        stream = self._told.get(site)
         if stream is not None:
             stream.out.put(None)
             self._closed(stream)
@@ -127,8 +132,10 @@ class GrpcTransport:
 
     def stop(self) -> None:
         """Close all streams, after what was sent, and listen no more."""
-        for site in list(self._streams):
-            self.close(site)
+        with self._lock:
+            left = list(self._streams.values())
+        for stream in left:
+            stream.out.put(None)
         self._server.stop(STOP_SECONDS).wait()
 
     def _serve(self, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
