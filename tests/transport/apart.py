@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -25,8 +26,9 @@ STATED = (*SHORT, "task.classes=0,1")
 def stores(root: Path, **about: Any) -> Path:
     """``root/all`` has all bags, ``root/a`` and ``root/b`` those of one site each."""
     federation(root / "all", LABELS, **about)
-    for site, labels in LABELS.items():
-        federation(root / site, {site: labels}, **about)
+    for site in LABELS:
+        others = [f"site={other}" for other in LABELS if other != site]
+        shutil.copytree(root / "all", root / site, ignore=shutil.ignore_patterns(*others))
     return root
 
 

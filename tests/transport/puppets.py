@@ -27,7 +27,12 @@ HASH = "ab" * 32
 
 
 def card(site: str, **other: Any) -> SiteCard:
-    numbers: dict[str, Any] = {"num_known": 5, "num_unknown": 0, "num_unusable": 0, "num_cases": 3} | other
+    numbers: dict[str, Any] = {
+        "num_known": 5,
+        "num_unknown": 0,
+        "num_unusable": 0,
+        "num_cases": 3,
+    } | other
     return SiteCard(
         site, HASH, HASH, 2, {"no": 2, "yes": 3}, {}, num_bags=(3, 1, 1), num_unnamed=0, **numbers
     )
