@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from rayfed_hn.errors import ConfigError
-from rayfed_hn.transport.credentials import PREFIX
+from rayfed_hn.transport.credentials import PREFIX, may_be_site
 
 AUTHORITY, SERVER = "ca", "server"
 
@@ -36,8 +36,13 @@ def make_certificates(
         The certificates that were made.
 
     Raises:
-        ConfigError: One is there already.
+        ConfigError: One is there already, or a name cannot be that of a site.
     """
+    for name in sites:
+        if not may_be_site(name):
+            raise ConfigError(
+                f"--sites: got {name!r}; a name has letters, digits, '.', '_' and '-', 59 at most"
+            )
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     made: list[Path] = []
     authority = _Authority.read(folder)

@@ -12,7 +12,7 @@ from cryptography.x509.oid import NameOID
 from rayfed_hn.errors import ConfigError
 
 PREFIX = "site="
-_SITE = re.compile(r"[A-Za-z0-9._-]{1,100}")
+_SITE = re.compile(r"[A-Za-z0-9._-]{1,59}")  # a common name has 64 characters at most
 
 
 @dataclass(frozen=True)
@@ -79,4 +79,9 @@ def site_named(pem: bytes) -> str | None:
     if len(texts) != 1 or not texts[0].startswith(PREFIX):
         return None
     name = texts[0].removeprefix(PREFIX)
-    return name if _SITE.fullmatch(name) else None
+    return name if may_be_site(name) else None
+
+
+def may_be_site(name: str) -> bool:
+    """Whether a certificate can be of a site of this name."""
+    return _SITE.fullmatch(name) is not None and name.strip(".") != ""

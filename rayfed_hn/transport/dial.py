@@ -7,6 +7,7 @@ import queue
 import socket
 import ssl
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from rayfed_hn.transport.frames import Assembler, Frame, pieces
 from rayfed_hn.transport.listen import KEEPALIVE, METHOD, SERVICE, SIZES
 
 PROBE_SECONDS = 5.0
+_PROBES, _PROBE_PAUSE = 3, 0.3  # a server that is being started anew may hang up once
 
 
 class StreamLost(Exception):
@@ -99,24 +101,36 @@ def check_trust(address: str, credentials: Credentials) -> None:
     Raises:
         Refused: It is; says whose.
     """
+    for _ in range(_PROBES):
+        if not _is_shut_out(address, credentials):
+            return
+        time.sleep(_PROBE_PAUSE)
+    raise Refused(
+        "the server hangs up as soon as it has seen this certificate; is it of an authority that "
+        "the server takes (its --ca), for clients, and still good?"
+    )
+
+
+def _is_shut_out(address: str, credentials: Credentials) -> bool:
+    """Whether the server, whose certificate is right, ends a connection before it says a word."""
     host, _, port = address.rpartition(":")
+    host = host.strip("[]")
     try:
         with (
-            socket.create_connection((host.strip("[]"), int(port)), PROBE_SECONDS) as plain,
-            _context(credentials).wrap_socket(plain, server_hostname=host.strip("[]")) as secure,
+            socket.create_connection((host, int(port)), PROBE_SECONDS) as plain,
+            _context(credentials).wrap_socket(plain, server_hostname=host) as secure,
         ):
-            secure.recv(1)  # in TLS 1.3 a server that refuses a client says so only now
+            return secure.recv(1) == b""  # in TLS 1.3 a client learns only now that it is refused
     except ssl.SSLCertVerificationError as error:
         raise Refused(
             f"the server's certificate is not the one of {host}: {error.verify_message}"
         ) from None
     except ssl.SSLError as error:
-        if "ALERT" in str(error.reason):
-            raise Refused(
-                f"the server does not take this certificate ({error.reason.lower()})"
-            ) from None
+        return "ALERT" in str(error.reason)
+    except ConnectionResetError:
+        return True
     except OSError:
-        pass  # it cannot be reached: that may change
+        return False  # it cannot be reached: that may change
 
 
 def _context(credentials: Credentials) -> ssl.SSLContext:
