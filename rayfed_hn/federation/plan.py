@@ -62,12 +62,14 @@ class Plan(Survey):
         root: The bag store.
         noise_multiplier: Of a mechanism with a formal guarantee.
         run_id: Of the run whose releases sites charge; empty for what is only simulated.
+        apart: Whether sites are elsewhere: what they release leaves them, whatever is simulated.
     """
 
     config: Config
     root: Path
     noise_multiplier: float | None = field(default=None, kw_only=True)
     run_id: str = field(default="", kw_only=True)
+    apart: bool = field(default=False, kw_only=True)
 
     @property
     def pooled(self) -> bool:
@@ -218,8 +220,8 @@ class Plan(Survey):
 
     @property
     def real(self) -> bool:
-        """Whether this is a run of ``train`` that simulates no time."""
-        return bool(self.run_id) and not self.config.simulation.enabled
+        """Whether what sites release counts: in a run that simulates neither time nor sites."""
+        return bool(self.run_id) and (self.apart or not self.config.simulation.enabled)
 
     def promise(self) -> dict[str, Any]:
         """What the run promises of the data behind it, JSON-ready."""
@@ -290,8 +292,12 @@ def make_plan(config: Config, root: Path) -> Plan:
         ConfigError: There is no such site or fold, the method would take too much memory, or a file
             of ``rounds`` or ``simulation`` cannot be used.
     """
-    found = survey(config, root)
-    multiplier = noise_multiplier(config)
-    plan = Plan(**vars(found), config=config, root=root, noise_multiplier=multiplier)
+    plan = plan_of(survey(config, root), config, root)
     plan.check()
     return plan
+
+
+def plan_of(found: Survey, config: Config, root: Path) -> Plan:
+    """The plan of what was found, unchecked."""
+    multiplier = noise_multiplier(config)
+    return Plan(**vars(found), config=config, root=root, noise_multiplier=multiplier)
