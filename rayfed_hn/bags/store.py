@@ -185,6 +185,7 @@ class SiteBags:
         tiles: Which tiles of the bags count (default: all).
 
     Attributes:
+        site: Its name.
         entries: The bags without their features, sorted by slide_id.
         feature_dim: D, the same for every bag.
         unusable: What is wrong with entries that are left out: damaged or of another recipe
@@ -198,6 +199,7 @@ class SiteBags:
 
     def __init__(self, root: Path, site: str, tiles: TileFilter | None = None) -> None:
         expected = recipe_digest(read_recipe(root))
+        self.site = site
         self._folder = root / f"site={site}"
         self._tiles = tiles or TileFilter()
         self._bags: dict[int, Bag] = {}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -17,31 +18,39 @@ RARE = 2  # bags of a class that looks like a slip
 MIN_EVENTS = 5  # of a site that has a say in where time is cut
 
 
+@dataclass(frozen=True)
+class EventTimes:
+    """When the events of a site's training and validation cases were.
+
+    Attributes:
+        num: How many there were.
+        quantiles: At ``task.num_bins`` equal shares, float64 (bins - 1,).
+    """
+
+    num: int
+    quantiles: np.ndarray
+
+
 def find_task(
-    config: Config,
-    entries: Mapping[str, Sequence[BagEntry]],
-    training: Callable[[Sequence[BagEntry]], Sequence[BagEntry]],
+    config: Config, labels: Collection[str], times: Sequence[EventTimes | None] = ()
 ) -> Task:
     """What is predicted, with names and cuts that all sites share.
 
     Args:
         config: ``task`` and ``data.positive_label``.
-        entries: All bags of every site.
-        training: From the bags of a site that have what the task predicts to those of them that
-            are not under test: only their times decide where to cut.
+        labels: All labels that any bag has.
+        times: Of the events of every site that has bags with times.
 
     Raises:
         DataError: The labels do not make the task; says which there are and what to do.
     """
     kind = config.task.kind
     if kind == "survival":
-        timed = {name: [e for e in own if e.time is not None] for name, own in entries.items()}
-        return _survival(config, {name: training(own) for name, own in timed.items() if own})
-    labels = {entry.label for bags in entries.values() for entry in bags if entry.label}
-    names = tuple(config.task.classes) or _in_order(labels)
+        return _survival(config, times)
+    names = tuple(config.task.classes) or _in_order(set(labels))
     if kind == "binary":
         names = _two(names, config.data.positive_label)
-    _check_names(config, names, labels)
+    _check_names(config, names, set(labels))
     return task_of(config, names)
 
 
@@ -92,21 +101,25 @@ def label_of(task: Task, entry: BagEntry) -> int:
     return task.names.index(entry.label)
 
 
-def notes(task: Task, entries: Mapping[str, Sequence[BagEntry]]) -> tuple[str, ...]:
-    """What a user should know of the labels before hours are spent on them."""
+def notes(task: Task, labels: Mapping[str, Mapping[str, int]]) -> tuple[str, ...]:
+    """What a user should know of the labels before hours are spent on them.
+
+    Args:
+        task: What is predicted.
+        labels: Bags of every label that counts, by site.
+    """
     if isinstance(task, Survival):
         return ()
-    by_site = {site: {entry.label for entry in bags} for site, bags in entries.items()}
     found = []
     for name in task.names:
-        count = sum(entry.label == name for bags in entries.values() for entry in bags)
+        count = sum(own.get(name, 0) for own in labels.values())
         if count <= RARE:
             found.append(
                 f"class '{name}' has {count} bag(s); if it is a misspelling, correct the manifest "
                 "and embed again, or name the classes that count in task.classes"
             )
-    for site, labels in sorted(by_site.items()):
-        lacking = [name for name in task.names if name not in labels]
+    for site, own in sorted(labels.items()):
+        lacking = [name for name in task.names if not own.get(name)]
         if lacking:
             found.append(
                 f"{site} has no bag of {', '.join(lacking)}: its {task.judge.name} is of the "
@@ -156,38 +169,33 @@ def _two(names: tuple[str, ...], positive: str | None) -> tuple[str, str]:
     return next(name for name in names if name != positive), positive
 
 
-def _survival(config: Config, training: Mapping[str, Sequence[BagEntry]]) -> Task:
+def _survival(config: Config, times: Sequence[EventTimes | None]) -> Task:
     knobs = config.task
-    if not training:
+    if not times:
         raise DataError(
             "task.kind=survival: no bag has a time; the manifest needs the columns time and event "
             "(1 or 0), then embed again"
         )
-    cuts = tuple(knobs.cuts) or _quantiles(training, knobs.num_bins)
+    known = [own for own in times if own is not None]
+    cuts = tuple(knobs.cuts) or _quantiles(known, knobs.num_bins)
     edges = ("0", *(f"{cut:g}" for cut in cuts), "")
     names = tuple(f"{a} to {b}" if b else f"from {a}" for a, b in pairwise(edges))
     return task_of(config, names, cuts)
 
 
-def _quantiles(training: Mapping[str, Sequence[BagEntry]], num_bins: int) -> tuple[float, ...]:
+def _quantiles(times: Sequence[EventTimes], num_bins: int) -> tuple[float, ...]:
     """Mean over sites of the quantiles of event times, weighted by their numbers of events.
 
     Of few events the quantiles are the times themselves: sites with fewer than ``MIN_EVENTS`` tell
     nothing, unless all have so few.
     """
-    times = [
-        [time for time, event in {e.case_id: (e.time, e.event) for e in bags}.values() if event]
-        for bags in training.values()
-    ]
-    shares = np.arange(1, num_bins) / num_bins
-    telling = [own for own in times if len(own) >= MIN_EVENTS] or [own for own in times if own]
+    telling = [own for own in times if own.num >= MIN_EVENTS] or [own for own in times if own.num]
     if not telling:
         raise DataError(
             "task.kind=survival: no training case has an event; the manifest needs the columns "
             "time and event (1 or 0), then embed again"
         )
-    quantiles = [np.quantile(np.array(own, float), shares) for own in telling]
-    weights = [len(own) for own in telling]
+    quantiles, weights = [own.quantiles for own in telling], [own.num for own in telling]
     cuts = tuple(float(cut) for cut in np.average(quantiles, axis=0, weights=weights))
     if len(set(cuts)) < len(cuts):
         raise DataError(

@@ -290,8 +290,12 @@ def make_plan(config: Config, root: Path) -> Plan:
         ConfigError: There is no such site or fold, the method would take too much memory, or a file
             of ``rounds`` or ``simulation`` cannot be used.
     """
-    found = survey(config, root)
-    multiplier = noise_multiplier(config)
-    plan = Plan(**vars(found), config=config, root=root, noise_multiplier=multiplier)
+    plan = plan_of(survey(config, root), config, root)
     plan.check()
     return plan
+
+
+def plan_of(found: Survey, config: Config, root: Path) -> Plan:
+    """The plan of what was found, unchecked."""
+    multiplier = noise_multiplier(config)
+    return Plan(**vars(found), config=config, root=root, noise_multiplier=multiplier)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rayfed_hn.bags import set_aside as unmade
-from rayfed_hn.bags.splits import Split, check_leakage
-from rayfed_hn.bags.store import BagEntry, SiteBags, list_sites, read_recipe, recipe_digest
+from rayfed_hn.bags.splits import check_leakage
+from rayfed_hn.bags.store import SiteBags, list_sites, read_recipe, recipe_digest
 from rayfed_hn.bags.tile_filter import tile_filter
 from rayfed_hn.config import Config
 from rayfed_hn.errors import ConfigError, DataError, SetAside
-from rayfed_hn.federation.data import Folds, num_bags, open_sites
-from rayfed_hn.federation.labels import check_cases, find_task, knows, notes
+from rayfed_hn.federation.cards import SiteCard, card_of
+from rayfed_hn.federation.data import Folds, open_sites
+from rayfed_hn.federation.labels import check_cases, find_task, notes, task_of
 from rayfed_hn.models.tasks import Survival, Task
 
 
@@ -33,6 +34,7 @@ class Survey:
         digest: Of what decides the division of the cases: recipe, slides, cases, labels, tables.
         notes: What a user should know of the labels.
         num_cases: Training cases of every hospital; empty where bags are not of cases.
+        recipe: SHA-256 of how all bags were made (hex).
     """
 
     hospitals: tuple[str, ...]
@@ -44,6 +46,7 @@ class Survey:
     digest: str
     notes: tuple[str, ...]
     num_cases: Mapping[str, int] = field(default_factory=dict, kw_only=True)
+    recipe: str = field(default="", kw_only=True)
 
 
 def survey(config: Config, root: Path) -> Survey:
@@ -52,32 +55,51 @@ def survey(config: Config, root: Path) -> Survey:
     Raises:
         DataError, ConfigError: As ``make_plan`` says.
     """
-    folds = Folds.of(config)
+    folds, recipe = Folds.of(config), recipe_digest(read_recipe(root))
     sites = open_sites(root, _taking_part(root, config), config.data)
     entries = {name: bags.entries for name, bags in sites.items()}
     check_leakage(entries)
     folds.check(entries, _without_bag(root, config, sites))
-    task = find_task(config, entries, folds.training)
-    for bags in sites.values():
-        bags.keep(lambda entry: knows(task, entry))
-    entries = {name: bags.entries for name, bags in sites.items() if bags.entries}
-    check_cases(task, entries)
-    parts = {name: folds.split(own) for name, own in entries.items()}
-    counts = {name: _counts(entries[name], split, task) for name, split in parts.items()}
-    hospitals = tuple(name for name, (num_train, _, _) in sorted(counts.items()) if num_train)
+    shapes = task_of(config, ())
+    cards = [card_of(config, bags, folds, shapes, recipe) for bags in sites.values()]
+    task = task_of_cards(config, cards)
+    check_cases(task, {name: bags.entries for name, bags in sites.items()})
+    return merge(config, cards, task)
+
+
+def task_of_cards(config: Config, cards: Sequence[SiteCard]) -> Task:
+    """What the labels of all sites make.
+
+    Raises:
+        DataError: They do not make a task.
+    """
+    labels = {label for card in cards for label in (*card.labels, *card.strange)}
+    return find_task(config, labels, [card.times for card in cards if card.num_known])
+
+
+def merge(config: Config, cards: Sequence[SiteCard], task: Task) -> Survey:
+    """What the cards of all sites say together.
+
+    Raises:
+        DataError: Features are of different lengths or recipes, or no site has anything to train
+            on.
+    """
+    cards = sorted(cards, key=lambda card: card.site)
+    known = [card for card in cards if card.num_known]
+    hospitals = tuple(card.site for card in known if card.num_bags[0])
     if not hospitals:
         raise DataError("no site has a case to train on; lower the number of folds")
-    named = sum(len(p.train) + len(p.validation) + len(p.test) for p in parts.values())
     return Survey(
         hospitals,
-        (*_damaged(sites), *_unlabelled(sites, task), *_idle(counts)),
+        (*_damaged(cards), *_unlabelled(cards, task), *_idle(known)),
         task,
-        _feature_dim(sites),
-        counts,
-        sum(len(own) for own in entries.values()) - named,
-        _digest(config, root, sites, folds),
-        (*_left_out(config), *notes(task, entries)),
-        num_cases={name: _cases(entries[name], split) for name, split in parts.items()},
+        _alike({card.site: card.feature_dim for card in cards}, "features of different lengths"),
+        {card.site: card.num_bags for card in known},
+        sum(card.num_unnamed for card in known),
+        _digest(config, cards),
+        (*_left_out(config), *notes(task, {card.site: card.labels for card in known})),
+        num_cases={card.site: card.num_cases for card in known},
+        recipe=_alike({card.site: card.recipe for card in cards}, "bags of different recipes"),
     )
 
 
@@ -95,11 +117,10 @@ def _without_bag(root: Path, config: Config, sites: Mapping[str, SiteBags]) -> l
     return [*emptied, *failed, *out]
 
 
-def _feature_dim(sites: Mapping[str, SiteBags]) -> int:
-    dims = {name: bags.feature_dim for name, bags in sites.items()}
-    if len(set(dims.values())) != 1:
-        raise DataError(f"sites have features of different lengths: {dims}; embed them alike")
-    return next(iter(dims.values()))
+def _alike(found: Mapping[str, Any], what: str) -> Any:
+    if len(set(found.values())) != 1:
+        raise DataError(f"sites have {what}: {dict(found)}; embed them alike")
+    return next(iter(found.values()))
 
 
 def _taking_part(root: Path, config: Config) -> list[str]:
@@ -116,31 +137,27 @@ def _taking_part(root: Path, config: Config) -> list[str]:
     return left
 
 
-def _idle(counts: Mapping[str, tuple[int, int, int]]) -> list[tuple[str, SetAside]]:
-    return [(name, _NO_TRAINING) for name, count in sorted(counts.items()) if count[0] == 0]
+def _idle(cards: Sequence[SiteCard]) -> list[tuple[str, SetAside]]:
+    return [(card.site, _NO_TRAINING) for card in cards if card.num_bags[0] == 0]
 
 
-def _unlabelled(sites: Mapping[str, SiteBags], task: Task) -> list[tuple[str, SetAside]]:
+def _unlabelled(cards: Sequence[SiteCard], task: Task) -> list[tuple[str, SetAside]]:
     timed = isinstance(task, Survival)
     what = "no time" if timed else f"none of the labels {', '.join(task.names)}"
     remedy = f"correct the manifest and embed again{'' if timed else ', or task.classes'}"
     return [
         (
-            name,
-            SetAside(
-                f"{len(bags.unlabelled)} of its bags have {what}{_instead(bags, timed)}", remedy
-            ),
+            card.site,
+            SetAside(f"{card.num_unknown} of its bags have {what}{_instead(card)}", remedy),
         )
-        for name, bags in sorted(sites.items())
-        if bags.unlabelled
+        for card in cards
+        if card.num_unknown
     ]
 
 
-def _instead(bags: SiteBags, timed: bool) -> str:
-    found = Counter(entry.label for entry in bags.unlabelled if entry.label)
-    if timed or not found:
-        return ""
-    return f", but {', '.join(f'{label!r} ({count})' for label, count in sorted(found.items()))}"
+def _instead(card: SiteCard) -> str:
+    found = [f"{label!r} ({count})" for label, count in sorted(card.strange.items())]
+    return f", but {', '.join(found)}" if found else ""
 
 
 _NO_TRAINING = SetAside(
@@ -149,33 +166,20 @@ _NO_TRAINING = SetAside(
 )
 
 
-def _counts(entries: Sequence[BagEntry], split: Split, task: Task) -> tuple[int, int, int]:
-    train, validation, test = (
-        num_bags(entries, part, task) for part in (split.train, split.validation, split.test)
-    )
-    return train, validation, test
-
-
-def _cases(entries: Sequence[BagEntry], split: Split) -> int:
-    return len({entries[index].case_id for index in split.train})
-
-
-def _digest(config: Config, root: Path, sites: Mapping[str, SiteBags], folds: Folds) -> str:
-    """Cheap, from metadata: what a continued run must find unchanged."""
-    hasher = hashlib.sha256(recipe_digest(read_recipe(root)).encode())
+def _digest(config: Config, cards: Sequence[SiteCard]) -> str:
+    """What a continued run must find unchanged."""
+    hasher = hashlib.sha256(cards[0].recipe.encode())
     hasher.update(repr(tile_filter(config.data)).encode())
-    hasher.update(folds.digest.encode())
-    for name, bags in sorted(sites.items()):
-        for e in bags.entries:
-            stated = (e.slide_id, e.case_id, e.label, e.time, e.event, e.num_tiles)
-            hasher.update(repr((name, *stated)).encode())
+    hasher.update(Folds.of(config).digest.encode())
+    for card in cards:
+        hasher.update(repr((card.site, card.digest)).encode())
     return hasher.hexdigest()
 
 
-def _damaged(sites: Mapping[str, SiteBags]) -> list[tuple[str, SetAside]]:
+def _damaged(cards: Sequence[SiteCard]) -> list[tuple[str, SetAside]]:
     remedy = "run rayfed-hn embed again: it finds such bags and makes them anew"
     return [
-        (name, SetAside(f"{len(bags.unusable)} of its bags cannot be read", remedy))
-        for name, bags in sorted(sites.items())
-        if bags.unusable
+        (card.site, SetAside(f"{card.num_unusable} of its bags cannot be read", remedy))
+        for card in cards
+        if card.num_unusable
     ]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from joining import NEW, arms_for, bags_of, everything, origin, task_origin, two_slides_a_case
 from tiny_federations import TASK_WORDS, federation
 
+from rayfed_hn.federation.cards import card_of
 from rayfed_hn.federation.data import Folds, SiteBag
-from rayfed_hn.federation.labels import find_task
 from rayfed_hn.federation.onboarding.arms import ZERO_SHOT
 from rayfed_hn.federation.onboarding.trial import (
     RECOMMENDED,
@@ -24,6 +24,7 @@ from rayfed_hn.federation.onboarding.trial import (
     draw,
     summarise,
 )
+from rayfed_hn.federation.survey import task_of_cards
 from rayfed_hn.loading import load
 from rayfed_hn.models.tasks import Binary, Multiclass, Survival, Task
 from rayfed_hn.seeds import derive
@@ -36,7 +37,8 @@ def _slides(bags: tuple[SiteBag, ...]) -> set[int]:
 def _task(root: Path, *words: str) -> Task:
     bags = bags_of(root, Binary(("0", "1")))
     config = load(None, list(words))
-    return find_task(config, {NEW: bags.entries}, lambda entries: list(entries))
+    folds, shapes = Folds.of(config), Binary(("0", "1"))
+    return task_of_cards(config, [card_of(config, bags, folds, shapes, "")])
 
 
 @pytest.fixture(scope="module")
