@@ -67,7 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     up = verbs.add_parser("up", help="start a head and N nodes")
     up.add_argument("nodes", type=int, metavar="N")
-    up.add_argument("--sites", help="names of hospitals, such as north,south (default: site-1, ...)")
+    up.add_argument(
+        "--sites", help="names of hospitals, such as north,south (default: site-1, ...)"
+    )
     up.add_argument("--cpus", type=int, help="CPUs that a node announces (default: one a site)")
     up.add_argument(
         "--gpus", type=int, default=0, help="GPUs that a node announces, there or not (default: 0)"
@@ -99,7 +101,9 @@ def _up(folder: Folder, asked: argparse.Namespace) -> int:
         raise Refused(f"there is a cluster in {folder.path}; 'down' ends it, --state is another")
     sites = asked.sites.split(",") if asked.sites else [f"site-{i + 1}" for i in range(asked.nodes)]
     if not 1 <= asked.nodes <= min(99, len(sites)) or len(set(sites)) != len(sites):
-        raise Refused(f"N: {asked.nodes} nodes for the sites {', '.join(sites)}; a site each at least")
+        raise Refused(
+            f"N: {asked.nodes} nodes for the sites {', '.join(sites)}; a site each at least"
+        )
     mode, why = _mode(asked.mode)
     if why:
         print(f"Loopback addresses in place of network namespaces: {why}", file=sys.stderr)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from processes import END_SECONDS, Process, identify, kill_marked, wait_until
+from processes import END_SECONDS, Process, end_now, identify, kill_marked, wait_until
 from state import Folder, Node, Refused, State
 
 GCS_PORT, DASHBOARD_PORT, CLIENT_PORT = 6379, 8265, 10001  # Ray's own
@@ -72,7 +71,7 @@ class Namespaces:
     def command(self, node: Node, words: Sequence[str]) -> list[str]:
         """What starts the first process of a node."""
         first = ["sh", "-c", _FIRST, "sh", str(self._folder.of(node) / "disk")]
-        own = "unshare --mount --pid --fork --kill-child --mount-proc --".split()
+        own = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
         netns = ["ip", "netns", "exec", self._name(node.name)]
         return [*netns, *own, *first, str(self._folder.disk), *words]
 
@@ -91,7 +90,7 @@ class Namespaces:
         # The kernel ends a namespace of processes with its first one.
         for pid in self._pids(self._name(node.name)):
             if self._state.forwarder is None or pid != self._state.forwarder.pid:
-                _kill(pid)
+                end_now(pid)
         name = self._name(node.name)
         kept = {self._state.forwarder.pid} if self._state.forwarder else set[int]()
         wait_until(
@@ -191,13 +190,6 @@ def free_port(wanted: int) -> int:
                 continue
             return trial.getsockname()[1]
     raise Refused("no port is free")
-
-
-def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def _ip(*words: str) -> None:

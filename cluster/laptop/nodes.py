@@ -77,16 +77,23 @@ class Cluster:
         """What processes of a node find."""
         kept = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
         paths = [str(Path(sys.executable).parent), kept.get("PATH", os.defpath)]
-        return kept | {
-            "PATH": os.pathsep.join(paths),
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN_PATH": str(self.folder.token),
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the default of Ray to come
-            "RAYFED_HN_DISK": str(self.folder.disk),
-            "SPT_NOENV": "1",  # a process's title must not be written over its environment
-            MARK: f"{self.state.mark}-{node.name}",
-        }
+        # Ray's metrics know no token. On loopback addresses they would answer the whole network:
+        # the first setting is Ray's own, the second a port that there is not.
+        closed = {"RAY_enable_metrics_collection": "0", "DASHBOARD_METRIC_PORT": "65536"}
+        return (
+            kept
+            | (closed if self.state.mode == "loopback" else {})
+            | {
+                "PATH": os.pathsep.join(paths),
+                "RAY_AUTH_MODE": "token",
+                "RAY_AUTH_TOKEN_PATH": str(self.folder.token),
+                "RAY_USAGE_STATS_ENABLED": "0",
+                "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the default of Ray to come
+                "RAYFED_HN_DISK": str(self.folder.disk),
+                "SPT_NOENV": "1",  # a process's title must not be written over its environment
+                MARK: f"{self.state.mark}-{node.name}",
+            }
+        )
 
     def ask(self, path: str) -> Any:
         """What the dashboard answers, asked as the job client asks.

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from state import Process, Refused
@@ -30,7 +31,7 @@ def alive(process: Process | None) -> bool:
 def kill(process: Process | None) -> None:
     """End a process at once, if it is still the one that we have started."""
     if process is not None and alive(process):
-        _send(process.pid)
+        end_now(process.pid)
         wait_until(lambda: not alive(process), END_SECONDS, f"process {process.pid} does not end")
 
 
@@ -46,7 +47,7 @@ def kill_marked(mark: str) -> None:
     def none_left() -> bool:
         left = marked(mark)
         for pid in left:
-            _send(pid)
+            end_now(pid)
         return not left
 
     wait_until(none_left, END_SECONDS, "processes of the cluster do not end")
@@ -77,8 +78,7 @@ def _environment(pid: int) -> list[bytes]:
         return []
 
 
-def _send(pid: int) -> None:
-    try:
+def end_now(pid: int) -> None:
+    """End a process that may have ended meanwhile."""
+    with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
