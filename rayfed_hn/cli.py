@@ -147,7 +147,7 @@ def compare(words: tuple[str, ...]) -> int:
     *("tune.", "data.bags", "data.leave_out", "data.positive_label", "data.folds", "data.splits"),
     *("data.max_", "run.dir", "run.seed", "run.resume", "task.", "method.", "hypernetwork."),
     *("rounds.", "simulation.", "training.", "model.", "privacy.", "evaluation."),
-    *("resources.cpus", "resources.insecure"),
+    *("resources.cpus", "resources.start_limit", "resources.insecure"),
     example="rayfed-hn tune conf/tune.yaml data.bags=bags\n"
     "  rayfed-hn tune data.bags=bags 'tune.space.privacy.noise_scale=loguniform(0.01,1)'\n"
     "  rayfed-hn tune data.bags=bags tune.search=grid 'tune.space.hypernetwork.rho=grid(.1,.3,.9)'",

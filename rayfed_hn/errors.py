@@ -23,6 +23,10 @@ class FederationError(RayfedError):
     """A federation cannot go on (for example: every site was lost)."""
 
 
+class NoRoom(FederationError):
+    """The actors of a run found no room on the cluster in time; nothing was started."""
+
+
 class MessageError(RayfedError):
     """Bytes that crossed the site boundary are not the message they should be."""
 

@@ -126,6 +126,17 @@ class ResourcesConfig:
         "prefix of a custom resource: with 'site:', the actor of north asks for the resource "
         "site:north",
     )
+    start_limit: float = knob(
+        300.0,
+        "seconds that a run waits until all of its actors have room at once, which others may take "
+        "up; then it ends, and has held nothing meanwhile",
+        above=0,
+    )
+    autoscaling: bool = knob(
+        False,
+        "true: the cluster adds nodes by itself; what the present ones have no room for is not "
+        "refused but waited for (resources.start_limit)",
+    )
     insecure_cluster: bool = knob(
         False,
         "true: join the cluster of RAY_ADDRESS although it answers strangers, who can then read "

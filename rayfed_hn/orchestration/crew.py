@@ -10,12 +10,11 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from rayfed_hn.errors import FederationError, RayfedError
+from rayfed_hn.errors import FederationError, NoRoom, RayfedError
 from rayfed_hn.federation.plan import Plan
 from rayfed_hn.orchestration.actors import CentralActor, Progress, Result, SiteActor
 from rayfed_hn.orchestration.hosts import Home
 from rayfed_hn.orchestration.packing import Cluster, Packing, pack
-from rayfed_hn.orchestration.resources import START_SECONDS
 
 
 class CentreDied(FederationError):
@@ -34,12 +33,13 @@ class Crew:
 
     Raises:
         ConfigError: There is no room for them.
-        FederationError: They did not start.
+        NoRoom: They did not start in time.
     """
 
     def __init__(self, plan: Plan, folder: Path) -> None:
         self._plan, self._folder = plan, folder
         self._packing = pack(plan.config, plan.participants, Cluster.joined(plan.config))
+        self._limit = plan.config.resources.start_limit
         resume = plan.config.run.resume
         self._homes = homes(plan, self._packing, folder)
         self.actors = [home.start(resume) for home in self._homes]
@@ -50,7 +50,7 @@ class Crew:
         try:
             self.centre, begun = self._new_centre(resume)
             ready = (actor.ready.remote() for actor in self.actors)
-            wait_for_start(self._packing, [begun, *ready])
+            wait_for_start(self._packing, [begun, *ready], self._limit)
             self._begin(begun)
         except BaseException:
             self.stop()
@@ -93,7 +93,7 @@ class Crew:
         self.centre_restarts += 1
         ray.kill(self.centre)  # which may only have been out of reach
         self.centre, begun = self._new_centre(resume=True)
-        wait_for_start(self._packing, [begun])
+        wait_for_start(self._packing, [begun], self._limit)
         self._begin(begun)
 
     def _begin(self, begun: Any) -> None:
@@ -106,7 +106,7 @@ class Crew:
         """A central actor, and what it answers once it has begun."""
         place = self._packing.centre
         handles = {site: self.actors[number] for site, number in self._packing.host_of.items()}
-        self.centre = CentralActor.options(**place.options).remote(
+        self.centre = CentralActor.options(**place.start).remote(
             self._plan, handles, self._homes, self._folder, resume, place.gpus
         )
         return self.centre, self.centre.start.remote()
@@ -117,7 +117,7 @@ def homes(plan: Plan, packing: Packing, folder: Path | None) -> list[Home]:
     return [
         Home(
             place.sites,
-            SiteActor.options(**place.options),
+            SiteActor.options(**place.start),
             (plan, place.sites, folder, place.gpus),
         )
         for place in packing.hosts
@@ -129,20 +129,21 @@ def start_hosts(plan: Plan, packing: Packing, folder: Path | None) -> list[Any]:
     return [home.start(resume=False) for home in homes(plan, packing, folder)]
 
 
-def wait_for_start(packing: Packing, starting: list[Any]) -> None:
+def wait_for_start(packing: Packing, starting: list[Any], seconds: float) -> None:
     """Wait for what actors answer once they are there.
 
     Raises:
-        FederationError: They have no room.
+        NoRoom: They have no room.
     """
-    _, waiting = ray.wait(starting, num_returns=len(starting), timeout=START_SECONDS)
+    _, waiting = ray.wait(starting, num_returns=len(starting), timeout=seconds)
     if waiting:
-        options = packing.hosts[0].options
-        raise FederationError(
-            f"{len(waiting)} of {len(starting)} actors did not start within {START_SECONDS:.0f} s: "
-            f"the cluster has no room for {len(packing.hosts)} site actors with "
-            f"{options['num_cpus']:g} CPU and {options['num_gpus']:g} GPU each; raise "
-            "resources.sites_per_actor, or wait for others"
+        raise NoRoom(
+            f"{len(waiting)} of {len(starting)} actors found no room within {seconds:g} s "
+            f"(resources.start_limit): all {len(packing.places)} together need "
+            f"{sum(place.options['num_cpus'] for place in packing.places):g} CPU and "
+            f"{sum(place.gpus for place in packing.places):g} GPU at once. Wait for others ('ray "
+            "status' shows what is taken) or add nodes, then give the same command again with "
+            "run.resume=true; or ask for less (resources.sites_per_actor, resources.gpus_per_site)"
         )
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rayfed_hn.config import Config, ResourcesConfig
 from rayfed_hn.errors import ConfigError
 from rayfed_hn.orchestration.resources import num_cpus
+from rayfed_hn.rooms import Ask, Node, fit, largest
 
 OWN_ACTORS = 16  # so many sites have an actor each in any case
 ACTOR_BYTES = 2**28  # of a process that has imported torch
@@ -24,29 +26,41 @@ class Cluster:
 
     Attributes:
         cpus: Cores that the run may use.
-        gpus: Whole GPUs.
+        nodes: All of them.
         memory_bytes: For processes, all nodes together.
-        resources: Custom resources by name.
-        labels: Labels of every node.
     """
 
     cpus: int
-    gpus: int = 0
+    nodes: Sequence[Node]
     memory_bytes: float = math.inf
-    resources: Mapping[str, float] = field(default_factory=dict)
-    labels: Sequence[Mapping[str, str]] = ()
 
     @classmethod
     def joined(cls, config: Config) -> Cluster:
         """The cluster that this process has joined."""
-        found = ray.cluster_resources()
-        return cls(
-            num_cpus(config),
-            int(found.get("GPU", 0)),
-            found.get("memory", math.inf),
-            found,
-            [node.get("Labels") or {} for node in ray.nodes() if node["Alive"]],
-        )
+        nodes = [_node(found) for found in ray.nodes() if found["Alive"]]
+        return cls(num_cpus(config), nodes, ray.cluster_resources().get("memory", math.inf))
+
+    @property
+    def gpus(self) -> int:
+        """Whole GPUs."""
+        return sum(node.gpus for node in self.nodes)
+
+    @property
+    def all_cpus(self) -> float:
+        """Cores, whether the run may use them or not."""
+        return sum(node.cpus for node in self.nodes)
+
+
+def _node(found: Mapping[str, Any]) -> Node:
+    there = found["Resources"]
+    return Node(
+        found["NodeManagerAddress"],
+        there.get("CPU", 0.0),
+        int(there.get("GPU", 0)),
+        {name: value for name, value in there.items() if name not in ("CPU", "GPU")},
+        found.get("Labels") or {},
+        found["NodeID"],
+    )
 
 
 @dataclass(frozen=True)
@@ -56,15 +70,31 @@ class Place:
     Attributes:
         sites: Who lives there; nobody on the central one.
         options: What it asks Ray for, as ``Actor.options`` takes it.
+        node: One that has room for it beside all others; None: there is none yet.
     """
 
     sites: tuple[str, ...]
     options: Mapping[str, Any]
+    node: Node | None = None
 
     @property
     def gpus(self) -> float:
         """Its GPU fraction."""
         return self.options["num_gpus"]
+
+    @property
+    def ask(self) -> Ask:
+        """The same, to be counted."""
+        pin = self.options.get("resources", {}), self.options.get("label_selector", {})
+        return Ask(self.options["num_cpus"], self.gpus, *pin)
+
+    @property
+    def start(self) -> dict[str, Any]:
+        """Its options, and that it is rather started on its node than on one that others need."""
+        if self.node is None or self.ask.pinned:
+            return dict(self.options)
+        rather = NodeAffinitySchedulingStrategy(self.node.id, soft=True, _spill_on_unavailable=True)
+        return {**self.options, "scheduling_strategy": rather}
 
 
 @dataclass(frozen=True)
@@ -78,6 +108,11 @@ class Packing:
 
     hosts: tuple[Place, ...]
     centre: Place
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """All of them, the central one first."""
+        return (self.centre, *self.hosts)
 
     @property
     def host_of(self) -> dict[str, int]:
@@ -97,13 +132,55 @@ def pack(config: Config, sites: Sequence[str], cluster: Cluster) -> Packing:
     count = len(sites) if pinned else _num_hosts(resources, len(sites), cluster)
     if pinned:
         _check_pins(resources, sites, cluster)
-    _check_gpus(resources, count, cluster)
+    if not resources.autoscaling:
+        _check_gpus(resources, count, cluster)
+
+    def packed(each: float) -> Packing:
+        asked = {"num_cpus": each, "num_gpus": resources.gpus_per_site}
+        hosts = [Place(tuple(sites[i::count]), asked | pins[i]) for i in range(count)]
+        centre = {"num_cpus": each, "num_gpus": resources.gpus_for_server}
+        return Packing(tuple(hosts), Place((), centre))
+
+    if resources.autoscaling:  # nodes are made for what is asked for
+        return packed(1.0)
     cpus = cluster.cpus
-    each = 1.0 if cpus > count else int(1000 * cpus / (count + 1)) / 1000
-    asked = {"num_cpus": each, "num_gpus": resources.gpus_per_site}
-    hosts = [Place(tuple(sites[i::count]), asked | pins[i]) for i in range(count)]
-    centre = {"num_cpus": each, "num_gpus": resources.gpus_for_server}
-    return Packing(tuple(hosts), Place((), centre))
+    most = 1.0 if cpus > count else int(1000 * cpus / (count + 1)) / 1000
+    each = largest(cluster.nodes, most, count + 1, lambda share: _asks(packed(share)))
+    if each is None:
+        raise ConfigError(_no_room(packed(most), cluster))
+    return _placed(packed(each), cluster)
+
+
+def _asks(packing: Packing) -> list[Ask]:
+    return [place.ask for place in packing.places]
+
+
+def _placed(packing: Packing, cluster: Cluster) -> Packing:
+    """The same with a node for each actor, as there is when nothing else runs on the cluster."""
+    found = fit(_asks(packing), cluster.nodes)
+    centre, *hosts = (
+        replace(place, node=None if number is None else cluster.nodes[number])
+        for place, number in zip(packing.places, found, strict=True)
+    )
+    return Packing(tuple(hosts), centre)
+
+
+def _no_room(packing: Packing, cluster: Cluster) -> str:
+    """Why a run is refused whose actors fit in sum, but not node by node."""
+    place = next(place for place in _placed(packing, cluster).places if place.node is None)
+    who = f"the actor of {', '.join(place.sites[:3])}" if place.sites else "the server's actor"
+    nodes = [node for node in cluster.nodes if place.ask.may_live_on(node)]
+    there = "; ".join(f"{n.name} has {n.cpus:g} CPUs and {n.gpus} GPUs" for n in nodes[:5])
+    asked = f"{place.options['num_cpus']:g} CPU" + (f" and {place.gpus:g} GPU" * bool(place.gpus))
+    remedy = "start the nodes with more, or take fewer with resources.sites_per_actor"
+    if place.gpus:
+        knob = "gpus_per_site" if place.sites else "gpus_for_server"
+        remedy = f"give it less with resources.{knob} (0: CPU only), or its node a GPU"
+    return (
+        f"resources: no room for all {len(packing.places)} actors at once: {who} asks for {asked} "
+        f"on one node, and all that it may live on are full or too small ({there}); {remedy}, or "
+        "set resources.autoscaling=true if the cluster adds nodes by itself"
+    )
 
 
 def _num_hosts(resources: ResourcesConfig, num_sites: int, cluster: Cluster) -> int:
@@ -165,12 +242,15 @@ def _check_pins(resources: ResourcesConfig, sites: Sequence[str], cluster: Clust
             f"resources.sites_per_actor: got {resources.sites_per_actor}, but sites that are "
             "pinned to nodes have an actor each; leave it out"
         )
+    if resources.autoscaling:
+        return
     if label is not None:
-        there = {labels.get(label) for labels in cluster.labels}
+        there = {node.labels.get(label) for node in cluster.nodes}
         away = [site for site in sites if site not in there]
         _missing("label", f"{label}=", away, "--labels={}")
     if prefix is not None:
-        away = [site for site in sites if not cluster.resources.get(prefix + site)]
+        there = {name for node in cluster.nodes for name, value in node.resources.items() if value}
+        away = [site for site in sites if prefix + site not in there]
         _missing("resource", prefix, away, """--resources='{{"{}": 1}}'""")
 
 

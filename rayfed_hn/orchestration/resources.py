@@ -15,7 +15,6 @@ import ray
 from rayfed_hn.config import Config
 from rayfed_hn.orchestration import doors
 
-START_SECONDS = 300.0  # an actor that has not started by then never will
 # Sites keep their own logs; what a worker prints must not reach the driver's console.
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 

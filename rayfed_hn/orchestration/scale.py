@@ -166,11 +166,12 @@ def _on_actors(plan: VirtualPlan) -> Iterator[_Running]:
     packing = pack(config, plan.participants, cluster)
     hosts = start_hosts(plan, packing, None)
     handles = {site: hosts[number] for site, number in packing.host_of.items()}
-    centre = MeteredActor.options(**packing.centre.options).remote(
+    centre = MeteredActor.options(**packing.centre.start).remote(
         plan, handles, packing.host_of, packing.centre.gpus
     )
     try:
-        wait_for_start(packing, [centre.start.remote(), *(host.ready.remote() for host in hosts)])
+        starting = [centre.start.remote(), *(host.ready.remote() for host in hosts)]
+        wait_for_start(packing, starting, resources.start_limit)
         yield _Running(
             len(hosts),
             (get(reference) for reference in centre.run.remote()),

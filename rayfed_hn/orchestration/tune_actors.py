@@ -81,11 +81,10 @@ def share(search: Search, cluster: Cluster) -> tuple[Packing, int]:
                 f"resources.{key}: the sites of a trial live wherever there is room; leave it out, "
                 "or set tune.actors=false"
             )
-    there = cluster.resources.get("CPU", cluster.cpus)
-    if cluster.cpus > there:
+    if cluster.cpus > cluster.all_cpus:
         raise ConfigError(
-            f"resources.cpus: got {cluster.cpus}, but the cluster has {there:g}; give at most so "
-            "many"
+            f"resources.cpus: got {cluster.cpus}, but the cluster has {cluster.all_cpus:g}; give "
+            "at most so many"
         )
     some_pooled = any(dimension.key == "method.name" for dimension in search.dimensions)
     sites = plan.hospitals if some_pooled else plan.participants
@@ -141,7 +140,8 @@ def _executors(plans: Sequence[Plan], packing: Packing) -> Iterator[list[RayExec
     count = len(packing.hosts)
     actors = [_start(plans, sites[i::count], i, packing) for i in range(count)]
     try:
-        wait_for_start(packing, [actor.ready.remote() for actor in actors])
+        limit = plans[0].config.resources.start_limit
+        wait_for_start(packing, [actor.ready.remote() for actor in actors], limit)
         yield [
             RayExecutor(
                 {s: _OnDivision(actors[i % count], number) for i, s in enumerate(sites)},

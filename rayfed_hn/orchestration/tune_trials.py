@@ -16,9 +16,9 @@ from ray.tune.logger import TBXLoggerCallback
 from ray.tune.schedulers import ASHAScheduler
 
 from rayfed_hn.config import Config
-from rayfed_hn.errors import ConfigError, DataError, FederationError
+from rayfed_hn.errors import ConfigError, DataError, FederationError, NoRoom
 from rayfed_hn.orchestration.packing import Cluster, Packing
-from rayfed_hn.orchestration.resources import START_SECONDS, num_cpus
+from rayfed_hn.orchestration.resources import num_cpus
 from rayfed_hn.orchestration.tune_actors import bundles, on_actors, share
 from rayfed_hn.orchestration.tune_optuna import optuna_search
 from rayfed_hn.orchestration.tune_quiet import quiet
@@ -179,6 +179,7 @@ class _Teller(tune.Callback):
         self._curves: dict[str, list[float | None]] = {}
         self._last: dict[str, Mapping[str, Any]] = {}
         self._error: Exception | None = None
+        self._limit = config.resources.start_limit
         self._busy = time.monotonic()  # when some trial was last at work
 
     def on_trial_result(
@@ -197,8 +198,8 @@ class _Teller(tune.Callback):
         now = time.monotonic()
         if any(trial.status == "RUNNING" for trial in trials):
             self._busy = now
-        elif now - self._busy > START_SECONDS and trials:
-            raise ConfigError(_no_room(trials[-1]))  # Ray Tune would wait for ever
+        elif now - self._busy > self._limit and trials:
+            raise NoRoom(_no_room(trials[-1], self._limit))  # Ray Tune would wait for ever
         if self._error is not None:  # Ray Tune only logs what is raised when a trial ends
             raise self._error
 
@@ -253,15 +254,16 @@ class _Known:
         return self._trials[trial.trial_id]
 
 
-def _no_room(trial: Any) -> str:
+def _no_room(trial: Any, seconds: float) -> str:
     asked, free = trial.placement_group_factory.required_resources, ray.available_resources()
     names = [name for name in ("CPU", "GPU") if asked.get(name)]
     wanted = " and ".join(f"{asked[name]:g} {name}" for name in names)
     there = " and ".join(f"{free.get(name, 0.0):g} {name}" for name in names)
     return (
-        f"resources: no trial could start within {START_SECONDS:.0f} s; one asks for {wanted}, and "
+        f"resources: no trial could start within {seconds:g} s; one asks for {wanted}, and "
         f"of the cluster's {there} are free; wait for others, or ask for less (resources.cpus, "
-        "resources.gpus_per_site, resources.sites_per_actor, tune.actors=false)"
+        "resources.gpus_per_site, resources.sites_per_actor, tune.actors=false); "
+        "resources.start_limit waits longer"
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from clusters import labelled, one_node
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +17,7 @@ from rayfed_hn.errors import ConfigError
 from rayfed_hn.loading import load
 from rayfed_hn.orchestration.packing import ACTOR_BYTES, OWN_ACTORS, Cluster, Packing, pack
 
-ROOM = Cluster(cpus=32)
+ROOM = one_node(cpus=32)
 
 
 def names(count: int) -> list[str]:
@@ -58,7 +59,7 @@ def packed(count: int, cluster: Cluster, *words: str, **knobs: Any) -> Packing:
     ],
 )
 def test_actors_by_themselves(sites: int, cpus: int, actors: int) -> None:
-    assert len(packed(sites, Cluster(cpus)).hosts) == actors
+    assert len(packed(sites, one_node(cpus)).hosts) == actors
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,7 @@ def test_actors_by_themselves(sites: int, cpus: int, actors: int) -> None:
     [(10, 10, 10), (10, 9, 9), (10, 1, 1), (10, 0, 1), (1000, 40, 32), (1000, 8, 8)],
 )
 def test_little_memory_takes_fewer(sites: int, room: int, actors: int) -> None:
-    cluster = Cluster(cpus=32, memory_bytes=2 * room * ACTOR_BYTES)
+    cluster = one_node(cpus=32, memory_bytes=2 * room * ACTOR_BYTES)
     assert len(packed(sites, cluster).hosts) == actors
 
 
@@ -86,12 +87,12 @@ def test_sites_per_actor(sites: int, each: int, actors: int) -> None:
     st.one_of(st.none(), st.integers(1, 50)),
 )
 def test_every_site_lives_once(sites: int, cpus: int, room: float, each: int | None) -> None:
-    packed(sites, Cluster(cpus, memory_bytes=room * ACTOR_BYTES), sites_per_actor=each)
+    packed(sites, one_node(cpus, memory_bytes=room * ACTOR_BYTES), sites_per_actor=each)
 
 
 def test_a_core_each_only_where_one_is_left_for_the_server() -> None:
     for cpus, each in ((5, 1.0), (4, 0.8), (2, 0.4)):
-        packing = packed(4, Cluster(cpus))
+        packing = packed(4, one_node(cpus))
         places = (*packing.hosts, packing.centre)
         assert {place.options["num_cpus"] for place in places} == {each}
 
@@ -119,7 +120,7 @@ def test_a_core_each_only_where_one_is_left_for_the_server() -> None:
 )
 def test_gpu_fractions(sites: int, gpus: int, each: float, server: float, fits: bool) -> None:
     words = [f"resources.gpus_per_site={each}", f"resources.gpus_for_server={server}"]
-    cluster = Cluster(cpus=32, gpus=gpus)
+    cluster = one_node(cpus=32, gpus=gpus)
     if not fits:
         with pytest.raises(ConfigError, match=r"resources\.gpus_per_site.*do not fit"):
             packed(sites, cluster, *words)
@@ -141,7 +142,7 @@ fractions = st.integers(0, 100).map(lambda number: number / 100)
 @given(st.integers(1, 60), st.integers(1, 8), fractions, fractions)
 def test_what_a_refusal_proposes_fits(sites: int, gpus: int, each: float, server: float) -> None:
     knobs = {"gpus_for_server": server, "sites_per_actor": 1}
-    cluster = Cluster(cpus=32, gpus=gpus)
+    cluster = one_node(cpus=32, gpus=gpus)
     try:
         packing = packed(sites, cluster, gpus_per_site=each, **knobs)
     except ConfigError as error:
@@ -166,10 +167,10 @@ def assert_room(packing: Packing, gpus: int) -> None:
 
 
 PINS: Mapping[str, Cluster] = {
-    "pin_label=hospital": Cluster(
-        2, labels=[{"hospital": "site-0"}, {"hospital": "site-1", "rack": "1"}, {}]
+    "pin_label=hospital": labelled(
+        2, [{"hospital": "site-0"}, {"hospital": "site-1", "rack": "1"}, {}]
     ),
-    "pin_resource=site:": Cluster(2, resources={"site:site-0": 1.0, "site:site-1": 1.0}),
+    "pin_resource=site:": one_node(2, resources={"site:site-0": 1.0, "site:site-1": 1.0}),
 }
 
 
@@ -193,13 +194,14 @@ def test_pinned_sites(word: str, cluster: Cluster) -> None:
 
 def test_both_pins_at_once() -> None:
     labels, resources = PINS.values()
-    cluster = Cluster(2, labels=labels.labels, resources=resources.resources)
+    (node,) = resources.nodes
+    cluster = Cluster(2, [replace(own, resources=node.resources) for own in labels.nodes])
     packing = packed(2, cluster, *(f"resources.{word}" for word in PINS))
     assert all({"label_selector", "resources"} <= p.options.keys() for p in packing.hosts)
 
 
 def test_many_pinned_sites_have_an_actor_each() -> None:
-    cluster = Cluster(2, labels=[{"hospital": name} for name in names(50)])
+    cluster = labelled(2, [{"hospital": name} for name in names(50)])
     assert len(packed(50, cluster, "resources.pin_label=hospital").hosts) == 50
 
 
@@ -220,15 +222,15 @@ def test_a_site_that_no_node_is_for(word: str, says: str) -> None:
 
 
 def test_a_site_may_be_a_resource_by_its_own_name() -> None:
-    packed(1, Cluster(4, resources={"site-0": 1}), pin_resource="")
+    packed(1, one_node(4, resources={"site-0": 1}), pin_resource="")
     with pytest.raises(ConfigError, match="no node has the resource site-0;") as caught:
-        packed(1, Cluster(4), pin_resource="")
+        packed(1, one_node(4), pin_resource="")
     assert str(caught.value).endswith("""--resources='{"site-0": 1}'""")
 
 
 def test_a_resource_that_is_used_up_is_missing() -> None:
     with pytest.raises(ConfigError, match="site:site-0"):
-        packed(1, Cluster(2, resources={"site:site-0": 0.0}), "resources.pin_resource=site:")
+        packed(1, one_node(2, resources={"site:site-0": 0.0}), "resources.pin_resource=site:")
 
 
 @pytest.mark.parametrize(("word", "cluster"), PINS.items())

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 import ray
+from clusters import one_node
 from ray.util import placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from rayfed_hn.config import Config
-from rayfed_hn.errors import ConfigError
+from rayfed_hn.errors import ConfigError, NoRoom
 from rayfed_hn.loading import load
-from rayfed_hn.orchestration import tune_actors, tune_trials
+from rayfed_hn.orchestration import tune_actors
 from rayfed_hn.orchestration.packing import Cluster, Packing
 from rayfed_hn.orchestration.tune import try_all
 from rayfed_hn.orchestration.tune_actors import SiteActorDied, bundles, on_actors, share
@@ -78,7 +79,7 @@ def judged_although_killed(
 
 
 def in_room(search: Search, asked: Config, root: Path, deaths: int) -> tuple[list[Judged], int]:
-    packing, _ = share(search, Cluster(2))
+    packing, _ = share(search, one_node(2))
     room = placement_group(bundles(packing).bundles)
     where = PlacementGroupSchedulingStrategy(room, placement_group_bundle_index=0)
     try:
@@ -111,20 +112,19 @@ def test_it_begins_anew_so_often_and_not_for_ever(
     search = search_of(bag_root, site_restarts=2)
     monkeypatch.setattr(tune_actors, "_executors", dying)
     with pytest.raises(SiteActorDied, match="the actor of site north died too often"):
-        list(on_actors(Learning(search.config, bag_root), share(search, Cluster(2))[0]))
+        list(on_actors(Learning(search.config, bag_root), share(search, one_node(2))[0]))
     assert len(begun) == 3
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_nobody_waits_for_ever_for_a_place(
-    bag_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tune_trials, "START_SECONDS", 1.0)
+def test_nobody_waits_for_ever_for_a_place(bag_root: Path, tmp_path: Path) -> None:
     taken = placement_group([{"CPU": 1}])
     assert taken.wait(30)
     try:
-        with pytest.raises(ConfigError, match=r"no trial could start .* asks for 2 CPU, .* 1 CPU"):
-            try_all(Search.of(config(), bag_root), bag_root, tmp_path, lambda done, news: None)
+        with pytest.raises(NoRoom, match=r"no trial could start .* asks for 2 CPU, .* 1 CPU"):
+            try_all(
+                search_of(bag_root, start_limit=1.0), bag_root, tmp_path, lambda done, news: None
+            )
     finally:
         remove_placement_group(taken)
     left = [group["state"] for group in placement_group_table().values()]
@@ -133,23 +133,23 @@ def test_nobody_waits_for_ever_for_a_place(
 
 def test_a_cluster_without_room_is_refused_before_anything_starts(bag_root: Path) -> None:
     with pytest.raises(ConfigError, match="the cluster has no GPU; set both to 0"):
-        share(search_of(bag_root, gpus_per_site=0.5), Cluster(2))
+        share(search_of(bag_root, gpus_per_site=0.5), one_node(2))
     with pytest.raises(ConfigError, match=r"which take 2; try resources.gpus_per_site=0.33,"):
-        share(search_of(bag_root, gpus_per_site=0.5), Cluster(2, gpus=1))
+        share(search_of(bag_root, gpus_per_site=0.5), one_node(2, gpus=1))
     with pytest.raises(ConfigError, match=r"resources.cpus: got 8, .* has 2; give at most"):
-        share(search_of(bag_root), Cluster(8, resources={"CPU": 2.0}))
+        share(search_of(bag_root), replace(one_node(2), cpus=8))
     with pytest.raises(ConfigError, match=r"resources.pin_label: .* tune.actors=false"):
-        share(search_of(bag_root, pin_label="hospital"), Cluster(2))
+        share(search_of(bag_root, pin_label="hospital"), one_node(2))
 
 
 @pytest.mark.parametrize(
     ("cluster", "resources", "at_a_time", "each", "server"),
     [
-        (Cluster(2), {}, 1, (0.5, 0.0), 0.0),
-        (Cluster(9), {}, 2, (1.0, 0.0), 0.0),
-        (Cluster(2), {"sites_per_actor": 3}, 1, (1.0, 0.0), 0.0),
-        (Cluster(16, gpus=1), QUARTERS, 1, (1.0, 0.25), 0.25),
-        (Cluster(16, gpus=2), QUARTERS, 2, (1.0, 0.25), 0.25),
+        (one_node(2), {}, 1, (0.5, 0.0), 0.0),
+        (one_node(9), {}, 2, (1.0, 0.0), 0.0),
+        (one_node(2), {"sites_per_actor": 3}, 1, (1.0, 0.0), 0.0),
+        (one_node(16, gpus=1), QUARTERS, 1, (1.0, 0.25), 0.25),
+        (one_node(16, gpus=2), QUARTERS, 2, (1.0, 0.25), 0.25),
     ],
 )  # fmt: skip
 def test_trials_at_a_time_and_what_each_asks_for(
