@@ -12,7 +12,7 @@ from typing import Any
 
 from ray.util.metrics import Counter, Gauge
 
-from rayfed_hn.orchestration.actors import Progress
+from rayfed_hn.federation.centre import Progress
 from rayfed_hn.slides.outcome import SlideOutcome
 
 TRAIN = {

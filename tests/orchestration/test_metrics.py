@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import ray
 
+from rayfed_hn.federation.centre import Progress
 from rayfed_hn.loading import load
-from rayfed_hn.orchestration.actors import Progress
 from rayfed_hn.orchestration.metrics import EMBED, TRAIN, EmbedMetrics
 from rayfed_hn.orchestration.train import train
 from rayfed_hn.slides.outcome import SlideOutcome
