@@ -10,8 +10,6 @@ from pathlib import Path
 
 from rayfed_hn.config import Config
 from rayfed_hn.errors import ConfigError
-from rayfed_hn.progress import bar
-from rayfed_hn.reporting.tracking import check_tracker, tracked
 from rayfed_hn.run_directory import VERB, known_run
 from rayfed_hn.verbs.common import (
     before_anything_starts,
@@ -21,7 +19,6 @@ from rayfed_hn.verbs.common import (
     resumable,
     run_dir,
 )
-from rayfed_hn.verbs.told import print_plan, print_privacy, print_sites, shown
 
 
 @dataclass(frozen=True)
@@ -35,9 +32,12 @@ class Files:
 
 def serve(words: Sequence[str], listen: str, sites: Sequence[str], files: Files) -> int:
     """See ``rayfed-hn serve --help``."""
+    from rayfed_hn.progress import bar
+    from rayfed_hn.reporting.tracking import check_tracker, tracked
     from rayfed_hn.transport.credentials import Credentials
     from rayfed_hn.transport.listen import GrpcTransport
     from rayfed_hn.transport.serve import Service, check_sites
+    from rayfed_hn.verbs.told import print_plan, print_privacy, print_sites, shown
 
     config = configuration(words)
     check_tracker(config.run.track)
