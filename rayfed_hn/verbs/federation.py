@@ -23,6 +23,9 @@ from rayfed_hn.verbs.common import (
     configuration,
     connected,
     existing,
+    lasting,
+    planned_dir,
+    print_placement,
     print_troubles,
     resumable,
     run_dir,
@@ -68,7 +71,7 @@ def demo(words: Sequence[str]) -> int:
     return code
 
 
-def train(words: Sequence[str]) -> int:
+def train(words: Sequence[str], only_plan: bool = False) -> int:
     """See ``rayfed-hn train --help``."""
     from rayfed_hn.federation.commits import check_commits
     from rayfed_hn.federation.plan import make_plan
@@ -83,27 +86,36 @@ def train(words: Sequence[str]) -> int:
         keep = config.run.keep_commits
         damaged = check_commits(folder, keep, plan.digest) if going_on else []
     _print_plan(plan)
-    metric = plan.task.judge.ranking_name
-    folder = run_dir(config, "train")
-    for damage in damaged:
-        print(f"warning: {damage}; going on from the commit before", file=sys.stderr)
-    plan = dataclasses.replace(plan, run_id=run_id(folder))
-    _print_privacy(plan)
-    total = config.rounds.num_versions
-    with (
-        resumable(_go_on(folder)),
-        tracked(config, folder, "train") as tracker,
-        connected(config),
-        bar("versions", total) as progress,
-    ):
-        from rayfed_hn.orchestration.train import train as run  # and Ray with it
+    folder = planned_dir(config, "train")
+    with resumable() as going_on, connected(config):
+        from rayfed_hn.orchestration.planned import of_training  # and Ray with it
 
-        summary = run(config, root, folder, _shown(progress, tracker, metric))
-        tracker.results(summary)
+        print_placement(of_training(config, plan.participants))
+        if only_plan:
+            return 0
+        run_dir(config, "train", folder)
+        going_on.how = _go_on(folder)
+        for damage in damaged:
+            print(f"warning: {damage}; going on from the commit before", file=sys.stderr)
+        _print_privacy(dataclasses.replace(plan, run_id=run_id(folder)))
+        summary = _train(plan, folder)
     _print_sites(summary)
     print_troubles(summary)
     print(f"\nRun directory: {folder}. Pictures: rayfed-hn report {folder}")
     return summary["exit_code"]
+
+
+def _train(plan: Plan, folder: Path) -> dict[str, Any]:
+    from rayfed_hn.orchestration.train import train as run
+
+    config, metric = plan.config, plan.task.judge.ranking_name
+    with (
+        tracked(config, folder, "train") as tracker,
+        bar("versions", config.rounds.num_versions) as progress,
+    ):
+        summary = run(config, plan.root, folder, _shown(progress, tracker, metric))
+        tracker.results(summary)
+    return summary
 
 
 def _shown(progress: Bar, tracker: Tracker, metric: str) -> Callable[[Progress], None]:
@@ -141,23 +153,27 @@ def _values(news: Progress, metric: str) -> dict[str, float | None]:
     }
 
 
-def compare(words: Sequence[str]) -> int:
+def compare(words: Sequence[str], only_plan: bool = False) -> int:
     """See ``rayfed-hn compare --help``."""
-    from rayfed_hn.federation.cell import check_cells
+    from rayfed_hn.federation.cell import cells, check_cells
 
     config = configuration(words)
     check_tracker(config.run.track)
     with before_anything_starts():
         plan = check_cells(config, _bags(config))
     _print_plan(plan)
-    folder = run_dir(config, "compare")
-    with (
-        resumable(_go_on(folder)),
-        tracked(config, folder, "compare") as tracker,
-        connected(config),
-    ):
-        summary = _compare(config, folder)
-        tracker.results(summary)
+    folder = planned_dir(config, "compare")
+    with resumable() as going_on, connected(config):
+        from rayfed_hn.orchestration.planned import of_tasks
+
+        print_placement(of_tasks(config, len(cells(config)), "cells"))
+        if only_plan:
+            return 0
+        run_dir(config, "compare", folder)
+        going_on.how = _go_on(folder)
+        with tracked(config, folder, "compare") as tracker:
+            summary = _compare(config, folder)
+            tracker.results(summary)
     print(f"\nRun directory: {folder}. Pictures: rayfed-hn report {folder}")
     return summary["exit_code"]
 
@@ -250,9 +266,10 @@ def _compare(config: Config, folder: Path) -> dict[str, Any]:
 
 
 def _bags(config: Config) -> Path:
-    return existing(
+    found = existing(
         config.data.bags, "data.bags", "make the bag store with 'rayfed-hn embed' first"
-    ).resolve()  # actors of a joined cluster work in other folders
+    )
+    return lasting(found, "data.bags")  # actors of a joined cluster work in other folders
 
 
 def _print_sites(summary: dict[str, Any]) -> None:
