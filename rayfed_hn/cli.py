@@ -19,6 +19,7 @@ from rayfed_hn import __version__
 from rayfed_hn.cli_models import export_model, heatmap, predict
 from rayfed_hn.cli_runs import audit, help_of, ledger, report, resume
 from rayfed_hn.cli_tables import export, manifest
+from rayfed_hn.cli_transport import certificates, join, serve
 from rayfed_hn.errors import ConfigError, Interrupted, RayfedError
 from rayfed_hn.loading import is_knob
 
@@ -254,7 +255,11 @@ onboard.help = help_of(
 )
 
 
-for command in (audit, resume, ledger, report, manifest, export, predict, export_model, heatmap):
+_OTHERS = (
+    *(audit, resume, ledger, report, manifest, export, predict, export_model, heatmap),
+    *(serve, join, certificates),
+)
+for command in _OTHERS:
     app.add_command(command)
 
 

@@ -27,10 +27,23 @@ _WHERE = ("resources.", "data.bags")  # whether the bags are the same is asked o
 
 def run_id(folder: Path) -> str:
     """What tells a run from every other, in the ledgers of its sites; made with its directory."""
+    found = known_run(folder)
+    if found is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        found = uuid.uuid4().hex
+        write_text(folder / "run_id", found)
+    return found
+
+
+def known_run(folder: Path) -> str | None:
+    """The run that a directory is of; None if that is not written down yet.
+
+    Raises:
+        DataError: What is written there is damaged.
+    """
     path = folder / "run_id"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(path, uuid.uuid4().hex)
+        return None
     found = path.read_text(encoding="utf-8").strip()
     if not re.fullmatch("[0-9a-f]{32}", found):
         raise DataError(

@@ -54,6 +54,18 @@ def find_task(
     return task_of(config, names)
 
 
+def task_of_config(config: Config) -> Task:
+    """The task of a configuration that names its classes, or the times to cut at.
+
+    Raises:
+        DataError: The names do not make the task.
+    """
+    knobs = config.task
+    if knobs.kind == "survival":
+        return _survival(config, [None])
+    return find_task(config, knobs.classes)
+
+
 def _check_names(config: Config, names: tuple[str, ...], labels: set[str]) -> None:
     missing = [name for name in names if name not in labels]
     if missing:

@@ -62,12 +62,14 @@ class Plan(Survey):
         root: The bag store.
         noise_multiplier: Of a mechanism with a formal guarantee.
         run_id: Of the run whose releases sites charge; empty for what is only simulated.
+        apart: Whether sites are elsewhere: what they release leaves them, whatever is simulated.
     """
 
     config: Config
     root: Path
     noise_multiplier: float | None = field(default=None, kw_only=True)
     run_id: str = field(default="", kw_only=True)
+    apart: bool = field(default=False, kw_only=True)
 
     @property
     def pooled(self) -> bool:
@@ -218,8 +220,8 @@ class Plan(Survey):
 
     @property
     def real(self) -> bool:
-        """Whether this is a run of ``train`` that simulates no time."""
-        return bool(self.run_id) and not self.config.simulation.enabled
+        """Whether what sites release counts: in a run that simulates neither time nor sites."""
+        return bool(self.run_id) and (self.apart or not self.config.simulation.enabled)
 
     def promise(self) -> dict[str, Any]:
         """What the run promises of the data behind it, JSON-ready."""

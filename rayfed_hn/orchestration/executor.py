@@ -25,7 +25,8 @@ from rayfed_hn.federation.messages import (
     TrainRequest,
     read_answer,
 )
-from rayfed_hn.orchestration.hosts import Care, Host, hosts_of, lost
+from rayfed_hn.federation.recalled import lost
+from rayfed_hn.orchestration.hosts import Care, Host, hosts_of
 
 CALL_BYTES = 2**28  # of networks in one call
 _NAMED = 5  # sites in one line

@@ -65,8 +65,15 @@ def planned_dir(config: Config, verb: str, *, measured: bool = False) -> Path:
     return folder
 
 
-def run_dir(config: Config, verb: str, folder: Path, *, measured: bool = False) -> Path:
-    """Claim the run directory that was planned."""
+def run_dir(
+    config: Config, verb: str, planned: Path | None = None, *, measured: bool = False
+) -> Path:
+    """Claim the run directory, which may have been planned before.
+
+    Raises:
+        ConfigError: It cannot be had.
+    """
+    folder = planned or planned_dir(config, verb, measured=measured)
     claim(folder, config, verb, resume=config.run.resume, measured=measured)
     print(f"Run directory: {folder}")
     return folder

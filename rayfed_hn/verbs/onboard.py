@@ -19,7 +19,6 @@ from rayfed_hn.reporting.boards import write_curves
 from rayfed_hn.verbs.common import (
     before_anything_starts,
     connected,
-    planned_dir,
     print_troubles,
     resumable,
     run_dir,
@@ -57,8 +56,7 @@ def onboard(places: Places, site: str, words: Sequence[str]) -> int:
         _check(origin, fedavg, site)
         _check_places(config, places, site)
         at_hand = None if places.manifest else _open(config, origin, site)
-    folder = run_dir(config, "onboard", planned_dir(config, "onboard"))
-    set_aside = []
+    folder, set_aside = run_dir(config, "onboard"), []
     with resumable(f"the same command with run.dir={folder} run.resume=true starts it again"):
         if places.manifest is not None:
             config, set_aside = _embed(config, places.manifest, folder, site)

@@ -12,6 +12,7 @@ from rayfed_hn.run_directory import verb_of
 
 ALLOWED = ("resources.", "data.bags=")  # where a run computes, and where its bags have gone
 ANEW = ("demo", "onboard")  # the same command goes on, or starts again
+APART = ("serve", "join")  # which need their certificates again
 
 
 def resume(run: Path, words: Sequence[str]) -> int:
@@ -59,6 +60,11 @@ def _verbs() -> dict[str, Callable[[Sequence[str]], int]]:
 def _why_not(run: Path, verb: str | None) -> str:
     if verb in ANEW:
         return f"RUN: {run} was made by '{verb}', which goes on when its own command is given again"
+    if verb in APART:
+        return (
+            f"RUN: {run} was made by '{verb}'; give its own command again, with its certificates "
+            f"and run.dir={run} run.resume=true"
+        )
     return (
         f"RUN: {run} does not say by which verb it was made; give the command that made it again, "
         f"with run.dir={run} run.resume=true"

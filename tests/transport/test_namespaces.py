@@ -1,0 +1,115 @@
+"""Server and sites as processes of different users in different network namespaces."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from apart import LABELS, STATED, together
+from tiny_federations import federation
+
+import rayfed_hn
+
+SOURCE = Path(rayfed_hn.__file__).parents[1]
+SCRIPT = SOURCE / "cluster" / "federation.sh"
+SECONDS = 280  # on a busy machine; some 20 s of work
+SOMEBODY = "61001"
+
+
+def interpreter() -> tuple[str, str]:
+    """A Python that every user can run, and where it finds what is installed."""
+    installed = sysconfig.get_paths()["purelib"]
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    path = f"{SOURCE}:{installed}"
+    drop = ["setpriv", "--reuid", SOMEBODY, "--regid", SOMEBODY, "--clear-groups"]
+    for program in (sys.executable, f"/usr/bin/{version}"):
+        command = [*drop, "env", "-i", f"PYTHONPATH={path}", program, "-c", "import rayfed_hn.cli"]
+        if subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == 0:
+            return program, path
+    pytest.skip("other users can run no Python here that has the package's dependencies")
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder that other users can pass through, as pytest's are not."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, for namespaces and users")
+    for tool in ("ip", "setpriv"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"needs {tool}")
+    probe = f"rfh-probe-{os.getpid()}"
+    made = subprocess.run(["ip", "netns", "add", probe], capture_output=True, check=False)
+    if made.returncode:
+        pytest.skip(f"no network namespaces here: {made.stderr.decode().strip()}")
+    subprocess.run(["ip", "netns", "del", probe], check=True)
+    folder = Path(tempfile.mkdtemp(prefix="rfh-"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def namespaces() -> list[str]:
+    listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True)
+    return [line for line in listed.stdout.splitlines() if line.startswith("rfh-")]
+
+
+@pytest.mark.timeout(SECONDS + 60)
+def test_apart_in_every_way_and_equal_to_the_bit(place: Path) -> None:
+    program, path = interpreter()
+    federation(place / "all", LABELS)
+    study: dict[str, dict[str, object]] = {"resources": {"node_limit": 240}}
+    for word in STATED:
+        key, value = word.split("=")
+        section, name = key.split(".")
+        study.setdefault(section, {})[name] = yaml.safe_load(value)
+    study["task"] = {"classes": ["0", "1"]}
+    (place / "study.yaml").write_text(yaml.safe_dump(study))
+    before = namespaces()
+    done = subprocess.run(
+        [SCRIPT, place / "all", place / "homes", place / "study.yaml"],
+        env=os.environ | {"RAYFED_HN": f"{program} -m rayfed_hn", "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    homes = place / "homes"
+    logs = {log: log.read_text() for log in homes.glob("*/*log")}
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}{logs}"
+    summary = json.loads((homes / "server" / "run" / "summary.json").read_text())
+    assert (summary["status"], summary["exit_code"]) == ("complete", 0)
+    assert summary["digest"] == together(place).digest
+    told = done.stdout.splitlines()
+    assert "A certificate of another authority is refused:" in told
+    for site in LABELS:
+        assert f"The server's user on the bags of {site}: Permission denied" in told
+        own = json.loads((homes / site / "run" / "summary.json").read_text())
+        assert (own["status"], own["answers"] > 0) == ("complete", True)
+        assert not list((homes / "server").rglob("*.arrow"))
+        kept = homes / site / "run" / "sites" / site / "network_last.safetensors"
+        assert kept.stat().st_uid == homes.joinpath(site).stat().st_uid
+    owners = {(homes / party).stat().st_uid for party in (*LABELS, "server")}
+    assert len(owners) == 3
+    assert 0 not in owners
+    assert namespaces() == before
+
+
+def test_the_script_is_a_script_and_says_what_it_needs(tmp_path: Path) -> None:
+    assert os.access(SCRIPT, os.X_OK)
+    subprocess.run(["bash", "-n", SCRIPT], check=True)
+    for words, missing in (
+        ([], "give BAGS FOLDER STUDY.yaml"),
+        ([tmp_path, tmp_path / "new", tmp_path / "none.yaml"], "needs root|is no bag store"),
+    ):
+        done = subprocess.run([SCRIPT, *words], capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert any(part in done.stderr for part in missing.split("|"))
