@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rayfed_hn.config import Config
 from rayfed_hn.errors import ConfigError
 from rayfed_hn.federation.record import package_versions, write_summary
+from rayfed_hn.loading import require
 from rayfed_hn.progress import bar
 from rayfed_hn.reporting.boards import write_curves
 from rayfed_hn.reporting.tracking import check_tracker, tracked
@@ -70,23 +71,15 @@ def demo(words: Sequence[str]) -> int:
 
 def train(words: Sequence[str], only_plan: bool = False) -> int:
     """See ``rayfed-hn train --help``."""
-    from rayfed_hn.federation.commits import check_commits
-    from rayfed_hn.federation.plan import make_plan
-
     config = configuration(words)
     check_tracker(config.run.track)
-    root = _bags(config)
-    with before_anything_starts():
-        plan = make_plan(config, root)
-        going_on = config.run.resume and config.run.dir is not None
-        folder = Path(config.run.dir or "").resolve()
-        keep = config.run.keep_commits
-        damaged = check_commits(folder, keep, plan.digest) if going_on else []
-    print_plan(plan)
+    root, here = _bags(config), not config.resources.bags_on_nodes
+    planned = _planned(config, root) if here else None  # before a cluster is started for nothing
     folder = planned_dir(config, "train")
     with resumable() as going_on, connected(config):
         from rayfed_hn.orchestration.planned import of_training  # and Ray with it
 
+        plan, damaged = planned or _planned(config, root)
         print_placement(of_training(config, plan.participants))
         if only_plan:
             return 0
@@ -100,6 +93,25 @@ def train(words: Sequence[str], only_plan: bool = False) -> int:
     print_troubles(summary)
     print(f"\nRun directory: {folder}. Pictures: rayfed-hn report {folder}")
     return summary["exit_code"]
+
+
+def _planned(config: Config, root: Path) -> tuple[Plan, list[str]]:
+    """What will be trained, and what is damaged of the run that is to go on."""
+    from rayfed_hn.federation.commits import check_commits
+    from rayfed_hn.federation.plan import make_plan
+
+    with before_anything_starts():
+        if config.resources.bags_on_nodes:
+            from rayfed_hn.orchestration.surveyed import plan_where_bags_are
+
+            plan = plan_where_bags_are(config, root)
+        else:
+            plan = make_plan(config, root)
+        going_on = config.run.resume and config.run.dir is not None
+        folder, keep = Path(config.run.dir or "").resolve(), config.run.keep_commits
+        damaged = check_commits(folder, keep, plan.digest) if going_on else []
+    print_plan(plan)
+    return plan, damaged
 
 
 def _train(plan: Plan, folder: Path) -> dict[str, Any]:
@@ -189,7 +201,9 @@ def _compare(config: Config, folder: Path) -> dict[str, Any]:
 
 
 def _bags(config: Config) -> Path:
-    found = existing(
-        config.data.bags, "data.bags", "make the bag store with 'rayfed-hn embed' first"
-    )
+    remedy = "make the bag store with 'rayfed-hn embed' first"
+    if config.resources.bags_on_nodes:
+        found = Path(require(config.data.bags, "data.bags", "give the folder on every node"))
+    else:
+        found = existing(config.data.bags, "data.bags", remedy)
     return lasting(found, "data.bags")  # actors of a joined cluster work in other folders
