@@ -37,6 +37,9 @@ def app() -> None:
     """Federated learning with a hypernetwork for whole-slide images, on Ray."""
 
 
+_ONLY_PLAN = "Say what would run on which node, or why it has no room, and start nothing."
+
+
 def _verb(*keys: str, example: str) -> Callable[[Callable[..., int]], click.Command]:
     """A verb whose help lists the keys that start so."""
 
@@ -83,11 +86,12 @@ def demo(words: tuple[str, ...]) -> int:
 
 @_verb(
     *("data.manifest", "data.root", "data.bags", "embed.", "run.dir", "run.resume"),
-    *("resources.cpus", "resources.gpus_per_encoder"),
+    *("resources.cpus", "resources.gpus_per_encoder", "resources.autoscaling"),
     example="rayfed-hn embed data.manifest=slides/manifest.csv data.bags=bags",
 )
+@click.option("--plan", "only_plan", is_flag=True, help=_ONLY_PLAN)
 @click.option("--retry", is_flag=True, help="Take slides again that were set aside before.")
-def embed(words: tuple[str, ...], retry: bool) -> int:
+def embed(words: tuple[str, ...], retry: bool, only_plan: bool) -> int:
     """Turn slides into bags: tissue, tiles, features; one stored bag a slide.
 
     Slides that are in the store already are skipped, so an interrupted run is simply started again;
@@ -96,7 +100,7 @@ def embed(words: tuple[str, ...], retry: bool) -> int:
     """
     from rayfed_hn.verbs import slides
 
-    return slides.embed(words, retry)
+    return slides.embed(words, retry, only_plan)
 
 
 @_verb(
@@ -107,7 +111,8 @@ def embed(words: tuple[str, ...], retry: bool) -> int:
     example="rayfed-hn train data.bags=bags method.name=hypernetwork privacy.noise_scale=0.1\n"
     "  rayfed-hn train data.bags=bags task.kind=survival task.unit=case",
 )
-def train(words: tuple[str, ...]) -> int:
+@click.option("--plan", "only_plan", is_flag=True, help=_ONLY_PLAN)
+def train(words: tuple[str, ...], only_plan: bool) -> int:
     """Train one federation: sites as actors with their own bags, the hypernetwork at the centre.
 
     What is predicted is up to task.kind: one of two classes, one of several, a grade, or the time
@@ -117,19 +122,21 @@ def train(words: tuple[str, ...]) -> int:
     """
     from rayfed_hn.verbs import federation
 
-    return federation.train(words)
+    return federation.train(words, only_plan)
 
 
 @_verb(
     *("compare.", "data.bags", "data.leave_out", "data.positive_label", "data.splits", "data.max_"),
     *("run.", "task.", "hypernetwork.", "rounds.", "simulation."),
-    *("training.", "model.", "privacy.", "evaluation.", "resources.cpus", "audit.exchanges"),
+    *("training.", "model.", "privacy.", "evaluation.", "audit.exchanges"),
+    *("resources.cpus", "resources.autoscaling"),
     example="rayfed-hn compare data.bags=bags compare.methods=local,fedavg,hypernetwork\n"
     "  rayfed-hn compare data.bags=bags task.kind=ordinal task.classes=low,middle,high\n"
     "  rayfed-hn compare data.bags=bags compare.noise=0,0.03,0.1,0.3,1\n"
     "  rayfed-hn compare data.bags=bags privacy.mechanism=site_ldp compare.noise=1,3,8,30",
 )
-def compare(words: tuple[str, ...]) -> int:
+@click.option("--plan", "only_plan", is_flag=True, help=_ONLY_PLAN)
+def compare(words: tuple[str, ...], only_plan: bool) -> int:
     """Compare methods over seeds and folds by case, with equal budgets.
 
     With compare.noise every method is tried with several amounts of noise, and the report shows
@@ -140,19 +147,20 @@ def compare(words: tuple[str, ...]) -> int:
     """
     from rayfed_hn.verbs import federation
 
-    return federation.compare(words)
+    return federation.compare(words, only_plan)
 
 
 @_verb(
     *("tune.", "data.bags", "data.leave_out", "data.positive_label", "data.folds", "data.splits"),
     *("data.max_", "run.dir", "run.seed", "run.resume", "task.", "method.", "hypernetwork."),
     *("rounds.", "simulation.", "training.", "model.", "privacy.", "evaluation."),
-    *("resources.cpus", "resources.start_limit", "resources.insecure"),
+    *("resources.cpus", "resources.start_limit", "resources.auto", "resources.insecure"),
     example="rayfed-hn tune conf/tune.yaml data.bags=bags\n"
     "  rayfed-hn tune data.bags=bags 'tune.space.privacy.noise_scale=loguniform(0.01,1)'\n"
     "  rayfed-hn tune data.bags=bags tune.search=grid 'tune.space.hypernetwork.rho=grid(.1,.3,.9)'",
 )
-def tune(words: tuple[str, ...]) -> int:
+@click.option("--plan", "only_plan", is_flag=True, help=_ONLY_PLAN)
+def tune(words: tuple[str, ...], only_plan: bool) -> int:
     """Search for good settings: trials on Ray Tune, judged on validation cases only.
 
     Any key that training depends on can be searched. Every trial trains all its divisions of the
@@ -164,7 +172,7 @@ def tune(words: tuple[str, ...]) -> int:
     """
     from rayfed_hn.verbs.tune import tune as search
 
-    return search(words)
+    return search(words, only_plan)
 
 
 @_verb(
@@ -176,7 +184,8 @@ def tune(words: tuple[str, ...]) -> int:
     example="rayfed-hn scale scale.sites=10,100,1000,10000\n"
     "  rayfed-hn scale data.bags=bags scale.partition=natural scale.methods=hypernetwork",
 )
-def scale(words: tuple[str, ...]) -> int:
+@click.option("--plan", "only_plan", is_flag=True, help=_ONLY_PLAN)
+def scale(words: tuple[str, ...], only_plan: bool) -> int:
     """Measure rounds with more and more sites, ten thousand on one machine.
 
     Sites are virtual: each draws its bags from one pool, synthetic or from data.bags, and trains as
@@ -191,7 +200,7 @@ def scale(words: tuple[str, ...]) -> int:
     """
     from rayfed_hn.verbs.scale import scale as measure
 
-    return measure(words)
+    return measure(words, only_plan)
 
 
 @app.command(epilog="Nothing of the new site's bags is sent to the federation.")

@@ -70,19 +70,30 @@ def claim(folder: Path, config: Config, verb: str, *, resume: bool, measured: bo
             configuration; or another process is at work there.
     """
     _keep_out(folder)
+    check_free(folder, config, resume=resume, measured=measured)
     path = folder / "config.yaml"
-    if path.exists():
-        if not resume:
-            raise ConfigError(
-                f"run.dir: {folder} holds a run already; give run.resume=true to go on with it, or "
-                "another folder"
-            )
-        _check_same(path, config, _MAY_CHANGE if measured else (*_MAY_CHANGE, *_WHERE))
     with saving(folder):
         for name in ("summary.json", "privacy.json"):  # they would speak for the run before
             (folder / name).unlink(missing_ok=True)
         write_text(folder / VERB, f"{verb}\n")
         write_text(path, to_yaml(config))
+
+
+def check_free(folder: Path, config: Config, *, resume: bool, measured: bool = False) -> None:
+    """Refuse a folder that ``claim`` would refuse for what is in it; nothing is written.
+
+    Raises:
+        ConfigError: As ``claim`` says.
+    """
+    path = folder / "config.yaml"
+    if not path.exists():
+        return
+    if not resume:
+        raise ConfigError(
+            f"run.dir: {folder} holds a run already; give run.resume=true to go on with it, or "
+            "another folder"
+        )
+    _check_same(path, config, _MAY_CHANGE if measured else (*_MAY_CHANGE, *_WHERE))
 
 
 def _keep_out(folder: Path) -> None:

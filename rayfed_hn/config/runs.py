@@ -126,6 +126,11 @@ class ResourcesConfig:
         "prefix of a custom resource: with 'site:', the actor of north asks for the resource "
         "site:north",
     )
+    bags_on_nodes: bool = knob(
+        False,
+        "train: true: data.bags is a folder on the own disk of every site's node "
+        "(resources.pin_label or pin_resource), with the bags of that site; nobody else opens it",
+    )
     start_limit: float = knob(
         300.0,
         "seconds that a run waits until all of its actors have room at once, which others may take "

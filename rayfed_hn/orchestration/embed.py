@@ -7,6 +7,7 @@ whole bag, so nothing large passes through the object store and a slide is done 
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import tempfile
 import time
@@ -23,7 +24,10 @@ from rayfed_hn.config import Config
 from rayfed_hn.errors import ConfigError
 from rayfed_hn.loading import require
 from rayfed_hn.orchestration.metrics import EmbedMetrics
+from rayfed_hn.orchestration.packing import Cluster
+from rayfed_hn.orchestration.planned import of_workers
 from rayfed_hn.orchestration.slide_worker import EncoderFactory, SlideWorker, lost
+from rayfed_hn.rooms import Node
 from rayfed_hn.slides import embedding
 from rayfed_hn.slides.encoder_card import EncoderCard, describe, scale_notes
 from rayfed_hn.slides.encoders import make_encoder
@@ -181,20 +185,43 @@ def _run_on_ray(
         yield SlideOutcome(**row)
 
 
+def placement(config: Config, records: Sequence[SlideRecord]) -> str:
+    """What slides will be embedded with, in a line for people.
+
+    Raises:
+        ConfigError: Not even one worker fits.
+    """
+    imported = any(embedding.holds_features(record) for record in records)
+    gpus = 0.0 if imported else config.resources.gpus_per_encoder
+    count = len(records)
+    workers = min(count, _num_workers(config, gpus))
+    return of_workers(count, "slides", workers, gpus, Cluster.joined(config))
+
+
 def _num_workers(config: Config, gpus_per_worker: float) -> int:
-    """Return how many workers fit on the cluster; one too many would wait for ever."""
-    have = ray.cluster_resources()
-    cpus = max(1, int(have.get("CPU", 1)))
-    fit = min(cpus, config.resources.cpus or cpus)
-    if gpus_per_worker == 0:
-        return fit
-    gpus = int(have.get("GPU", 0))
-    if gpus < 1:
-        raise ConfigError(
-            f"resources.gpus_per_encoder: {gpus_per_worker:g} asked for, but the cluster has no "
-            "GPU; set it to 0"
-        )
-    return min(fit, gpus * int(1 / gpus_per_worker))
+    """How many workers fit on the cluster, node by node; one too many would wait for ever.
+
+    Raises:
+        ConfigError: Not even one.
+    """
+    cluster = Cluster.joined(config)
+    fits = sum(_fit(node, gpus_per_worker) for node in cluster.nodes)
+    if fits or config.resources.autoscaling:
+        return max(1, min(fits, cluster.cpus))
+    what = f"1 CPU and {gpus_per_worker:g} GPU" if gpus_per_worker else "1 CPU"
+    lacking = "the cluster has no GPU" if not cluster.gpus else "no node of the cluster has both"
+    remedy = "set resources.gpus_per_encoder=0, or add such a node"
+    if not gpus_per_worker:
+        lacking, remedy = "no node of the cluster has one", "add nodes"
+    raise ConfigError(
+        f"resources.gpus_per_encoder: each worker needs {what}, but {lacking}; {remedy} "
+        "(resources.autoscaling=true if the cluster adds nodes by itself)"
+    )
+
+
+def _fit(node: Node, gpus_per_worker: float) -> int:
+    by_gpu = node.gpus * int(round(1 / gpus_per_worker, 6)) if gpus_per_worker else math.inf
+    return int(min(node.cpus, by_gpu))
 
 
 def _silence_ray_data() -> None:

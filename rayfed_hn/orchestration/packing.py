@@ -127,7 +127,7 @@ def pack(config: Config, sites: Sequence[str], cluster: Cluster) -> Packing:
         ConfigError: The GPU fractions do not fit, or no node is for a site; says what would.
     """
     resources = config.resources
-    pins = [_pin(resources, site) for site in sites]
+    pins = [pin(resources, site) for site in sites]
     pinned = any(pins)
     count = len(sites) if pinned else _num_hosts(resources, len(sites), cluster)
     if pinned:
@@ -224,7 +224,7 @@ def _places(each: float, server: float, gpus: int, count: int) -> int:
     )
 
 
-def _pin(resources: ResourcesConfig, site: str) -> dict[str, Any]:
+def pin(resources: ResourcesConfig, site: str) -> dict[str, Any]:
     """What an actor asks for so that it is started where its site's bags are."""
     pin: dict[str, Any] = {}
     if resources.pin_label is not None:
@@ -232,6 +232,17 @@ def _pin(resources: ResourcesConfig, site: str) -> dict[str, Any]:
     if resources.pin_resource is not None:
         pin["resources"] = {resources.pin_resource + site: PINNED}
     return pin
+
+
+def pinned_sites(resources: ResourcesConfig, cluster: Cluster) -> list[str]:
+    """The sites that nodes are for, sorted."""
+    label, prefix = resources.pin_label, resources.pin_resource
+    if label is not None:
+        found = {node.labels[label] for node in cluster.nodes if label in node.labels}
+    else:
+        names = [name for node in cluster.nodes for name in node.resources]
+        found = {n.removeprefix(prefix) for n in names if prefix and n.startswith(prefix)}
+    return sorted(found)
 
 
 def _check_pins(resources: ResourcesConfig, sites: Sequence[str], cluster: Cluster) -> None:

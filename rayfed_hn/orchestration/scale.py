@@ -25,7 +25,8 @@ from rayfed_hn.federation.virtual_test import score_sites
 from rayfed_hn.machine import Memory, copy_bandwidth, memory_by_kind
 from rayfed_hn.orchestration.actors import MeteredActor
 from rayfed_hn.orchestration.crew import get, start_hosts, wait_for_start
-from rayfed_hn.orchestration.packing import Cluster, pack
+from rayfed_hn.orchestration.packing import Cluster, Packing, pack
+from rayfed_hn.orchestration.planned import of_packing
 
 LOOK_SECONDS = 20.0  # looking at memory takes a core a while, which sites would be slower for
 
@@ -157,13 +158,30 @@ def _in_process(plan: VirtualPlan) -> Iterator[_Running]:
     yield _Running(1, run.versions(), lambda: score_sites(plan, run.server, run.executor))
 
 
-@contextmanager
-def _on_actors(plan: VirtualPlan) -> Iterator[_Running]:
-    cluster, resources = Cluster.joined(plan.config), plan.config.resources
+def placement(ladder: list[VirtualPlan]) -> list[str]:
+    """What the widest step will run on, in lines for people.
+
+    Raises:
+        ConfigError: The actors of a step do not fit.
+    """
+    if not ladder:
+        return []
+    cluster = Cluster.joined(ladder[0].config)
+    packings = [_packing(plan, cluster) for plan in ladder]
+    return of_packing(max(packings, key=lambda packing: len(packing.hosts)), cluster)
+
+
+def _packing(plan: VirtualPlan, cluster: Cluster) -> Packing:
     # Virtual sites have nothing to lose with an actor: no more of them than can work at once.
+    resources = plan.config.resources
     each = resources.sites_per_actor or -(-len(plan.hospitals) // cluster.cpus)
     config = replace(plan.config, resources=replace(resources, sites_per_actor=each))
-    packing = pack(config, plan.participants, cluster)
+    return pack(config, plan.participants, cluster)
+
+
+@contextmanager
+def _on_actors(plan: VirtualPlan) -> Iterator[_Running]:
+    packing, resources = _packing(plan, Cluster.joined(plan.config)), plan.config.resources
     hosts = start_hosts(plan, packing, None)
     handles = {site: hosts[number] for site, number in packing.host_of.items()}
     centre = MeteredActor.options(**packing.centre.start).remote(

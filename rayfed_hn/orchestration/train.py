@@ -13,12 +13,12 @@ from rayfed_hn.errors import FederationError, RayfedError
 from rayfed_hn.federation.centre import Progress, Result
 from rayfed_hn.federation.faults import Faults
 from rayfed_hn.federation.history import history
-from rayfed_hn.federation.plan import make_plan
 from rayfed_hn.federation.privacy_record import write_privacy
 from rayfed_hn.federation.record import write_summary
 from rayfed_hn.federation.run_summary import failure_of, summary_of
 from rayfed_hn.orchestration.crew import Crew
 from rayfed_hn.orchestration.metrics import TrainMetrics
+from rayfed_hn.orchestration.surveyed import plan_where_bags_are
 from rayfed_hn.points import DRIVER_ENDED, DRIVER_STARTED, DRIVER_VERSION, reached
 from rayfed_hn.run_directory import run_id
 
@@ -39,7 +39,7 @@ def train(
         FederationError: All sites were lost, or the actors did not start.
     """
     begun = time.monotonic()
-    plan = replace(make_plan(config, root), run_id=run_id(folder))
+    plan = replace(plan_where_bags_are(config, root), run_id=run_id(folder))
     faults = Faults(folder)
     crew = Crew(plan, folder)
     try:

@@ -22,6 +22,7 @@ from rayfed_hn.orchestration.crew import wait_for_start
 from rayfed_hn.orchestration.executor import RayExecutor
 from rayfed_hn.orchestration.hosts import Care
 from rayfed_hn.orchestration.packing import Cluster, Packing, Place, pack
+from rayfed_hn.orchestration.planned import of_packing, of_tasks
 from rayfed_hn.tuning.learning import Judged, Learning
 from rayfed_hn.tuning.search import Search
 
@@ -99,6 +100,20 @@ def share(search: Search, cluster: Cluster) -> tuple[Packing, int]:
         cluster, cpus=cluster.cpus // at_a_time, memory_bytes=cluster.memory_bytes / at_a_time
     )
     return pack(config, sites, part), at_a_time
+
+
+def placement(search: Search) -> list[str]:
+    """What the trials will run on, in lines for people.
+
+    Raises:
+        ConfigError: Not even one trial fits.
+    """
+    if not search.config.tune.actors:
+        return of_tasks(search.config, search.num_trials, "trials")
+    cluster = Cluster.joined(search.config)
+    packing, at_a_time = share(search, cluster)
+    trials = f"{search.num_trials} trials, {at_a_time} at a time; each:"
+    return [trials, *of_packing(packing, cluster)]
 
 
 def bundles(packing: Packing) -> tune.PlacementGroupFactory:

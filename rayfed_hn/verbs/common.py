@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from rayfed_hn.config import Config
 from rayfed_hn.errors import BudgetSpent, ConfigError, DataError, Interrupted
 from rayfed_hn.loading import load, require
 from rayfed_hn.reporting.incidents import incidents
-from rayfed_hn.run_directory import claim
+from rayfed_hn.run_directory import check_free, claim
 from rayfed_hn.storage.keeping import bring
 from rayfed_hn.storage.remote import named
 
@@ -61,16 +61,52 @@ def existing(value: str | None, key: str, remedy: str) -> Path:
     return path
 
 
-def planned_dir(config: Config, verb: str) -> Path:
-    """The run directory to be, which nobody has claimed yet."""
-    return Path(config.run.dir or f"runs/{verb}-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
+def planned_dir(config: Config, verb: str, *, measured: bool = False) -> Path:
+    """The run directory to be, which nobody has claimed yet.
+
+    Raises:
+        ConfigError: It cannot be that.
+    """
+    name = config.run.dir or f"runs/{verb}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = lasting(Path(name), "run.dir")
+    check_free(folder, config, resume=config.run.resume, measured=measured)
+    return folder
 
 
-def run_dir(config: Config, verb: str, *, measured: bool = False) -> Path:
-    folder = planned_dir(config, verb)
+def run_dir(
+    config: Config, verb: str, planned: Path | None = None, *, measured: bool = False
+) -> Path:
+    """Claim the run directory, which may have been planned before.
+
+    Raises:
+        ConfigError: It cannot be had.
+    """
+    folder = planned or planned_dir(config, verb, measured=measured)
     claim(folder, config, verb, resume=config.run.resume, measured=measured)
     print(f"Run directory: {named(folder)}")
     return folder
+
+
+def lasting(path: Path, key: str) -> Path:
+    """A path that actors can use too, and that is still there when the job has ended.
+
+    Raises:
+        ConfigError: It lies in the copy of the working directory that Ray made for a job.
+    """
+    found = path.resolve()
+    if "runtime_resources" in found.parts:
+        raise ConfigError(
+            f"{key}: {found} lies in the copy of the working directory that Ray made for this job, "
+            f"and would be deleted with it; give {key} an absolute path on a disk that all nodes "
+            f"share, such as {key}=/shared/{path.name}"
+        )
+    return found
+
+
+def print_placement(lines: Iterable[str]) -> None:
+    """Say what will run where, before it does."""
+    for line in lines:
+        print(line, flush=True)
 
 
 @contextmanager
@@ -82,13 +118,23 @@ def before_anything_starts() -> Iterator[None]:
         raise ConfigError(str(error)) from error
 
 
+@dataclass
+class GoingOn:
+    """How to go on after an interruption; None: there is nothing yet to go on with."""
+
+    how: str | None = None
+
+
 @contextmanager
-def resumable(how: str) -> Iterator[None]:
+def resumable(how: str | None = None) -> Iterator[GoingOn]:
     """Say how to go on when the block is interrupted."""
+    going_on = GoingOn(how)
     try:
-        yield
+        yield going_on
     except KeyboardInterrupt:
-        raise Interrupted(f"interrupted; {how}") from None
+        if going_on.how is None:
+            raise
+        raise Interrupted(f"interrupted; {going_on.how}") from None
 
 
 def connected(config: Config) -> AbstractContextManager[None]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rayfed_hn.config import Config
 from rayfed_hn.errors import ConfigError
 from rayfed_hn.federation.record import package_versions, write_summary
+from rayfed_hn.loading import require
 from rayfed_hn.privacy.words import is_formal
 from rayfed_hn.progress import bar
 from rayfed_hn.reporting.boards import write_curves
@@ -23,6 +24,9 @@ from rayfed_hn.verbs.common import (
     configuration,
     connected,
     existing,
+    lasting,
+    planned_dir,
+    print_placement,
     print_troubles,
     resumable,
     run_dir,
@@ -67,39 +71,26 @@ def demo(words: Sequence[str]) -> int:
     return code
 
 
-def train(words: Sequence[str]) -> int:
+def train(words: Sequence[str], only_plan: bool = False) -> int:
     """See ``rayfed-hn train --help``."""
-    from rayfed_hn.federation.commits import check_commits
-    from rayfed_hn.federation.plan import make_plan
-
     config = configuration(words)
     check_tracker(config.run.track)
-    root = _bags(config)
-    with before_anything_starts():
-        plan = make_plan(config, root)
-        _check_ledgers(plan)
-        going_on = config.run.resume and config.run.dir is not None
-        folder = Path(config.run.dir or "").resolve()
-        keep = config.run.keep_commits
-        damaged = check_commits(folder, keep, plan.digest) if going_on else []
-    print_plan(plan)
-    metric = plan.task.judge.ranking_name
-    folder = run_dir(config, "train")
-    for damage in damaged:
-        print(f"warning: {damage}; going on from the commit before", file=sys.stderr)
-    plan = dataclasses.replace(plan, run_id=run_id(folder))
-    print_privacy(plan)
-    total = config.rounds.num_versions
-    with (
-        resumable(_go_on(folder)),
-        tracked(config, folder, "train") as tracker,
-        connected(config),
-        bar("versions", total) as progress,
-    ):
-        from rayfed_hn.orchestration.train import train as run  # and Ray with it
+    root, here = _bags(config), not config.resources.bags_on_nodes
+    planned = _planned(config, root) if here else None  # before a cluster is started for nothing
+    folder = planned_dir(config, "train")
+    with resumable() as going_on, connected(config):
+        from rayfed_hn.orchestration.planned import of_training  # and Ray with it
 
-        summary = run(config, root, folder, shown(progress, tracker, metric))
-        tracker.results(summary)
+        plan, damaged = planned or _planned(config, root)
+        print_placement(of_training(config, plan.participants))
+        if only_plan:
+            return 0
+        run_dir(config, "train", folder)
+        going_on.how = _go_on(folder)
+        for damage in damaged:
+            print(f"warning: {damage}; going on from the commit before", file=sys.stderr)
+        print_privacy(dataclasses.replace(plan, run_id=run_id(folder)))
+        summary = _train(plan, folder)
     print_sites(summary)
     print_troubles(summary)
     print(f"\nRun directory: {named(folder)}. Pictures: rayfed-hn report {named(folder)}")
@@ -121,23 +112,60 @@ def _check_ledgers(plan: Plan) -> None:
         )
 
 
-def compare(words: Sequence[str]) -> int:
+def _planned(config: Config, root: Path) -> tuple[Plan, list[str]]:
+    """What will be trained, and what is damaged of the run that is to go on."""
+    from rayfed_hn.federation.commits import check_commits
+    from rayfed_hn.federation.plan import make_plan
+
+    with before_anything_starts():
+        if config.resources.bags_on_nodes:
+            from rayfed_hn.orchestration.surveyed import plan_where_bags_are
+
+            plan = plan_where_bags_are(config, root)
+        else:
+            plan = make_plan(config, root)
+        _check_ledgers(plan)
+        going_on = config.run.resume and config.run.dir is not None
+        folder, keep = Path(config.run.dir or "").resolve(), config.run.keep_commits
+        damaged = check_commits(folder, keep, plan.digest) if going_on else []
+    print_plan(plan)
+    return plan, damaged
+
+
+def _train(plan: Plan, folder: Path) -> dict[str, Any]:
+    from rayfed_hn.orchestration.train import train as run
+
+    config, metric = plan.config, plan.task.judge.ranking_name
+    with (
+        tracked(config, folder, "train") as tracker,
+        bar("versions", config.rounds.num_versions) as progress,
+    ):
+        summary = run(config, plan.root, folder, shown(progress, tracker, metric))
+        tracker.results(summary)
+    return summary
+
+
+def compare(words: Sequence[str], only_plan: bool = False) -> int:
     """See ``rayfed-hn compare --help``."""
-    from rayfed_hn.federation.cell import check_cells
+    from rayfed_hn.federation.cell import cells, check_cells
 
     config = configuration(words)
     check_tracker(config.run.track)
     with before_anything_starts():
         plan = check_cells(config, _bags(config))
     print_plan(plan)
-    folder = run_dir(config, "compare")
-    with (
-        resumable(_go_on(folder)),
-        tracked(config, folder, "compare") as tracker,
-        connected(config),
-    ):
-        summary = _compare(config, folder)
-        tracker.results(summary)
+    folder = planned_dir(config, "compare")
+    with resumable() as going_on, connected(config):
+        from rayfed_hn.orchestration.planned import of_tasks
+
+        print_placement(of_tasks(config, len(cells(config)), "cells"))
+        if only_plan:
+            return 0
+        run_dir(config, "compare", folder)
+        going_on.how = _go_on(folder)
+        with tracked(config, folder, "compare") as tracker:
+            summary = _compare(config, folder)
+            tracker.results(summary)
     print(f"\nRun directory: {named(folder)}. Pictures: rayfed-hn report {named(folder)}")
     return summary["exit_code"]
 
@@ -191,6 +219,9 @@ def _compare(config: Config, folder: Path) -> dict[str, Any]:
 
 
 def _bags(config: Config) -> Path:
-    return existing(
-        config.data.bags, "data.bags", "make the bag store with 'rayfed-hn embed' first"
-    ).resolve()  # actors of a joined cluster work in other folders
+    remedy = "make the bag store with 'rayfed-hn embed' first"
+    if config.resources.bags_on_nodes:
+        found = Path(require(config.data.bags, "data.bags", "give the folder on every node"))
+    else:
+        found = existing(config.data.bags, "data.bags", remedy)
+    return lasting(found, "data.bags")  # actors of a joined cluster work in other folders

@@ -16,6 +16,7 @@ from rayfed_hn.verbs.common import (
     configuration,
     connected,
     planned_dir,
+    print_placement,
     resumable,
     run_dir,
 )
@@ -25,34 +26,39 @@ if TYPE_CHECKING:
     from rayfed_hn.federation.virtual_plan import VirtualPlan
 
 
-def scale(words: Sequence[str]) -> int:
+_HERE = "Placement: nothing is left for actors to do; no cluster is needed"
+
+
+def scale(words: Sequence[str], only_plan: bool = False) -> int:
     """See ``rayfed-hn scale --help``."""
-    from rayfed_hn.orchestration.scale import complete, plans
+    from rayfed_hn.orchestration.scale import complete, placement, plans
     from rayfed_hn.orchestration.scale import scale as run
     from rayfed_hn.reporting.scale_report import scale_table, write_scale_files
 
     config = configuration(words)
     check_tracker(config.run.track)
-    folder = planned_dir(config, "scale")
+    folder = planned_dir(config, "scale", measured=True)
     with before_anything_starts():
         ladder = plans(config, folder)
     config = replace(config, run=replace(config.run, dir=str(folder)))
-    run_dir(config, "scale", measured=True)
-    how = (
-        f"the same command with run.dir={named(folder)} run.resume=true goes on with the missing "
-        f"steps, and so does 'rayfed-hn resume {named(folder)}'"
-    )
     needed = config.scale.where == "actors" and not complete(ladder, folder)
     cluster = connected(config) if needed else nullcontext()
     total = len(ladder) * config.scale.num_versions
-    with (
-        resumable(how),
-        tracked(config, folder, "scale") as tracker,
-        cluster,
-        bar("versions", total) as progress,
-    ):
-        summary = run(config, ladder, folder, _shown(progress, tracker, ladder))
-        tracker.results(summary)
+    with resumable() as going_on, cluster:
+        print_placement(placement(ladder) if needed else [_HERE])
+        if only_plan:
+            return 0
+        run_dir(config, "scale", folder, measured=True)
+        going_on.how = (
+            f"the same command with run.dir={named(folder)} run.resume=true goes on with the missing "
+            f"steps, and so does 'rayfed-hn resume {named(folder)}'"
+        )
+        with (
+            tracked(config, folder, "scale") as tracker,
+            bar("versions", total) as progress,
+        ):
+            summary = run(config, ladder, folder, _shown(progress, tracker, ladder))
+            tracker.results(summary)
     write_scale_files(folder, summary)
     print("\n" + scale_table(summary))
     for row in summary["rows"]:

@@ -19,6 +19,9 @@ from rayfed_hn.verbs.common import (
     configuration,
     connected,
     existing,
+    lasting,
+    planned_dir,
+    print_placement,
     print_troubles,
     resumable,
     run_dir,
@@ -29,22 +32,29 @@ if TYPE_CHECKING:
     from rayfed_hn.slides.outcome import EmbedReport, SlideOutcome
 
 
-def embed(words: Sequence[str], retry: bool = False) -> int:
+def embed(words: Sequence[str], retry: bool = False, only_plan: bool = False) -> int:
     """See ``rayfed-hn embed --help``."""
     config = configuration(words)
     existing(config.data.manifest, "data.manifest", "give the CSV of slides, data.manifest=FILE")
-    require(config.data.bags, "data.bags", "give the folder to write bags to, data.bags=FOLDER")
+    bags = require(config.data.bags, "data.bags", "give the folder to write bags to")
+    lasting(Path(bags), "data.bags")
     from rayfed_hn.slides.encoders import check_encoder
 
     check_encoder(config.embed)
     with before_anything_starts():
-        _read_manifest(config)
-    folder = run_dir(config, "embed")
-    how = (
-        f"the same command with run.dir={named(folder)} run.resume=true goes on (slides in the "
-        f"store are skipped), and so does 'rayfed-hn resume {named(folder)}'"
-    )
-    with resumable(how), connected(config):
+        records = _read_manifest(config)
+    folder = planned_dir(config, "embed")
+    with resumable() as going_on, connected(config):
+        from rayfed_hn.orchestration.embed import placement
+
+        print_placement([placement(config, records)])
+        if only_plan:
+            return 0
+        run_dir(config, "embed", folder)
+        going_on.how = (
+            f"the same command with run.dir={named(folder)} run.resume=true goes on (slides in the store "
+            f"are skipped), and so does 'rayfed-hn resume {named(folder)}'"
+        )
         summary = embed_manifest(config, folder, retry)
     return summary["exit_code"]
 

@@ -14,6 +14,9 @@ from rayfed_hn.verbs.common import (
     configuration,
     connected,
     existing,
+    lasting,
+    planned_dir,
+    print_placement,
     print_troubles,
     resumable,
     run_dir,
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
     from rayfed_hn.tuning.search import Search
 
 
-def tune(words: Sequence[str]) -> int:
+def tune(words: Sequence[str], only_plan: bool = False) -> int:
     """See ``rayfed-hn tune --help``."""
     from rayfed_hn.files import write_text
     from rayfed_hn.reporting.tune_table import tune_table
@@ -34,7 +37,8 @@ def tune(words: Sequence[str]) -> int:
     config = configuration(words)
     root = existing(
         config.data.bags, "data.bags", "make the bag store with 'rayfed-hn embed' first"
-    ).resolve()
+    )
+    root = lasting(root, "data.bags")
     if config.tune.search == "optuna":
         from rayfed_hn.orchestration.tune_optuna import check_optuna
 
@@ -44,9 +48,16 @@ def tune(words: Sequence[str]) -> int:
     print(about(search))
     for note in (*search.plan.notes, *search.notes()):
         print(f"note: {note}")
-    folder = run_dir(config, "tune")
-    again = f"the same command with run.dir={named(folder)} run.resume=true goes on"
-    with resumable(f"{again}, and so does 'rayfed-hn resume {named(folder)}'"), connected(config):
+    folder = planned_dir(config, "tune")
+    with resumable() as going_on, connected(config):
+        from rayfed_hn.orchestration.tune_actors import placement
+
+        print_placement(placement(search))
+        if only_plan:
+            return 0
+        run_dir(config, "tune", folder)
+        again = f"the same command with run.dir={named(folder)} run.resume=true goes on"
+        going_on.how = f"{again}, and so does 'rayfed-hn resume {named(folder)}'"
         summary = _run(search, root, folder)
     table = tune_table(summary)
     write_text(folder / "table.md", table)
