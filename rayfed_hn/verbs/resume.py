@@ -63,8 +63,8 @@ def _why_not(run: Path, verb: str | None) -> str:
         return f"RUN: {run} was made by '{verb}', which goes on when its own command is given again"
     if verb in APART:
         return (
-            f"RUN: {named(run)} was made by '{verb}'; give its own command again, with its certificates "
-            f"and run.dir={named(run)} run.resume=true"
+            f"RUN: {named(run)} was made by '{verb}'; give its own command again, with its "
+            f"certificates and run.dir={named(run)} run.resume=true"
         )
     return (
         f"RUN: {named(run)} does not say by which verb it was made; give the command that made it "

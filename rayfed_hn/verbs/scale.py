@@ -50,8 +50,8 @@ def scale(words: Sequence[str], only_plan: bool = False) -> int:
             return 0
         run_dir(config, "scale", folder, measured=True)
         going_on.how = (
-            f"the same command with run.dir={named(folder)} run.resume=true goes on with the missing "
-            f"steps, and so does 'rayfed-hn resume {named(folder)}'"
+            f"the same command with run.dir={named(folder)} run.resume=true goes on with the "
+            f"missing steps, and so does 'rayfed-hn resume {named(folder)}'"
         )
         with (
             tracked(config, folder, "scale") as tracker,

@@ -52,8 +52,8 @@ def embed(words: Sequence[str], retry: bool = False, only_plan: bool = False) ->
             return 0
         run_dir(config, "embed", folder)
         going_on.how = (
-            f"the same command with run.dir={named(folder)} run.resume=true goes on (slides in the store "
-            f"are skipped), and so does 'rayfed-hn resume {named(folder)}'"
+            f"the same command with run.dir={named(folder)} run.resume=true goes on (slides in the "
+            f"store are skipped), and so does 'rayfed-hn resume {named(folder)}'"
         )
         summary = embed_manifest(config, folder, retry)
     return summary["exit_code"]
