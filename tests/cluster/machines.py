@@ -46,12 +46,14 @@ def optional(schema: dict[str, Any], **properties: Any) -> dict[str, Any]:
 
 
 MOUNTS = {"~/.ray/auth_token", "~/.rayfed-hn/machine", "~/.rayfed-hn/wheel"}
-COMMON = {"cluster_name": {"const": "rayfed-hn"}, "file_mounts": closed(**dict.fromkeys(MOUNTS, TEXT))}
-COMMANDS = listed(TEXT)
-STARTS = {
-    key: COMMANDS
-    for key in ("setup_commands", "head_start_ray_commands", "worker_start_ray_commands")
+COMMON = {
+    "cluster_name": {"const": "rayfed-hn"},
+    "file_mounts": closed(**dict.fromkeys(MOUNTS, TEXT)),
 }
+COMMANDS = listed(TEXT)
+STARTS = dict.fromkeys(
+    ("setup_commands", "head_start_ray_commands", "worker_start_ray_commands"), COMMANDS
+)
 PROXY = {
     "ssh_user": {"const": "ubuntu"},
     "ssh_private_key": TEXT,
@@ -63,7 +65,6 @@ PROXY = {
 def _cloud(provider: dict[str, Any], node: dict[str, Any], **spot: Any) -> dict[str, Any]:
     head = closed(resources=closed(CPU={"const": 2}), node_config=node)
     rented = {
-        "min_workers": {"const": 0},
         "max_workers": COUNT,
         "labels": closed(role={"enum": ["decode", "gpu"]}),
         "node_config": closed(**node["properties"], **spot),
@@ -81,8 +82,10 @@ def _cloud(provider: dict[str, Any], node: dict[str, Any], **spot: Any) -> dict[
         head_node_type={"const": "head"},
         available_node_types=closed(
             head=head,
-            decode=closed(resources=closed(CPU=COUNT), **rented),
-            gpu=closed(resources=closed(CPU=COUNT, GPU={"const": 1}), **rented),
+            decode=closed(resources=closed(CPU=COUNT), min_workers=COUNT, **rented),
+            gpu=closed(
+                resources=closed(CPU=COUNT, GPU={"const": 1}), min_workers={"const": 0}, **rented
+            ),
         ),
     )
 

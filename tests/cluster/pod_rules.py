@@ -61,7 +61,9 @@ def at(value: Any, path: str) -> Any:
 
 def objections(found: list[dict[str, Any]]) -> list[str]:
     """Everything that is not as promised, in documents that their schemas have nothing against."""
-    return [text for rule in (_clusters, _jobs, _network, _claims, _namespace) for text in rule(found)]
+    return [
+        text for rule in (_clusters, _jobs, _network, _claims, _namespace) for text in rule(found)
+    ]
 
 
 def cluster_specs(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -179,9 +181,13 @@ def _probes(container: dict[str, Any], where: str) -> Iterator[str]:
         health = at(container, f"{name}.httpGet")
         if health != {"path": "/api/healthz", "port": 52365}:
             yield f"{where}: {name} asks {health}"
-        if not at(container, f"{name}.periodSeconds") or not at(container, f"{name}.failureThreshold"):
+        if not at(container, f"{name}.periodSeconds") or not at(
+            container, f"{name}.failureThreshold"
+        ):
             yield f"{where}: {name} does not say when it gives up"
-    if any(not at(container, f"{name}.timeoutSeconds") for name in ("readinessProbe", "livenessProbe")):
+    if any(
+        not at(container, f"{name}.timeoutSeconds") for name in ("readinessProbe", "livenessProbe")
+    ):
         yield f"{where}: a busy machine may take more than the second that a probe has by itself"
     names = {port["containerPort"]: port.get("name") for port in container.get("ports") or []}
     if where == "head" and names != {6379: "gcs-server", 8265: "dashboard", 8080: "metrics"}:
@@ -261,7 +267,9 @@ def _namespace_of(name: str) -> dict[str, Any]:
 
 
 def _claims(found: list[dict[str, Any]]) -> Iterator[str]:
-    claims = {one["metadata"]["name"]: one["spec"] for one in of_kind(found, "PersistentVolumeClaim")}
+    claims = {
+        one["metadata"]["name"]: one["spec"] for one in of_kind(found, "PersistentVolumeClaim")
+    }
     used = {name for one in pod_templates(found) for name in _claims_of(one["spec"])}
     if used != set(claims):
         yield f"claims {sorted(claims)}, but pods use {sorted(used)}"

@@ -1,4 +1,4 @@
-"""Takes the schemas of KubeRay's CRDs: ``python take.py KUBERAY.git TAG`` (needs git, no network)."""
+"""Takes the schemas of KubeRay's CRDs: ``python take.py KUBERAY/.git TAG``; needs git alone."""
 
 from __future__ import annotations
 
