@@ -18,11 +18,19 @@ MIN_SHARE = 0.02  # of the work, before it says when the rest will be done
 
 @dataclass
 class Bar:
-    """Progress of one piece of work."""
+    """Progress of one piece of work.
+
+    Attributes:
+        title: What is done.
+        total: Pieces.
+        tells_first: The first update says what was done before, be it nothing; otherwise it may
+            come after the first piece.
+    """
 
     title: str
     total: int
     _rich: tuple[Progress, Any] | None
+    tells_first: bool = False
     _started: float = field(default_factory=time.monotonic)
     _printed: float = 0.0
     _before: float | None = None  # share of the work that another process did before
@@ -57,7 +65,7 @@ class Bar:
 
     def _begin(self, done: int, share: float) -> None:
         """Of work that goes on, what was there already took none of this process's time."""
-        goes_on = done > 1
+        goes_on = done > (0 if self.tells_first else 1)
         self._before = share if goes_on else 0.0
         if goes_on:
             self._started = time.monotonic()
@@ -81,10 +89,10 @@ def seconds_left(left: float) -> str:
 
 
 @contextmanager
-def bar(title: str, total: int) -> Iterator[Bar]:
+def bar(title: str, total: int, *, tells_first: bool = False) -> Iterator[Bar]:
     """Show progress of ``total`` pieces of work while the block runs."""
     if not sys.stdout.isatty():
-        yield Bar(title, total, None)
+        yield Bar(title, total, None, tells_first)
         return
     progress = Progress(
         TextColumn("{task.description}"),
@@ -95,4 +103,5 @@ def bar(title: str, total: int) -> Iterator[Bar]:
         console=Console(),
     )
     with progress:
-        yield Bar(title, total, (progress, progress.add_task(title, total=total, note="")))
+        task = progress.add_task(title, total=total, note="")
+        yield Bar(title, total, (progress, task), tells_first)

@@ -53,7 +53,7 @@ def markdown_table(comparison: Mapping[str, Any], readout: str | None = None) ->
     metric, other = comparison.get("metric", "AUC"), other_unit(comparison)
     noise = amount_name(comparison)
     columns = ["method", *([noise] if noise else []), "readout", f"mean site {metric} ± s.e."]
-    columns += [f"by {other}"] if other else []
+    columns += [unit_column(other)] if other else []
     columns += ["worst site", "pooled out of fold", "undefined"]
     lines = [
         f"| {' | '.join(columns)} |",
@@ -105,6 +105,11 @@ def other_unit(comparison: Mapping[str, Any]) -> str | None:
     if not any("by_case" in row for row in comparison["table"]):
         return None
     return "slide" if comparison.get("unit") == "case" else "case"
+
+
+def unit_column(other: str) -> str:
+    """Title of the mean in the other unit; tests by case are something else."""
+    return "of whole cases" if other == "case" else "of single slides"
 
 
 def _method_line(row: Record, other: str | None) -> str:

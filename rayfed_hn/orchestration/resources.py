@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ from rayfed_hn.config import Config
 from rayfed_hn.orchestration import doors
 
 # Sites keep their own logs; what a worker prints must not reach the driver's console.
+_GREETING = b"Set ray log level from environment variable"
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 
@@ -51,7 +54,7 @@ def connect(config: Config) -> Iterator[None]:
 @contextmanager
 def _joined(address: str, config: Config) -> Iterator[None]:
     try:
-        with doors.explained(address):
+        with doors.explained(address), _without_greeting():
             ray.init(address=address, **_QUIET)
         found = ray.get_runtime_context().gcs_address
         doors.check_joined(found, accepted=config.resources.insecure_cluster)
@@ -65,17 +68,39 @@ def _started(config: Config) -> Iterator[None]:
     doors.make_token()
     with doors.private_folder() as folder:
         try:
-            ray.init(
-                address="local",
-                num_cpus=config.resources.cpus,
-                include_dashboard=False,
-                _temp_dir=str(folder),
-                **_QUIET,
-            )
+            with _without_greeting():
+                ray.init(
+                    address="local",
+                    num_cpus=config.resources.cpus,
+                    include_dashboard=False,
+                    _temp_dir=str(folder),
+                    **_QUIET,
+                )
             doors.check_own()
             yield
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def _without_greeting() -> Iterator[None]:
+    """Keep back the line in which Ray's core says which log level it has been given.
+
+    It is written by C++ on the descriptor of stderr. What else is written there meanwhile follows.
+    """
+    with tempfile.TemporaryFile() as kept:
+        sys.stderr.flush()
+        stderr = os.dup(2)
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            kept.seek(0)
+            for line in kept:
+                if _GREETING not in line:
+                    os.write(2, line)
 
 
 def num_cpus(config: Config) -> int:

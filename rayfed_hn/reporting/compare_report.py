@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from rayfed_hn.evaluation.markdown import in_other_unit, interval, number, other_unit
+from rayfed_hn.evaluation.markdown import (
+    in_other_unit,
+    interval,
+    number,
+    other_unit,
+    unit_column,
+)
 from rayfed_hn.evaluation.markdown_cells import worst_site
 from rayfed_hn.evaluation.subject import Record, seen_from, subject
 from rayfed_hn.reporting import compare_more as more
@@ -65,7 +71,7 @@ def results_header(run: Run) -> list[str]:
         f"mean site {run.judge.name}",
         "s.e.",
         "95 % interval",
-        *([f"by {other}"] if other else []),
+        *([unit_column(other)] if other else []),
         "worst site",
         "pooled out of fold",
         "undefined",

@@ -87,7 +87,6 @@ def trained_without_noise(run: Run) -> str | None:
 
 def _what(run: Run, site: str, file: Path, sha256: str, about: Mapping[str, Any]) -> str:
     rows = {
-        "file": f"`{file.name}`, SHA-256 `{sha256}`",
         "made by": about["made_by"],
         "network": f"{about['network']}: {run.about(readout_of(run))}",
         "method": f"{run.summary['method']}, {run.summary['num_versions']} versions",
@@ -97,7 +96,9 @@ def _what(run: Run, site: str, file: Path, sha256: str, about: Mapping[str, Any]
         "as they are in the bag store; they are standardised inside",
         "output": ", ".join(about["output"]),
     }
-    return _table(("", ""), [(name, cell(value)) for name, value in rows.items()])
+    told = [(name, cell(value)) for name, value in rows.items()]
+    file_and_sum = f"`{file.name.replace('`', '')}`, SHA-256 `{sha256}`"
+    return _table(("", ""), [("file", file_and_sum), *told])
 
 
 def _data(run: Run, site: str, about: Mapping[str, Any]) -> str:

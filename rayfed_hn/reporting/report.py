@@ -21,7 +21,7 @@ from rayfed_hn.reporting.repeating import how_to_repeat
 from rayfed_hn.reporting.run_files import Run, read_run
 from rayfed_hn.reporting.task_words import limits, predicted
 from rayfed_hn.reporting.troubles import NO_REASON, troubles
-from rayfed_hn.reporting.words import duration
+from rayfed_hn.reporting.words import counted, duration
 
 
 def _compare(run: Run) -> page.Parts:
@@ -171,12 +171,13 @@ def _what_was_run(run: Run) -> str:
         folds, seeds = run.summary.get("folds"), run.summary.get("seeds")
         methods = list(map(str, run.summary["methods"]))
         named = ", ".join(methods) if len(methods) <= MAX_METHODS else f"{len(methods)} methods"
-        parts += [named, f"{seeds} seed(s) × {folds} folds"]
+        parts += [named, f"{counted(seeds, 'seed')} × {counted(folds, 'fold')}"]
         if amounts := run.summary.get("noise"):
             parts.append(f"{len(amounts)} amounts of noise ({run.knob('privacy', 'mechanism')})")
     else:
         parts += [f"{run.summary['site']} joins"] if run.verb == "onboard" else []
         fold, folds = run.knob("data", "fold"), run.knob("data", "folds")
         parts += [str(run.summary["method"]), f"fold {fold} of {folds} is test"]
-    parts += [f"run.seed {seed}", duration(float(run.summary["seconds"]))]
+    since = " since it was last resumed" if run.knob("run", "resume") else ""
+    parts += [f"run.seed {seed}", f"{duration(float(run.summary['seconds']))}{since}"]
     return " · ".join(parts)

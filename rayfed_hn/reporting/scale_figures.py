@@ -80,7 +80,7 @@ def _scores(summary: Record) -> str:
     for place, (method, rows) in enumerate(_drawn(summary).items()):
         found = [row for row in rows if (row.get("tested") or {}).get("mean") is not None]
         x, drawn = np.array([row["sites"] for row in found], float), look(method, place)
-        for name, dash, label in (("mean", "-", method), ("worst", ":", "its worst site")):
+        for name, dash, label in (("mean", "-", method), ("worst", ":", f"worst, {method}")):
             y = np.array([row["tested"][name] for row in found], float)
             lines.append(Line(label, x, y, colour=drawn.colour, dash=dash))
         values = (

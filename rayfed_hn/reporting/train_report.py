@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rayfed_hn.evaluation.markdown import interval, number
+from rayfed_hn.evaluation.markdown import interval, number, unit_column
 from rayfed_hn.reporting import page
 from rayfed_hn.reporting.figures import Line, line_chart
 from rayfed_hn.reporting.incidents import incidents
@@ -81,7 +81,7 @@ def _site_table(
     readout, metric, unit = readout_of(run), run.judge.name, _other_unit(run)
     others = [r for r in READOUTS if r != readout and all(f"test_{r}" in site for site in sites)]
     header = ["site", "train", "validation", "test", f"{metric} ({readout})", "95 % interval"]
-    header += [f"by {unit}"] if unit else []
+    header += [unit_column(unit)] if unit else []
     rows = [
         (
             site["site"],

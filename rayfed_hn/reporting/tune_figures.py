@@ -14,6 +14,7 @@ from rayfed_hn.evaluation.markdown import number
 from rayfed_hn.evaluation.subject import Record
 from rayfed_hn.reporting import page
 from rayfed_hn.reporting.figures import WIDTH, Dot, Line, dot_plot, line_chart
+from rayfed_hn.reporting.rung_charts import log_ticks
 from rayfed_hn.reporting.theme import INK, MUTED, SERIES, drawing, new_axes, printable, to_svg
 from rayfed_hn.reporting.tune_words import Summary, setting
 
@@ -125,8 +126,7 @@ def _scatter(summary: Summary, key: str, position: int) -> str:
             x = value if ordered else levels.index(value) + _aside(record["trial"])
             _dot(axes, x, record["validation_metric"], record["trial"] == summary["best"])
         if log:
-            axes.set_xscale("log")
-            axes.xaxis.set_major_formatter("{x:g}")
+            _make_logarithmic(axes, [r["settings"][key] for r in trials])
         if not ordered:
             axes.set_xticks(range(len(levels)), [printable(setting(v), 14) for v in levels])
             axes.set_xlim(-0.5, len(levels) - 0.5)
@@ -136,6 +136,14 @@ def _scatter(summary: Summary, key: str, position: int) -> str:
         )
         svg = to_svg(figure, f"key-{position}", f"{key}. {told}.")
     return page.figure(key, svg, "A dot a trial that made all versions; the best is a diamond.")
+
+
+def _make_logarithmic(axes: Axes, values: Sequence[float]) -> None:
+    """Let the horizontal axis be logarithmic, with few numbers that can be read."""
+    ticks = log_ticks(min(values), max(values))
+    axes.set_xscale("log")
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
 
 
 def _aside(trial: int) -> float:
@@ -207,8 +215,7 @@ def front(summary: Summary) -> str:
         axes.step(xs, ys, where="post", color=SERIES[0])
         axes.plot(xs, ys, "D", color=SERIES[0], markersize=5)
         if min(r[name] for r in trials) > 0:
-            axes.set_xscale("log")
-            axes.xaxis.set_major_formatter("{x:g}")
+            _make_logarithmic(axes, [r[name] for r in trials])
         axes.set(xlabel=name, ylabel=f"validation {summary['metric']}")
         told = "; ".join(
             f"{name} {setting(r[name])}: {number(r['validation_metric'])}" for r in chosen

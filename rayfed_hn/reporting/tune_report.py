@@ -141,7 +141,7 @@ def _test(summary: Summary) -> str:
         ["setting", f"mean site {final['metric']}", "95 % interval", "worst site"],
         [
             [
-                f"{row['method']}: {settings({'settings': final['settings'][row['method']]})}",
+                row["method"],
                 number(row["mean_site"]),
                 interval(row["low"], row["high"]),
                 f"{number(row['worst_mean'])} ({row['worst_site']})",
@@ -162,9 +162,16 @@ def _test(summary: Summary) -> str:
         "Configured: the keys that were searched as they are without a search, but for those of "
         "privacy, which are the best setting's: both release the same."
     )
+    which = [
+        page.paragraph(
+            f"{arm.capitalize()}: {settings({'settings': final['settings'][arm]})}", "quiet"
+        )
+        for arm in dict.fromkeys(row["method"] for row in rows)
+    ]
     return page.section(
         "The best setting on test cases",
         table,
+        *which,
         page.paragraph(told, "answer") if told else "",
         page.paragraph(about, "quiet"),
     )
@@ -202,7 +209,7 @@ def _about(run: Run) -> str:
             f"{len(summary['trials'])} trials ({summary['search']})",
             f"scheduler {summary['scheduler']}",
             f"run.seed {run.knob('run', 'seed')}",
-            f"{duration(float(summary['seconds']))} of training in all",
+            f"{duration(float(summary['seconds']))} of training",
         ]
     )
 

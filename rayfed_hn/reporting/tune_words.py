@@ -89,6 +89,10 @@ def _tested(summary: Summary) -> str:
     if difference is None or difference["difference"] is None:
         return f"{told}."
     found = number(difference["difference"], signed=True)
+    if difference["low"] is None:
+        return f"{told}, {found} against what is configured: of one division there is no interval."
+    if difference["low"] == difference["high"] == 0:
+        return f"{told}, as does what is configured, at every site in every division."
     bounds = interval(difference["low"], difference["high"], signed=True)
     return (
         f"{told}, {kind_of(difference)} what is configured (test {final['metric']} {found}, 95 % "
@@ -122,7 +126,8 @@ def mattered(summary: Summary) -> list[str]:
             f"{alike['key']} cannot matter from {alike['from']} on, the number of sites: fixed "
             "embeddings are then orthonormal, and all lengths make the same model, but for "
             "rounding. That is so in "
-            f"{_trials(alike['trials'])}; where they differ, it is by something else."
+            f"{_trials(alike['trials'])}"
+            f"{'; where they differ, it is by something else' * (len(alike['trials']) > 1)}."
         )
     return told
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rayfed_hn.evaluation.bootstrap import KIND, MEAN
 from rayfed_hn.evaluation.markdown import interval, number
-from rayfed_hn.evaluation.subject import HYPERNETWORK, Record, subject
-from rayfed_hn.reporting.choices import chosen_readout, comparisons, ranked
+from rayfed_hn.evaluation.subject import HYPERNETWORK, Record, seen_from, subject
+from rayfed_hn.reporting.choices import chosen_readout, comparisons, ranked, under
 from rayfed_hn.reporting.run_files import Run
 from rayfed_hn.reporting.task_words import one_sided
 from rayfed_hn.reporting.words import listed
@@ -30,10 +31,11 @@ def verdict(run: Run) -> str:
     )
     if not differences:
         return f"{sentence}."
+    doubt = _by_case(run, differences)
     if len(differences) <= _MAX_CLAIMS:
-        return f"{sentence}: {_claims(differences, metric, grouped=False)}."
+        return f"{sentence}: {_claims(differences, metric, grouped=False)}.{doubt}"
     claims = _claims(differences, metric, grouped=True)
-    return f"{sentence}. In {len(differences)} comparisons it is {claims}."
+    return f"{sentence}. In {len(differences)} comparisons it is {claims}.{doubt}"
 
 
 def claim(difference: Record, metric: str) -> str:
@@ -48,6 +50,31 @@ def claim(difference: Record, metric: str) -> str:
 def told_apart(difference: Record) -> bool:
     """Whether the interval leaves out zero."""
     return kind_of(difference) != _KINDS[2]
+
+
+def _by_case(run: Run, differences: Sequence[Record]) -> str:
+    """Say where the test by case does not say what the splits say."""
+    tests = {
+        t["against"]: t
+        for t in seen_from(
+            differences[0]["method"],
+            [
+                t
+                for t in under(run.summary.get("tests", []), chosen_readout(run))
+                if (t["kind"], t["scope"], t["metric"]) == (KIND, MEAN, run.judge.name)
+            ],
+        )
+    }
+    told = []
+    for difference in differences:
+        test = tests.get(difference["against"])
+        if test is not None and kind_of(test) != kind_of(difference):
+            found = number(test["difference"], signed=True)
+            bounds = interval(test["low"], test["high"], signed=True)
+            told.append(f"{kind_of(test)} {difference['against']} ({found}, {bounds})")
+    if not told:
+        return ""
+    return f" That is by split; by case, with all folds judged together, it is {'; '.join(told)}."
 
 
 def _claims(differences: Sequence[Record], metric: str, *, grouped: bool) -> str:

@@ -13,6 +13,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def counted(number: object, thing: str) -> str:
+    """Return so many things."""
+    return f"{number} {thing}{'s' * (number != 1)}"
+
+
 def percent(share: float | None) -> str:
     """Return a share, or a dash where it is undefined."""
     return "–" if share is None else f"{100 * share:.0f} %"

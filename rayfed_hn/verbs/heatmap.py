@@ -87,7 +87,10 @@ def _look(run: Path, words: Sequence[str], wanted: Wanted) -> tuple[list[Heat], 
     heat, bag = heat_of(finished, root, site, wanted.slide)
     heats = [heat]
     if wanted.against is not None:
-        other = FinishedRun.read(wanted.against)
+        try:
+            other = FinishedRun.read(wanted.against)
+        except ConfigError as error:
+            raise ConfigError(str(error).replace("RUN:", "--against:", 1)) from None
         heats.append(heat_of(other, other.bags(root), site, wanted.slide)[0])
     return heats, bag, wanted.slide_file or _by_manifest(finished, site, wanted.slide)
 

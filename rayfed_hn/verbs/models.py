@@ -76,7 +76,7 @@ def _tell(predictions: Predictions, to: Path) -> None:
     from rayfed_hn.prediction.scores import write_set_aside
 
     sites = {one.site for one in predictions.found}
-    print(f"{to}: {len(predictions.found)} bags of {len(sites)} sites")
+    print(f"{to}: {len(predictions.found)} bags of {len(sites)} site{'s' * (len(sites) != 1)}")
     for note in predictions.notes:
         print(f"note: {note}")
     aside = predictions.set_aside

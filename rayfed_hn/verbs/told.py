@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from rayfed_hn.evaluation.markdown import unit_column
 from rayfed_hn.privacy.words import is_formal, line, ratio
 from rayfed_hn.progress import Bar
 from rayfed_hn.reporting.tracking import Tracker
@@ -99,7 +100,7 @@ def print_sites(summary: dict[str, Any]) -> None:
     columns = {f"{metric} {readout}": f"test_{readout}" for readout in readouts}
     if any(site["num_test_slides"] != site["num_test_cases"] for site in summary["sites"]):
         other = "slide" if summary["unit"] == "case" else "case"
-        columns[f"by {other}"] = f"by_{other}"
+        columns[unit_column(other)] = f"by_{other}"
     widths = {title: max(11, len(title)) for title in columns}
     titles = "".join(f" {title:>{width}}" for title, width in widths.items())
     print(f"\n{'site':24} {'train':>6} {'val':>5} {'test':>5}{titles}")

@@ -105,7 +105,7 @@ def test_means_by_slide_and_by_case_are_given_where_they_differ(unit: str) -> No
     assert row["mean_site"] == row[f"by_{unit}"]
     other = "case" if unit == "slide" else "slide"
     text = markdown_table(found)
-    assert f"| mean site quadratic kappa ± s.e. | by {other} | worst site |" in text
+    assert f"| mean site quadratic kappa ± s.e. | {unit_column(other)} | worst site |" in text
     assert f" | {row[f'by_{other}']:.3f} | " in text
     widths = {line.count("|") for line in text.splitlines() if "|" in line}
     assert widths == {8}

@@ -108,13 +108,13 @@ def test_the_metric_of_cases_stands_beside_that_of_slides(
 ) -> None:
     page = _words(_page(train))
     name = NAMES[kind]
-    assert f"{name} (mixture) 95 % interval by case {name} (best)" in page
+    assert f"{name} (mixture) 95 % interval of whole cases {name} (best)" in page
     site = json.loads((train / "summary.json").read_text())["sites"][1]
     interval = r"[\d.]+ to [\d.]+" if kind == "binary" else "–"
     values = f"{site['test_mixture']:.3f} {interval} {site['by_case']:.3f} {site['test_best']:.3f}"
     assert re.search(f"Lakeside 41 10 24 {values}", page)
     page = _words(_page(compare))
-    assert f"method mean site {name} s.e. 95 % interval by case worst site" in page
+    assert f"method mean site {name} s.e. 95 % interval of whole cases worst site" in page
     for row in json.loads((compare / "summary.json").read_text())["table"]:
         if row["readout"] == "mixture":
             shown = rf"{row['method']} {row['mean_site']:.3f} [\d.]+ .{{5,16}} {row['by_case']:.3f}"
@@ -125,8 +125,8 @@ def test_the_metric_of_cases_stands_beside_that_of_slides(
 def test_where_a_bag_is_a_case_slides_stand_beside_it(make: Any, tmp_path: Path) -> None:
     words = _words(_page(make(tmp_path / "run", "binary", "case")))
     assert "a bag is a case" in words
-    assert "by slide" in words
-    assert "by case" not in words
+    assert "of single slides" in words
+    assert "of whole cases" not in words
 
 
 @pytest.mark.parametrize("make", [make_train_run, make_compare_run])
@@ -136,7 +136,7 @@ def test_where_cases_and_slides_are_one_there_is_no_column(make: Any, tmp_path: 
     for site in summary.get("sites", []):
         site |= {"num_test_slides": 14, "num_test_cases": 14, "by_slide": 0.5, "by_case": 0.5}
     (folder / "summary.json").write_text(json.dumps(summary))
-    assert "by case" not in _words(_page(folder))
+    assert "of whole cases" not in _words(_page(folder))
 
 
 def test_what_is_predicted_is_said() -> None:

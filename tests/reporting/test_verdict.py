@@ -7,6 +7,7 @@ import pytest
 from fake_runs import make_compare_run
 
 from rayfed_hn.config import METHODS
+from rayfed_hn.evaluation.bootstrap import KIND, MEAN
 from rayfed_hn.reporting.run_files import read_run
 from rayfed_hn.reporting.verdict import verdict
 
@@ -68,3 +69,22 @@ def test_a_single_group_is_a_whole_sentence(many: Path) -> None:
     found = _set_bounds(many, {})
     assert "In 10 comparisons it is not told apart from 10 methods, the strongest" in found
     assert not any(kind in found for kind in _KINDS[:2])
+
+
+def test_what_the_test_by_case_says_otherwise_is_said(compare_run: Path) -> None:
+    """In the same sentence, and only where it differs."""
+    path = compare_run / "summary.json"
+    summary = json.loads(path.read_text())
+    about = {"kind": KIND, "scope": MEAN, "metric": "AUC", "site": None, "p": 0.1, "p_holm": 0.1}
+    about |= {"readout": "mixture", "num_cases": 40, "num_sites": 4}
+    summary["tests"] = [
+        {**about, "method": "hypernetwork", "against": other, "difference": d, "low": d - 0.1,
+         "high": d + 0.1}
+        for other, d in (("local", 0.05), ("fedavg", 0.02))
+    ]  # fmt: skip
+    path.write_text(json.dumps(summary))
+    found = _set_bounds(compare_run, {"local": (0.01, 0.03), "fedavg": (-0.03, 0.01)})
+    wanted = "by case, with all folds judged together, it is not told apart from local (+0.050, "
+    assert wanted + "-0.050 to +0.150)." in found
+    found = _set_bounds(compare_run, {"local": (-0.01, 0.03), "fedavg": (-0.03, 0.01)})
+    assert "by case" not in found
