@@ -24,8 +24,8 @@ BY_SPLIT = (
     "Intervals by split say what other divisions and training runs would give; those by case, what "
     "other patients would, with these networks. p (Holm) is corrected over the pairs of a table. "
     "The two may differ, in sign too: by split, metrics of single folds are averaged, which are "
-    "coarse where a fold has few bags; by case, the scores of all folds are judged together, though other "
-    "networks gave them."
+    "coarse where a fold has few bags; by case, the scores of all folds are judged together, "
+    "though other networks gave them."
 )
 
 
