@@ -12,6 +12,7 @@ from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from rayfed_hn.evaluation.comparison import ByCase, compare_methods, markdown_table
 from rayfed_hn.evaluation.judging import NAMES, Judge, Kind, Truth
+from rayfed_hn.evaluation.markdown import unit_column
 
 KINDS: tuple[Kind, ...] = tuple(NAMES)
 NUM_CASES, NUM_CLASSES = 9, 3
