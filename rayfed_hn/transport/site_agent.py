@@ -13,6 +13,7 @@ from rayfed_hn.config import Config
 from rayfed_hn.errors import ConfigError, FederationError, MessageError, RayfedError
 from rayfed_hn.federation.cards import SiteCard
 from rayfed_hn.federation.failures import failure_message, read_failure
+from rayfed_hn.federation.messages import TrainRequest
 from rayfed_hn.federation.plan import Plan
 from rayfed_hn.federation.promises import noise_multiplier
 from rayfed_hn.federation.run_summary import bags_summary, plan_summary
@@ -73,6 +74,7 @@ class SiteAgent:
         folder: Its run directory.
         device: Where it trains.
         tell: Called with what the operator should know, in a line.
+        on_version: Called with the version that the site has trained for.
 
     Raises:
         ConfigError, DataError: The configuration or the bags cannot be used.
@@ -86,9 +88,10 @@ class SiteAgent:
         folder: Path,
         device: str = "cpu",
         tell: Callable[[str], object] = lambda line: None,
+        on_version: Callable[[int], object] = lambda version: None,
     ) -> None:
         self._config, self._root, self.site, self._folder = config, root, site, folder
-        self._device, self._tell = device, tell
+        self._device, self._tell, self._on_version = device, tell, on_version
         self._task = stated_task(config)
         self.card: SiteCard = own_card(config, root, site)
         self._life = 1 + secrets.randbelow(MAX_LIFE)
@@ -173,6 +176,8 @@ class SiteAgent:
         if read_failure(message) is None:
             self._last = key, message
             self.num_answers += 1
+            if isinstance(request, TrainRequest):
+                self._on_version(request.version + 1)
         return message
 
     def _plan(self, run: str) -> Plan:

@@ -69,6 +69,7 @@ def serve(words: Sequence[str], listen: str, sites: Sequence[str], files: Files)
 
 def join(words: Sequence[str], server: str, files: Files) -> int:
     """See ``rayfed-hn join --help``."""
+    from rayfed_hn.progress import bar
     from rayfed_hn.transport.agreement import check_possible
     from rayfed_hn.transport.credentials import Credentials
     from rayfed_hn.transport.join import join as take_part
@@ -82,9 +83,9 @@ def join(words: Sequence[str], server: str, files: Files) -> int:
     remedy = "make the bag store with 'rayfed-hn embed' first"
     root = existing(config.data.bags, "data.bags", remedy).resolve()
     folder = run_dir(config, "join")
-    with _unclaimed_if_unknown(folder):
+    with _unclaimed_if_unknown(folder), bar("versions", config.rounds.num_versions) as progress:
         with before_anything_starts():
-            agent = SiteAgent(config, root, site, folder, _device(config), _say)
+            agent = SiteAgent(config, root, site, folder, _device(config), _say, progress.update)
         _print_card(agent.site, agent.card.num_bags, config)
         how = f"the same command with run.dir={named(folder)} run.resume=true goes on"
         with resumable(how):

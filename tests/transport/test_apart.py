@@ -182,7 +182,7 @@ def test_a_new_folder_cannot_take_the_place_of_one_that_remembers(
 
     cables, told = Cables(forget), list[str]()
     all_join(root, tmp_path, cables)
-    words = ("resources.node_wait=0.01", "resources.node_limit=0.02")
+    words = ("resources.node_wait=0.01", "resources.node_limit=2")
     summary = serve(cables, tmp_path, words, told)
     assert [loss["site"] for loss in summary["lost_sites"]] == ["a"]
     assert summary["exit_code"] == 3
@@ -207,7 +207,7 @@ def test_a_site_refuses_other_settings_and_names_the_key(
     cables, told = Cables(), list[str]()
     cables.connect("a", agent_of(root, tmp_path, "a"))
     with pytest.raises(FederationError, match="did not join within"):
-        serve(cables, tmp_path, (word, "resources.node_limit=0.01"), told)
+        serve(cables, tmp_path, (word, "resources.node_limit=1"), told)
     error = cables.ended["a"].error
     assert isinstance(error, ConfigError)
     assert str(error).startswith(f"{key}: ")

@@ -26,6 +26,7 @@ from rayfed_hn.transport.care import Care
 from rayfed_hn.transport.executor import TransportExecutor
 from rayfed_hn.transport.frames import Ending, Frame, Kind, end
 from rayfed_hn.transport.reception import CardFolder
+from rayfed_hn.transport.requests import request_frame
 
 CARE = Care(restarts=1, silence=10, wait=20, limit=60)
 
@@ -205,6 +206,22 @@ def test_what_makes_no_sense_ends_the_stream(tmp_path: Path, what: str) -> None:
         cables.up("a", frames[what] if what != "unknown end" else Frame(Kind.END, b"x"))
     cables.at(5, lambda: cables.connect("a", Puppet("a")))
     assert [type(event) for event in events(moved, 1)] == [Update]
+
+
+@pytest.mark.parametrize("kind", [Kind.ANSWER, Kind.READY, Kind.WELCOME])
+def test_who_was_not_admitted_is_not_listened_to(tmp_path: Path, kind: Kind) -> None:
+    cables, moved = two(tmp_path)
+    cables.connect("a", Puppet("a", silent=True))
+    moved.submit([request("a", 1)])
+    intruder = Puppet("a", life=3)
+    frame = Frame(kind, Puppet("a").answer(request_frame(request("a", 1), 1)), 1)
+    intruder.hello = lambda: frame  # an answer, in place of a greeting
+    cables.at(1, lambda: cables.connect("a", intruder))
+    cables.at(2, lambda: cables.connect("a", Puppet("a")))
+    (event,) = events(moved, 1)
+    assert isinstance(event, Update)
+    assert moved.now == 2
+    assert intruder.asked == []
 
 
 def test_answers_that_nobody_waits_for_change_nothing(tmp_path: Path) -> None:
