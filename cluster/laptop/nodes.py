@@ -113,7 +113,9 @@ class Cluster:
             found = self.ask("/nodes?view=summary")["data"]["summary"]
         except (OSError, ValueError, KeyError):
             return set()
-        return {n["ip"] for n in found if n["raylet"].get("state") == "ALIVE"}
+        # Of a node that has just come little is known yet.
+        alive_ones = (n for n in found if n.get("raylet", {}).get("state") == "ALIVE")
+        return {n["ip"] for n in alive_ones if "ip" in n}
 
     def wait_for(self, nodes: list[Node]) -> None:
         """Wait until the head knows nodes.

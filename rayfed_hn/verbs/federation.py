@@ -33,6 +33,7 @@ from rayfed_hn.verbs.slides import embed_manifest
 from rayfed_hn.verbs.told import print_plan, print_privacy, print_sites, shown
 
 if TYPE_CHECKING:
+    from rayfed_hn.federation.commits import Damage
     from rayfed_hn.federation.plan import Plan
 
 # What the demo changes about the defaults, so that it says something within minutes.
@@ -95,7 +96,7 @@ def train(words: Sequence[str], only_plan: bool = False) -> int:
     return summary["exit_code"]
 
 
-def _planned(config: Config, root: Path) -> tuple[Plan, list[str]]:
+def _planned(config: Config, root: Path) -> tuple[Plan, list[Damage]]:
     """What will be trained, and what is damaged of the run that is to go on."""
     from rayfed_hn.federation.commits import check_commits
     from rayfed_hn.federation.plan import make_plan
