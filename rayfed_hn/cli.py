@@ -22,6 +22,7 @@ from rayfed_hn.cli_tables import export, manifest
 from rayfed_hn.cli_transport import certificates, join, serve
 from rayfed_hn.errors import ConfigError, Interrupted, RayfedError
 from rayfed_hn.loading import is_knob
+from rayfed_hn.storage.keeping import brought, storage
 
 
 @click.group(
@@ -192,7 +193,8 @@ def scale(words: tuple[str, ...], only_plan: bool) -> int:
     tested on cases of the pool that no site trains on. Networks are not kept.
 
     Sites keep nothing between versions: readout last, fresh optimisers, fixed rho. The length of an
-    embedding is 16 unless hypernetwork.embedding_dim says otherwise; model.standardise is none.
+    embedding is 16 unless hypernetwork.embedding_dim says otherwise. Features of data.bags are
+    standardised by the scale that its real sites would agree on; synthetic ones need none.
 
     Writes scale.jsonl, summary.json and table.md into run.dir; report draws the pictures.
     """
@@ -274,7 +276,8 @@ def main() -> None:
     """Run the command line and exit with its code."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        code = app(standalone_mode=False)
+        with storage():
+            code = app(brought(sys.argv[1:]), standalone_mode=False)
     except click.ClickException as error:
         error.show()
         code = 2

@@ -53,10 +53,11 @@ def amounts(row: Record) -> list[str]:
 
 
 def cell(text: object) -> str:
-    """Escape what would end a cell or start HTML where markdown is rendered."""
+    """Escape what would end a cell, or start HTML, a link or code, where markdown is rendered."""
     cleaned = " ".join(str(text).split())
-    for special, escaped in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;")):
-        cleaned = cleaned.replace(special, escaped)
+    for special in ("\\", "|", "[", "]", "`"):
+        cleaned = cleaned.replace(special, f"\\{special}")
+    cleaned = cleaned.replace("<", "&lt;")
     return cleaned
 
 

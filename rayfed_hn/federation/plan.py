@@ -234,7 +234,8 @@ class Plan(Survey):
 
     def released_without_noise(self) -> list[str]:
         """What leaves a hospital beside its networks, in words."""
-        return outside(self.config, self.task, self.standardise, shares=self.shares)
+        run = self.config, self.task, self.standardise
+        return outside(*run, shares=self.shares, apart=self.apart)
 
     def _releases(self, name: str, folder: Path | None) -> SiteReleases:
         """The way out of a site; its ledger lies with its bags unless the run is a simulation."""
@@ -265,11 +266,7 @@ class Plan(Survey):
         """Where a participant draws where its network looks; None: nowhere.
 
         Beside its bags, since tissue has an outline; in a simulation, in which nothing is withheld,
-        with what else it keeps of the run.
-
-        Args:
-            participant: Who.
-            folder: What it keeps of the run; None: nothing.
+        with what else it keeps of the run (``folder``; None: nothing).
         """
         if folder is None or not self.config.evaluation.attention_maps:
             return None

@@ -141,7 +141,9 @@ def promise(
     return told
 
 
-def outside(config: Config, task: Task, standardise: str, *, shares: bool) -> list[str]:
+def outside(
+    config: Config, task: Task, standardise: str, *, shares: bool, apart: bool = False
+) -> list[str]:
     """What leaves a hospital without noise beside its networks, in words.
 
     Args:
@@ -149,6 +151,7 @@ def outside(config: Config, task: Task, standardise: str, *, shares: bool) -> li
         task: Its task.
         standardise: ``model.standardise``, as it applies to the method.
         shares: Whether anything that was learned leaves a hospital.
+        apart: Whether sites are elsewhere, and introduce themselves.
     """
     if not shares:
         return [
@@ -157,6 +160,8 @@ def outside(config: Config, task: Task, standardise: str, *, shares: bool) -> li
         ]
     mixes = config.evaluation.readout == "mixture"
     told = {
+        "before the run, number of its bags of every class and of those that are left out or "
+        "cannot be read, and digests of its bags and of how they were made": apart,
         "once, mean and variance of every feature over its training bags": standardise == "shared",
         "once, number and quantiles of the times of events of its training and validation cases "
         "(of few events these are the times themselves; task.cuts asks for none)": (

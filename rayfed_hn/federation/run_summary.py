@@ -39,14 +39,10 @@ def summary_of(plan: Plan, result: Result, faults: Faults, seconds: float) -> di
     real = not config.simulation.enabled  # simulated absences are as they were ordered
     missed = bool(result.lost or (real and result.absences))
     degraded = missed or bool(result.refused or plan.set_aside)
-    layout = ParameterLayout.of(plan.model())
-    hidden, attention = widths(plan.feature_dim, config.model)
     return {
         "verb": "train",
         "status": "degraded" if degraded else "complete",
         "exit_code": 3 if degraded else 0,
-        "method": config.method.name,
-        "readout": config.evaluation.readout,
         "sites": [_site_summary(plan, result, name) for name in plan.hospitals],
         "num_versions": result.num_versions,
         "clock": "simulated" if config.simulation.enabled else "real",
@@ -58,6 +54,25 @@ def summary_of(plan: Plan, result: Result, faults: Faults, seconds: float) -> di
         "absent": [asdict(loss) for loss in result.absences] if real else [],
         "restarts": faults.restarts,
         "centre_restarts": faults.centre_restarts,
+        **plan_summary(plan),
+        "lost_sites": [asdict(loss) for loss in result.lost],
+        "set_aside": [
+            {"site": name, "reason": why.reason, "remedy": why.remedy}
+            for name, why in plan.set_aside
+        ],
+        "digest": result.digest,
+        "seconds": round(seconds, 2),
+        "versions": package_versions(),
+    }
+
+
+def plan_summary(plan: Plan) -> dict[str, Any]:
+    """What is known of a run before it begins, and what its networks need to be used."""
+    config, layout = plan.config, ParameterLayout.of(plan.model())
+    hidden, attention = widths(plan.feature_dim, config.model)
+    return {
+        "method": config.method.name,
+        "readout": config.evaluation.readout,
         "num_parameters": layout.size,
         "feature_dim": plan.feature_dim,
         "hidden_dim": hidden,
@@ -68,14 +83,18 @@ def summary_of(plan: Plan, result: Result, faults: Faults, seconds: float) -> di
         "privacy": plan.promise(),
         "released_without_noise": plan.released_without_noise(),
         "standardise": plan.standardise,
-        "lost_sites": [asdict(loss) for loss in result.lost],
-        "set_aside": [
-            {"site": name, "reason": why.reason, "remedy": why.remedy}
-            for name, why in plan.set_aside
-        ],
-        "digest": result.digest,
-        "seconds": round(seconds, 2),
-        "versions": package_versions(),
+    }
+
+
+def bags_summary(plan: Plan, site: str) -> dict[str, Any]:
+    """What a hospital has."""
+    num_train, num_validation, num_test = plan.num_bags[site]
+    return {
+        "site": site,
+        "num_train": num_train,
+        "num_training_cases": plan.num_cases.get(site),
+        "num_validation": num_validation,
+        "num_test": num_test,
     }
 
 
@@ -90,16 +109,11 @@ def _task_summary(task: Task) -> dict[str, Any]:
 
 
 def _site_summary(plan: Plan, result: Result, name: str) -> dict[str, Any]:
-    num_train, num_validation, num_test = plan.num_bags[name]
     rows = {row["readout"]: row for row in result.rows if row["site"] == name}
     values = {readout: row["value"] for readout, row in rows.items()}
     chosen = rows[plan.config.evaluation.readout]
     return {
-        "site": name,
-        "num_train": num_train,
-        "num_training_cases": plan.num_cases.get(name),
-        "num_validation": num_validation,
-        "num_test": num_test,
+        **bags_summary(plan, name),
         "num_updates": result.num_updates.get(name, 0),  # hospitals send none when pooled
         "num_test_slides": chosen["num_slides"],
         "num_test_cases": chosen["num_cases"],

@@ -202,6 +202,7 @@ class SiteScorer:
     def _write(self, name: str, version: int, tensors: dict[str, Tensor]) -> None:
         assert self._folder is not None
         about = {"format": "pt", "version": str(version), "site": self._data.name}
+        about |= {"candidates": str(len(self._candidates))}
         write_atomically(
             self._folder / f"network_{name}.safetensors",
             lambda temporary: save_file(tensors, temporary, metadata=about),

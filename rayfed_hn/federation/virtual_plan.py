@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from rayfed_hn.config import Config, ScaleConfig
+from rayfed_hn.config import RELEASE_NOTHING, Config, ScaleConfig
 from rayfed_hn.errors import ConfigError
 from rayfed_hn.federation.data import SiteBag, SiteData
 from rayfed_hn.federation.plan import Plan
@@ -57,9 +58,12 @@ class VirtualPlan(Plan):
         return np.random.Generator(np.random.Philox(derive(self.config.run.seed, purpose, name)))
 
     def _bags(self, drawn: Sequence[int]) -> tuple[SiteBag, ...]:
+        # Sites that share nothing share no scale: each has its own.
+        scale = self.pool.scale if self.config.model.standardise == "none" else None
+        labels = self.pool.labels
         return tuple(
-            SiteBag(self._features[index], self.pool.labels[index], slide=place, case=place)
-            for place, index in enumerate(drawn)
+            SiteBag(self._features[i], labels[i], slide=place, case=place, standardisation=scale)
+            for place, i in enumerate(drawn)
         )
 
     def _draw(self, rng: np.random.Generator, number: int, count: int) -> np.ndarray:
@@ -181,10 +185,20 @@ def _settings(config: Config, method: str, num_sites: int) -> Config:
         rounds=rounds,
         hypernetwork=replace(knobs, embedding_dim=knobs.embedding_dim or EMBEDDING_DIM),
         training=replace(config.training, steps=scale.steps, epochs=None),
-        # Agreeing on a scale would ask every site for all of its bags before the first version.
-        model=replace(config.model, standardise="none"),
+        model=replace(config.model, standardise=_standardise(config, method)),
         evaluation=replace(config.evaluation, readout=scale.readout),
     )
+
+
+def _standardise(config: Config, method: str) -> Literal["site", "none"]:
+    """What sites do themselves.
+
+    To agree would ask every one of them before the first version. The pool's scale is that of the
+    real sites, and synthetic features are on one already.
+    """
+    alone = config.model.standardise == "shared" and method in RELEASE_NOTHING
+    real = config.data.bags is not None
+    return "site" if config.model.standardise == "site" or (alone and real) else "none"
 
 
 def _sizes(config: Config, pool: Pool, num_sites: int) -> list[int]:

@@ -16,6 +16,7 @@ from rayfed_hn.federation.data import Folds, open_sites
 from rayfed_hn.federation.labels import knows, label_of
 from rayfed_hn.federation.survey import survey
 from rayfed_hn.files import write_atomically
+from rayfed_hn.models.standardise import Standardisation, agree, measure
 from rayfed_hn.models.tasks import Binary, Task
 from rayfed_hn.seeds import derive
 
@@ -39,6 +40,7 @@ class Pool:
             that another has trained the network on.
         path: The file of synthetic features, float32 (bags, N, D); None for a bag store.
         config: Says which bag store, and which of its tiles.
+        scale: What the real sites would agree to standardise features by; None: by nothing.
     """
 
     task: Task
@@ -50,6 +52,7 @@ class Pool:
     testing: tuple[int, ...]
     path: Path | None
     config: Config
+    scale: Standardisation | None = None
 
     def write(self) -> None:
         """Make the file of synthetic features, unless it is there."""
@@ -144,10 +147,12 @@ def _stored(config: Config) -> Pool:
     labels: list[int] = []
     origins: list[int] = []
     folds, divided = Folds.of(config), list[tuple[int, Split]]()
-    for number, bags in enumerate(_stores(config, found.hospitals, found.task)):
+    opened = _stores(config, found.hospitals, found.task)
+    for number, bags in enumerate(opened):
         labels += [label_of(found.task, entry) for entry in bags.entries]
         origins += [number] * len(bags.entries)
         divided.append((len(bags.entries), folds.split(bags.entries)))
+    shared = config.model.standardise == "shared"
     return Pool(
         found.task,
         found.feature_dim,
@@ -157,7 +162,17 @@ def _stored(config: Config) -> Pool:
         *_parts(divided),
         None,
         config,
+        _agreed(opened, [parts for _, parts in divided]) if shared else None,
     )
+
+
+def _agreed(stores: Sequence[SiteBags], divided: Sequence[Split]) -> Standardisation:
+    """As ``train`` has it of the real sites: each measures the bags that it trains on."""
+    return agree([
+        measure(bags.load(index).features_ND for index in (*parts.train, *parts.validation))
+        for bags, parts in zip(stores, divided, strict=True)
+        if parts.train or parts.validation
+    ])  # fmt: skip
 
 
 def _stores(config: Config, hospitals: Sequence[str], task: Task) -> list[SiteBags]:

@@ -23,6 +23,7 @@ from rayfed_hn.bags import store
 from rayfed_hn.config import Config
 from rayfed_hn.errors import ConfigError
 from rayfed_hn.loading import require
+from rayfed_hn.orchestration.metrics import EmbedMetrics
 from rayfed_hn.orchestration.packing import Cluster
 from rayfed_hn.orchestration.planned import of_workers
 from rayfed_hn.orchestration.slide_worker import EncoderFactory, SlideWorker, lost
@@ -73,9 +74,10 @@ def embed(
     with store.locked(root):
         store.create(root, recipe)
         outcomes: dict[str, SlideOutcome] = {}
-        factory = None if imported else encoder_factory
+        factory, metrics = None if imported else encoder_factory, EmbedMetrics(root.name)
         for outcome, share in _run(root, records, config, factory, retry):
             outcomes[outcome.slide_id] = outcome
+            metrics.tell(outcome)
             on_slide(outcome, share)
         ordered = [outcomes[record.slide_id] for record in records]
         report = EmbedReport(ordered, not_in_manifest(root, records))

@@ -17,6 +17,7 @@ from rayfed_hn.federation.privacy_record import write_privacy
 from rayfed_hn.federation.record import write_summary
 from rayfed_hn.federation.run_summary import failure_of, summary_of
 from rayfed_hn.orchestration.crew import Crew
+from rayfed_hn.orchestration.metrics import TrainMetrics
 from rayfed_hn.orchestration.surveyed import plan_where_bags_are
 from rayfed_hn.points import DRIVER_ENDED, DRIVER_STARTED, DRIVER_VERSION, reached
 from rayfed_hn.run_directory import run_id
@@ -43,7 +44,8 @@ def train(
     crew = Crew(plan, folder)
     try:
         reached(DRIVER_STARTED)
-        result = _run(crew, faults, on_version)
+        metrics = TrainMetrics(folder.name, config.method.name, config.rounds.num_versions)
+        result = _run(crew, faults, metrics, on_version)
         reached(DRIVER_ENDED)
     except RayfedError as error:
         write_summary(folder, failure_of(plan, error, faults, time.monotonic() - begun))
@@ -57,11 +59,15 @@ def train(
     return summary
 
 
-def _run(crew: Crew, faults: Faults, on_version: Callable[[Progress], object]) -> Result:
+def _run(
+    crew: Crew, faults: Faults, metrics: TrainMetrics, on_version: Callable[[Progress], object]
+) -> Result:
     for news in crew.run():
         faults.note(crew.restarts, crew.centre_restarts)
         if isinstance(news, Result):
             return news
-        on_version(replace(news, restarts=crew.restarts, centre_restarts=crew.centre_restarts))
+        news = replace(news, restarts=crew.restarts, centre_restarts=crew.centre_restarts)
+        metrics.tell(news)
+        on_version(news)
         reached(DRIVER_VERSION)
     raise FederationError("the central actor ended without a result")

@@ -76,8 +76,10 @@ def run_trials(
     plain = [_plain(trial) for trial in missing]
     param_space = {} if search.adaptive else {"trial": tune.grid_search(plain)}
 
+    num_bags = search.num_bags
+
     def train(chosen: dict[str, Any]) -> None:
-        _train(config, root, _settings_of(chosen), packing)
+        _train(config, root, _settings_of(chosen), num_bags, packing)
 
     with quiet():
         tune.Tuner(
@@ -130,7 +132,11 @@ def _scheduler(config: Config) -> Any:
 
 
 def _train(
-    config: Config, root: Path, settings: Mapping[str, Any], packing: Packing | None
+    config: Config,
+    root: Path,
+    settings: Mapping[str, Any],
+    num_bags: Mapping[str, tuple[int, int, int]],
+    packing: Packing | None,
 ) -> None:
     """Runs in a process of the trial's own.
 
@@ -141,6 +147,7 @@ def _train(
     try:
         check_trial(config, Trial(0, settings))  # of Optuna's nobody has seen any before
         learning = Learning(trial_config(config, settings), root)
+        learning.check_bags(num_bags)
         about = {"epsilon": learning.epsilon}
         for judged in learning if packing is None else on_actors(learning, packing):
             metric = _UNDEFINED if judged.mean is None else judged.mean

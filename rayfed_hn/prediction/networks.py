@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -140,10 +140,19 @@ def _own(run: FinishedRun, owner: Path, site: str) -> Network:
     kind, file = POOLED if pooled else PERSONAL, owner / "network_last.safetensors"
     if readout == "best":
         file = owner / f"network_best{f'_{site}' if _many(run, pooled) else ''}.safetensors"
-    elif readout == "mixture" and (owner / "network_mixture.safetensors").is_file():
+    elif readout == "mixture" and _one_of_several(file):
         row = run.sites.index(site) if pooled else 0
         return _mixture(run, owner / "network_mixture.safetensors", row, kind)
     return _one(run, kind, readout, _vector(run, file))
+
+
+def _one_of_several(last: Path) -> bool:
+    """Whether a site kept more than its last network; of a single one there is no mixture."""
+    try:
+        with safe_open(last, framework="pt") as file:
+            return int((file.metadata() or {}).get("candidates", "1")) > 1
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _unfit(last, error) from None
 
 
 def _many(run: FinishedRun, pooled: bool) -> bool:

@@ -13,7 +13,7 @@ from rayfed_hn.reporting.compare_report import results_header, results_of
 from rayfed_hn.reporting.compare_tests import by_case
 from rayfed_hn.reporting.run_files import Run
 from rayfed_hn.reporting.task_words import one_sided
-from rayfed_hn.reporting.trade_off_figures import curves, membership, trade_off
+from rayfed_hn.reporting.trade_off_figures import curves, every_site, membership, trade_off
 from rayfed_hn.reporting.tried_privacy import privacy
 from rayfed_hn.reporting.troubles import troubles
 from rayfed_hn.reporting.verdict import kind_of, told_apart
@@ -36,7 +36,7 @@ def parts(run: Run) -> page.Parts:
         _verdict(run, rows, method),
         troubles(run.summary),
         _main_table(run, rows, method),
-        (trade_off(run, rows), membership(run)),
+        (trade_off(run, rows), every_site(run, method), membership(run)),
         tuple(_more(run, method)),
     )
 

@@ -11,15 +11,16 @@ from matplotlib.axes import Axes
 from rayfed_hn.evaluation.markdown import amount, amount_name, number
 from rayfed_hn.evaluation.subject import Record
 from rayfed_hn.reporting import page
-from rayfed_hn.reporting.choices import chosen_readout, foremost, look_of
-from rayfed_hn.reporting.compare_figures import mean_over_splits
-from rayfed_hn.reporting.figures import WIDTH, Line, line_chart, name_ends
+from rayfed_hn.reporting.choices import chosen_readout, foremost, look_of, under
+from rayfed_hn.reporting.compare_figures import MAX_SITES, mean_over_splits
+from rayfed_hn.reporting.figures import WIDTH, Dot, Line, dot_plot, line_chart, name_ends
 from rayfed_hn.reporting.run_files import Run
-from rayfed_hn.reporting.theme import MUTED, SERIES, drawing, new_axes, to_svg
+from rayfed_hn.reporting.theme import MARKERS, MUTED, SERIES, Look, drawing, new_axes, to_svg
 
 _GAP = 0.5  # decades between no noise and the least, if they do not say
 _MARGIN = 0.5  # decades beside an amount that is the only one
 _MAX_TICKS = 8
+_END_LOOKS = Look(SERIES[0], MARKERS[0]), Look(SERIES[1], MARKERS[1])  # least and most noise
 
 
 def trade_off(run: Run, rows: Sequence[Record]) -> str:
@@ -35,6 +36,38 @@ def trade_off(run: Run, rows: Sequence[Record]) -> str:
         if row["method"] in foremost(list(run.summary["methods"]))
     ]
     return _figure(run, drawn, "trade-off", ("What noise costs", caption), f"mean site {metric}")
+
+
+def every_site(run: Run, method: str) -> str:
+    """Return what a method reaches at every site with the least and with the most noise."""
+    name, metric, readout = amount_name(run.summary), run.judge.name, chosen_readout(run)
+    own = [
+        record
+        for record in under(run.summary["per_site"], readout)
+        if record["method"] == method and record["mean_value"] is not None
+    ]
+    # From little noise to much: a larger epsilon is less.
+    amounts = sorted({record["noise"] for record in own}, reverse=name == "epsilon")
+    ends = list(dict.fromkeys([*amounts[:1], *amounts[-1:]]))
+    found = {(r["site"], r["noise"]): r["mean_value"] for r in own if r["noise"] in ends}
+    order = sorted(found.keys() & {(r["site"], ends[0]) for r in own}, key=lambda key: -found[key])
+    shown = [site for site, _ in order][-MAX_SITES:]
+    dots = [
+        Dot(site, found[site, noise], look=_END_LOOKS[i], series=f"{name} {amount(noise)}")
+        for site in shown
+        for i, noise in enumerate(ends)
+        if (site, noise) in found
+    ]
+    if not dots:
+        return ""
+    words = "; ".join(f"{dot.row} {number(dot.value)} with {dot.series}" for dot in dots)
+    reference = run.judge.chance
+    svg = dot_plot(
+        "sites-by-noise", dots, xlabel=f"test {metric}", reference=reference, alt=f"{words}."
+    )
+    lowest = "" if len(shown) == len(order) else f" The {len(shown)} lowest of {len(order)} sites."
+    caption = f"Of {method}: mean over splits, readout '{readout}'.{lowest}"
+    return page.figure("Who pays for it", svg, caption)
 
 
 def membership(run: Run) -> str:

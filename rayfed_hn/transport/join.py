@@ -97,7 +97,7 @@ def join(
     summary: dict[str, Any] = {"verb": "join", "site": agent.site, "versions": package_versions()}
     try:
         stay(agent, address, credentials, patience, tell)
-        summary |= {"status": "complete", "exit_code": 0}
+        summary |= {"status": "complete", "exit_code": 0, **agent.summary()}
     except RayfedError as error:
         code = 2 if isinstance(error, ConfigError) else 1
         summary |= {"status": "failed", "exit_code": code, "reason": str(error)}

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rayfed_hn.config import Config
 from rayfed_hn.errors import ConfigError, FederationError, MessageError, RayfedError
@@ -14,6 +15,7 @@ from rayfed_hn.federation.cards import SiteCard
 from rayfed_hn.federation.failures import failure_message, read_failure
 from rayfed_hn.federation.plan import Plan
 from rayfed_hn.federation.promises import noise_multiplier
+from rayfed_hn.federation.run_summary import bags_summary, plan_summary
 from rayfed_hn.federation.site_host import SiteHost
 from rayfed_hn.federation.wire import Message
 from rayfed_hn.files import write_text
@@ -122,6 +124,15 @@ class SiteAgent:
             error = MessageError(f"the server sent {frame.kind.name} before it said what it runs")
             return Reply(end(Ending.NOT_UNDERSTOOD), ended=True, error=error)
         return Reply(Frame(Kind.ANSWER, self._answer(frame, self._host), frame.number))
+
+    def summary(self) -> dict[str, Any]:
+        """What its networks need to be used later."""
+        plan = self._plan(self._run or "")
+        return {
+            **plan_summary(plan),
+            "sites": [bags_summary(plan, self.site)],
+            "num_versions": self._config.rounds.num_versions,
+        }
 
     def _agree(self, welcome: Welcome) -> Reply:
         check_settings(self._config, welcome.settings)

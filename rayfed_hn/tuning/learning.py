@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,24 @@ class Learning:
             make_plan(on_division(config, seed, fold), root) for seed, fold in divisions(config)
         ]
 
+    def check_bags(self, num_bags: Mapping[str, tuple[int, int, int]]) -> None:
+        """Refuse a setting with which other bags are judged than with other settings.
+
+        Args:
+            num_bags: Of every site on the first division, with the configuration as it was given.
+
+        Raises:
+            FederationError: Its metric could not be compared with theirs.
+        """
+        own = self.plans[0].num_bags
+        for site in sorted(own.keys() | num_bags.keys()):
+            if own.get(site) != num_bags.get(site):
+                raise FederationError(
+                    f"with this setting {site} has {_three(own.get(site))} bags for training, "
+                    f"validation and test, as configured {_three(num_bags.get(site))}: its metric "
+                    "is of other bags than that of other trials"
+                )
+
     @property
     def epsilon(self) -> float | None:
         """The largest that a run with these settings would promise; None without a guarantee."""
@@ -102,6 +120,10 @@ class Learning:
 
 
 _ENDED: Any = object()
+
+
+def _three(counts: tuple[int, int, int] | None) -> str:
+    return "no" if counts is None else " + ".join(map(str, counts))
 
 
 def _run(plan: Plan, inner: Executor, device: str) -> Iterator[float | None]:

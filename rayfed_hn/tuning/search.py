@@ -11,6 +11,7 @@ from rayfed_hn.config import Config
 from rayfed_hn.evaluation.comparison import compare_methods
 from rayfed_hn.evaluation.judging import Judge
 from rayfed_hn.federation.plan import Plan, make_plan
+from rayfed_hn.federation.survey import survey
 from rayfed_hn.tuning.dimensions import Dimension, check_search, dimensions
 from rayfed_hn.tuning.front import best, front
 from rayfed_hn.tuning.idle import EMBEDDING_DIM, alike_from, idle
@@ -40,6 +41,7 @@ class Search:
         dimensions: The keys, by name.
         trials: All of them; empty where settings follow from results.
         plan: Of one trial, on the first division.
+        num_bags: Of every site on that division, with the configuration as it was given.
         set_aside: Sites that some division of a trial does without: site, reason and remedy.
     """
 
@@ -47,6 +49,7 @@ class Search:
     dimensions: tuple[Dimension, ...]
     trials: tuple[Trial, ...]
     plan: Plan
+    num_bags: Mapping[str, tuple[int, int, int]]
     set_aside: tuple[dict[str, str], ...]
 
     @classmethod
@@ -71,7 +74,8 @@ class Search:
             for plan in plans
             for name, why in plan.set_aside
         ]
-        return cls(config, found, tuple(trials), plans[0], tuple(once(aside)))
+        given = survey(on_division(config, *divisions(config)[0]), root).num_bags
+        return cls(config, found, tuple(trials), plans[0], given, tuple(once(aside)))
 
     @property
     def num_trials(self) -> int:

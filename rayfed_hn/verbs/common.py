@@ -14,6 +14,8 @@ from rayfed_hn.errors import BudgetSpent, ConfigError, DataError, Interrupted
 from rayfed_hn.loading import load, require
 from rayfed_hn.reporting.incidents import incidents
 from rayfed_hn.run_directory import check_free, claim
+from rayfed_hn.storage.keeping import bring
+from rayfed_hn.storage.remote import named
 
 
 def configuration(words: Sequence[str]) -> Config:
@@ -22,7 +24,7 @@ def configuration(words: Sequence[str]) -> Config:
         raise ConfigError(f"'{files[1]}' is not of the form section.key=value")
     config = load(files[0] if files else None, [word for word in words if "=" in word])
     # Actors of a joined cluster work in other folders.
-    data = replace(config.data, splits=_absolute(config.data.splits))
+    data = replace(config.data, splits=_absolute(config.data.splits), bags=_here(config.data.bags))
     encoder = config.embed.encoder
     for prefix in ("module:", "timm:local-dir:"):
         if encoder.startswith(prefix):
@@ -32,6 +34,7 @@ def configuration(words: Sequence[str]) -> Config:
     return replace(
         config,
         data=data,
+        run=replace(config.run, dir=_here(config.run.dir, alone=True)),
         embed=replace(config.embed, encoder=encoder, weights=weights),
         rounds=replace(config.rounds, replay=_absolute(config.rounds.replay)),
         simulation=replace(
@@ -40,6 +43,11 @@ def configuration(words: Sequence[str]) -> Config:
             absences=_absolute(simulation.absences),
         ),
     )
+
+
+def _here(place: str | None, *, alone: bool = False) -> str | None:
+    """The copy of what is in object storage; any other place as it is."""
+    return place and bring(place, alone=alone)
 
 
 def _absolute(path: str | None) -> str | None:
@@ -75,7 +83,7 @@ def run_dir(
     """
     folder = planned or planned_dir(config, verb, measured=measured)
     claim(folder, config, verb, resume=config.run.resume, measured=measured)
-    print(f"Run directory: {folder}")
+    print(f"Run directory: {named(folder)}")
     return folder
 
 

@@ -13,10 +13,12 @@ from rayfed_hn.config import Config
 from rayfed_hn.errors import ConfigError
 from rayfed_hn.federation.record import package_versions, write_summary
 from rayfed_hn.loading import require
+from rayfed_hn.privacy.words import is_formal
 from rayfed_hn.progress import bar
 from rayfed_hn.reporting.boards import write_curves
 from rayfed_hn.reporting.tracking import check_tracker, tracked
 from rayfed_hn.run_directory import claim, run_id
+from rayfed_hn.storage.remote import named, origin_of
 from rayfed_hn.verbs.common import (
     before_anything_starts,
     configuration,
@@ -92,8 +94,23 @@ def train(words: Sequence[str], only_plan: bool = False) -> int:
         summary = _train(plan, folder)
     print_sites(summary)
     print_troubles(summary)
-    print(f"\nRun directory: {folder}. Pictures: rayfed-hn report {folder}")
+    print(f"\nRun directory: {named(folder)}. Pictures: rayfed-hn report {named(folder)}")
     return summary["exit_code"]
+
+
+def _check_ledgers(plan: Plan) -> None:
+    """Refuse formal guarantees for bags that have no disk of their own.
+
+    Raises:
+        ConfigError: A node could be lost with what its sites have charged.
+    """
+    remote = origin_of(plan.root)
+    if remote is not None and is_formal(plan.promise()) and not plan.config.simulation.enabled:
+        raise ConfigError(
+            f"data.bags: {remote.uri} is in object storage, and a site's ledger, which lies beside "
+            "its bags, has to be on a disk before an update leaves; keep bags on the disks of "
+            "their sites, or set simulation.enabled=true"
+        )
 
 
 def _planned(config: Config, root: Path) -> tuple[Plan, list[Damage]]:
@@ -108,6 +125,7 @@ def _planned(config: Config, root: Path) -> tuple[Plan, list[Damage]]:
             plan = plan_where_bags_are(config, root)
         else:
             plan = make_plan(config, root)
+        _check_ledgers(plan)
         going_on = config.run.resume and config.run.dir is not None
         folder, keep = Path(config.run.dir or "").resolve(), config.run.keep_commits
         damaged = check_commits(folder, keep, plan.digest) if going_on else []
@@ -149,7 +167,7 @@ def compare(words: Sequence[str], only_plan: bool = False) -> int:
         with tracked(config, folder, "compare") as tracker:
             summary = _compare(config, folder)
             tracker.results(summary)
-    print(f"\nRun directory: {folder}. Pictures: rayfed-hn report {folder}")
+    print(f"\nRun directory: {named(folder)}. Pictures: rayfed-hn report {named(folder)}")
     return summary["exit_code"]
 
 
@@ -164,8 +182,8 @@ def report(run: Path) -> int:
 
 
 def _go_on(folder: Path) -> str:
-    again = f"the same command with run.dir={folder} run.resume=true goes on"
-    return f"{again}, and so does 'rayfed-hn resume {folder}'"
+    again = f"the same command with run.dir={named(folder)} run.resume=true goes on"
+    return f"{again}, and so does 'rayfed-hn resume {named(folder)}'"
 
 
 def _report(run: Path) -> Path:

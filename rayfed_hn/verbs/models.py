@@ -25,8 +25,9 @@ def predict(
     from rayfed_hn.prediction.finished import FinishedRun
 
     torch.set_num_threads(1)  # as sites train: results must not depend on cores
-    if to.exists():
-        raise ConfigError(f"--to: {to} exists; delete it, or give another name")
+    for path in (to, _beside(to)):
+        if path.exists():
+            raise ConfigError(f"--to: {path} exists; delete it, or give another name")
     with before_anything_starts():
         finished = FinishedRun.read(run, words)
         root = finished.bags(bags)
@@ -81,9 +82,13 @@ def _tell(predictions: Predictions, to: Path) -> None:
     aside = predictions.set_aside
     print_troubles({"set_aside": [vars(one) for one in aside]})
     if aside:
-        beside = to.with_name(f"{to.stem}.set_aside.csv")
-        write_set_aside(beside, aside)
-        print(f"{beside}: what was set aside, and why")
+        write_set_aside(_beside(to), aside)
+        print(f"{_beside(to)}: what was set aside, and why")
+
+
+def _beside(to: Path) -> Path:
+    """Where it is written what could not be scored."""
+    return to.with_name(f"{to.stem}.set_aside.csv")
 
 
 @contextmanager

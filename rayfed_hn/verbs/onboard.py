@@ -16,6 +16,7 @@ from rayfed_hn.files import write_text
 from rayfed_hn.loading import load
 from rayfed_hn.progress import bar
 from rayfed_hn.reporting.boards import write_curves
+from rayfed_hn.storage.remote import named
 from rayfed_hn.verbs.common import (
     before_anything_starts,
     connected,
@@ -57,7 +58,9 @@ def onboard(places: Places, site: str, words: Sequence[str]) -> int:
         _check_places(config, places, site)
         at_hand = None if places.manifest else _open(config, origin, site)
     folder, set_aside = run_dir(config, "onboard"), []
-    with resumable(f"the same command with run.dir={folder} run.resume=true starts it again"):
+    with resumable(
+        f"the same command with run.dir={named(folder)} run.resume=true starts it again"
+    ):
         if places.manifest is not None:
             config, set_aside = _embed(config, places.manifest, folder, site)
         with before_anything_starts():
@@ -72,7 +75,7 @@ def onboard(places: Places, site: str, words: Sequence[str]) -> int:
     write_curves(folder, summary)
     _print(summary)
     print_troubles(summary)
-    print(f"\nRun directory: {folder}. Pictures: rayfed-hn report {folder}")
+    print(f"\nRun directory: {named(folder)}. Pictures: rayfed-hn report {named(folder)}")
     return summary["exit_code"]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from rayfed_hn.errors import ConfigError
 from rayfed_hn.run_directory import verb_of
+from rayfed_hn.storage.remote import named
 
 ALLOWED = ("resources.", "data.bags=")  # where a run computes, and where its bags have gone
 ANEW = ("demo", "onboard")  # the same command goes on, or starts again
@@ -26,8 +27,8 @@ def resume(run: Path, words: Sequence[str]) -> int:
     folder = run.resolve()
     if not (folder / "config.yaml").is_file():
         raise ConfigError(
-            f"RUN: {run} holds no run (no config.yaml); give the run.dir that the interrupted "
-            "command printed"
+            f"RUN: {named(run)} holds no run (no config.yaml); give the run.dir that the "
+            "interrupted command printed"
         )
     summary = _summary(folder)
     verb = verb_of(folder) or summary.get("verb")
@@ -37,11 +38,11 @@ def resume(run: Path, words: Sequence[str]) -> int:
     ended = summary.get("verb") == verb and summary.get("status") != "failed"
     if ended and not summary.get("failed_cells") and not summary.get("failed_trials"):
         print(
-            f"{run} is finished ({verb}, {summary.get('status')}); nothing is left to do. "
-            f"Pictures: rayfed-hn report {run}"
+            f"{named(run)} is finished ({verb}, {summary.get('status')}); nothing is left to do. "
+            f"Pictures: rayfed-hn report {named(run)}"
         )
         return 0
-    print(f"Going on with {verb} in {run}")
+    print(f"Going on with {verb} in {named(run)}")
     return go_on([str(folder / "config.yaml"), f"run.dir={folder}", "run.resume=true", *words])
 
 
@@ -62,12 +63,12 @@ def _why_not(run: Path, verb: str | None) -> str:
         return f"RUN: {run} was made by '{verb}', which goes on when its own command is given again"
     if verb in APART:
         return (
-            f"RUN: {run} was made by '{verb}'; give its own command again, with its certificates "
-            f"and run.dir={run} run.resume=true"
+            f"RUN: {named(run)} was made by '{verb}'; give its own command again, with its "
+            f"certificates and run.dir={named(run)} run.resume=true"
         )
     return (
-        f"RUN: {run} does not say by which verb it was made; give the command that made it again, "
-        f"with run.dir={run} run.resume=true"
+        f"RUN: {named(run)} does not say by which verb it was made; give the command that made it "
+        f"again, with run.dir={named(run)} run.resume=true"
     )
 
 

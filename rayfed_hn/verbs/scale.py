@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rayfed_hn.progress import Bar, bar
 from rayfed_hn.reporting.boards import write_curves
 from rayfed_hn.reporting.tracking import Tracker, check_tracker, tracked
+from rayfed_hn.storage.remote import named
 from rayfed_hn.verbs.common import (
     before_anything_starts,
     configuration,
@@ -49,8 +50,8 @@ def scale(words: Sequence[str], only_plan: bool = False) -> int:
             return 0
         run_dir(config, "scale", folder, measured=True)
         going_on.how = (
-            f"the same command with run.dir={folder} run.resume=true goes on with the missing "
-            f"steps, and so does 'rayfed-hn resume {folder}'"
+            f"the same command with run.dir={named(folder)} run.resume=true goes on with the "
+            f"missing steps, and so does 'rayfed-hn resume {named(folder)}'"
         )
         with (
             tracked(config, folder, "scale") as tracker,
@@ -64,7 +65,7 @@ def scale(words: Sequence[str], only_plan: bool = False) -> int:
         if row["lost_sites"]:
             print(f"lost: {row['lost_sites']} sites of {row['method']} at {row['sites']:,} sites")
     write_curves(folder, summary)
-    print(f"\nRun directory: {folder}. Pictures: rayfed-hn report {folder}")
+    print(f"\nRun directory: {named(folder)}. Pictures: rayfed-hn report {named(folder)}")
     return summary["exit_code"]
 
 

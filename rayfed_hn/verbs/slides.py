@@ -13,6 +13,7 @@ from rayfed_hn.federation.record import package_versions, write_summary
 from rayfed_hn.loading import require
 from rayfed_hn.progress import bar
 from rayfed_hn.reporting.boards import write_embedding
+from rayfed_hn.storage.remote import named
 from rayfed_hn.verbs.common import (
     before_anything_starts,
     configuration,
@@ -51,8 +52,8 @@ def embed(words: Sequence[str], retry: bool = False, only_plan: bool = False) ->
             return 0
         run_dir(config, "embed", folder)
         going_on.how = (
-            f"the same command with run.dir={folder} run.resume=true goes on (slides in the store "
-            f"are skipped), and so does 'rayfed-hn resume {folder}'"
+            f"the same command with run.dir={named(folder)} run.resume=true goes on (slides in the "
+            f"store are skipped), and so does 'rayfed-hn resume {named(folder)}'"
         )
         summary = embed_manifest(config, folder, retry)
     return summary["exit_code"]

@@ -11,6 +11,7 @@ from pathlib import Path
 from rayfed_hn.config import Config
 from rayfed_hn.errors import ConfigError
 from rayfed_hn.run_directory import VERB, known_run
+from rayfed_hn.storage.remote import named
 from rayfed_hn.verbs.common import (
     before_anything_starts,
     configuration,
@@ -47,7 +48,7 @@ def serve(words: Sequence[str], listen: str, sites: Sequence[str], files: Files)
     folder = run_dir(config, "serve")
     transport = GrpcTransport(listen, credentials, sites)
     try:
-        with resumable(f"the same command with run.dir={folder} run.resume=true goes on"):
+        with resumable(f"the same command with run.dir={named(folder)} run.resume=true goes on"):
             print(f"Listening on {listen} (port {transport.port}) for {', '.join(sites)}")
             service = Service(config, folder, sites, transport, _say)
             with before_anything_starts():
@@ -62,7 +63,7 @@ def serve(words: Sequence[str], listen: str, sites: Sequence[str], files: Files)
         transport.stop()
     print_sites(summary)
     print_troubles(summary)
-    print(f"\nRun directory: {folder}. Pictures: rayfed-hn report {folder}")
+    print(f"\nRun directory: {named(folder)}. Pictures: rayfed-hn report {named(folder)}")
     return summary["exit_code"]
 
 
@@ -85,11 +86,11 @@ def join(words: Sequence[str], server: str, files: Files) -> int:
         with before_anything_starts():
             agent = SiteAgent(config, root, site, folder, _device(config), _say)
         _print_card(agent.site, agent.card.num_bags, config)
-        how = f"the same command with run.dir={folder} run.resume=true goes on"
+        how = f"the same command with run.dir={named(folder)} run.resume=true goes on"
         with resumable(how):
             patience = config.resources.node_limit
             summary = take_part(agent, server, credentials, patience, folder, _say)
-    print(f"The run has ended. What {site} keeps of it: {folder}")
+    print(f"The run has ended. What {site} keeps of it: {named(folder)}")
     return summary["exit_code"]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rayfed_hn.progress import Bar, bar, seconds_left
+from rayfed_hn.storage.remote import named
 from rayfed_hn.verbs.common import (
     before_anything_starts,
     configuration,
@@ -55,8 +56,8 @@ def tune(words: Sequence[str], only_plan: bool = False) -> int:
         if only_plan:
             return 0
         run_dir(config, "tune", folder)
-        again = f"the same command with run.dir={folder} run.resume=true goes on"
-        going_on.how = f"{again}, and so does 'rayfed-hn resume {folder}'"
+        again = f"the same command with run.dir={named(folder)} run.resume=true goes on"
+        going_on.how = f"{again}, and so does 'rayfed-hn resume {named(folder)}'"
         summary = _run(search, root, folder)
     table = tune_table(summary)
     write_text(folder / "table.md", table)
@@ -65,7 +66,7 @@ def tune(words: Sequence[str], only_plan: bool = False) -> int:
     for failed in summary["failed_trials"]:
         print(f"missing: trial {failed['trial']}: {failed['reason']}")
     print(f"\nTrain with the best setting: rayfed-hn train {folder / 'best.yaml'}")
-    print(f"Run directory: {folder}. Pictures: rayfed-hn report {folder}")
+    print(f"Run directory: {named(folder)}. Pictures: rayfed-hn report {named(folder)}")
     return summary["exit_code"]
 
 

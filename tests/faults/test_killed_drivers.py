@@ -50,18 +50,39 @@ def said(folder: Path, *without: str) -> dict[str, Any]:
     return {key: value for key, value in found.items() if key not in ("seconds", *without)}
 
 
+def killed_and_whole(
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    words: list[str],
+    pattern: str,
+    numbers: tuple[int, int],
+) -> tuple[Path, Path]:
+    """Two run directories: of a run that was killed and resumed, and of one that was not.
+
+    Args:
+        monkeypatch: Of the test.
+        folder: Where to put them.
+        words: The command.
+        pattern: Of the files that are kept as the run goes on.
+        numbers: How many there are at least when it is killed, and how many in the end.
+    """
+    killed, whole = folder / "killed", folder / "whole"
+    few, all_of_them = numbers
+    before = killed_after(words, killed, pattern, few)
+    assert few <= len(before) < all_of_them
+    run(monkeypatch, "resume", str(killed))
+    after = stamps(killed, pattern)
+    assert len(after) == all_of_them
+    assert {name: after[name] for name in before} == before
+    run(monkeypatch, *words, f"run.dir={whole}")
+    return killed, whole
+
+
 def test_a_killed_comparison(
     bag_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ["compare", f"data.bags={bag_root}", *COMPARE]
-    killed, whole = tmp_path / "killed", tmp_path / "whole"
-    before = killed_after(words, killed, "cells/*.json", 2)
-    assert 2 <= len(before) < 6
-    run(monkeypatch, "resume", str(killed))
-    after = stamps(killed, "cells/*.json")
-    assert len(after) == 6
-    assert {name: after[name] for name in before} == before
-    run(monkeypatch, *words, f"run.dir={whole}")
+    killed, whole = killed_and_whole(monkeypatch, tmp_path, words, "cells/*.json", (2, 6))
     assert said(killed, "costs") == said(whole, "costs")
     tables = [(one / "table.md").read_text().split("| one training") for one in (killed, whole)]
     assert tables[0][0] == tables[1][0]  # what follows is how long it took
@@ -69,14 +90,7 @@ def test_a_killed_comparison(
 
 def test_a_killed_search(bag_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["tune", f"data.bags={bag_root}", *TUNE]
-    killed, whole = tmp_path / "killed", tmp_path / "whole"
-    before = killed_after(words, killed, "trials/trial-*.json", 1)
-    assert 1 <= len(before) < 4
-    run(monkeypatch, "resume", str(killed))
-    after = stamps(killed, "trials/trial-*.json")
-    assert len(after) == 4
-    assert {name: after[name] for name in before} == before
-    run(monkeypatch, *words, f"run.dir={whole}")
+    killed, whole = killed_and_whole(monkeypatch, tmp_path, words, "trials/trial-*.json", (1, 4))
     mine, theirs = said(killed, "trials"), said(whole, "trials")
     assert mine == theirs
     assert _untimed(killed) == _untimed(whole)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from tiny_federations import federation
+from tiny_federations import create, federation, write
 from virtual_sites import virtual
 
 from rayfed_hn.errors import ConfigError
-from rayfed_hn.federation.data import SiteData, open_sites
+from rayfed_hn.federation.data import Folds, SiteData, open_sites
 from rayfed_hn.federation.loop import InProcessExecutor, run_federation
 from rayfed_hn.federation.server import Server
 from rayfed_hn.federation.site_host import SiteHost
@@ -145,6 +145,39 @@ def test_natural_sites_are_like_the_real_ones(tmp_path: Path) -> None:
         assert found.items() <= own.items()
 
 
+def test_real_features_are_standardised_as_in_train(tmp_path: Path) -> None:
+    """By what the real sites have measured on bags that are not under test."""
+    root = create(tmp_path)
+    rng = np.random.default_rng(2)
+    for number, site in enumerate("ab"):
+        for slide in range(10):
+            features_ND = 40 + number + 7 * rng.normal(size=(50 + slide, 6))
+            write(root, site, f"{site}-{slide}", str(slide % 2), features_ND=features_ND)
+    words = ["scale.partition=natural", f"data.bags={root}"]
+    plan = virtual(tmp_path, *words, num_sites=3)
+    scale = plan.site_data("site-00001").train[0].standardisation
+    assert scale is not None
+    opened = open_sites(root, ("a", "b"), plan.config.data).values()
+    folds = Folds.of(plan.config)
+    means = [
+        np.mean(
+            [bags.load(i).features_ND.mean(axis=0) for i in (*parts.train, *parts.validation)], 0
+        )
+        for bags in opened
+        if (parts := folds.split(bags.entries))
+    ]
+    np.testing.assert_allclose(scale.centre_D, np.mean(means, axis=0), rtol=1e-5)
+    np.testing.assert_allclose(scale.deviation_D, 7, rtol=0.1)
+    for other in (
+        virtual(tmp_path, *words, "model.standardise=none", num_sites=3),
+        virtual(tmp_path, *words, method="local", num_sites=3),
+        virtual(tmp_path, num_sites=3),
+    ):
+        assert other.site_data("site-00001").train[0].standardisation is None
+    # Who shares nothing shares no scale, and has its own.
+    assert virtual(tmp_path, *words, method="local", num_sites=3).standardise == "site"
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -253,7 +286,8 @@ def test_the_ladder_sets_what_its_help_says(tmp_path: Path) -> None:
     config = virtual(tmp_path, "model.standardise=site", num_sites=60).config
     assert (config.rounds.num_versions, config.rounds.cohort_size) == (2, 60)
     assert config.hypernetwork.embedding_dim == 16
-    assert config.model.standardise == "none"
+    assert config.model.standardise == "site"
+    assert virtual(tmp_path, num_sites=60).config.model.standardise == "none"
     assert (config.evaluation.readout, config.training.steps) == ("last", 2)
     assert virtual(tmp_path, num_sites=600).config.rounds.cohort_size == 100
     own = virtual(tmp_path, "hypernetwork.embedding_dim=7", "scale.readout=mixture").config

@@ -33,7 +33,7 @@ def test_settings_that_are_impossible_together_fail_the_trial_and_are_not_traine
 ) -> None:
     """Those of Optuna are made up on the way: nobody has checked them before."""
     settings = {"privacy.mechanism": "none", "privacy.noise_scale": 0.1}
-    tune_trials._train(load(None, ["rounds.num_versions=1"]), bag_root, settings, None)
+    tune_trials._train(load(None, ["rounds.num_versions=1"]), bag_root, settings, {}, None)
     (one,) = told
     assert one["last"]
     assert "privacy.mechanism=none privacy.noise_scale=0.1 cannot be tried" in one["reason"]
@@ -47,7 +47,7 @@ def test_no_error_of_a_trial_reaches_ray_tune_with_its_words(
         raise kind("bag jane-doe-1")
 
     monkeypatch.setattr(tune_trials, "Learning", broken)
-    tune_trials._train(load(), bag_root, {}, None)
+    tune_trials._train(load(), bag_root, {}, {}, None)
     (one,) = told
     assert one["reason"].startswith(kind.__name__)
     assert "jane" not in str(one)

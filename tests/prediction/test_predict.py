@@ -371,6 +371,29 @@ def test_a_hospital_may_be_called_pooled(
     assert {row["network"] for row in _table(tmp_path / "out.csv")} == {f"personal, {readout}"}
 
 
+def test_a_mixture_that_is_gone_is_not_replaced_by_another_network(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    root = federation(tmp_path / "bags", dict.fromkeys("ab", tuple("01" * 6)))
+    run = finished_run(tmp_path / "run", root)
+    (run / "sites" / "a" / "network_mixture.safetensors").unlink()
+    assert run_verb(monkeypatch, "predict", run, "--to", tmp_path / "out.csv") == 1
+    assert "network_mixture.safetensors is no network of this run" in capsys.readouterr().err
+
+
+def test_nothing_that_is_there_is_written_over(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    shared_run: Path,
+) -> None:
+    for name in ("out.csv", "out.set_aside.csv"):
+        (tmp_path / name).write_text("mine")
+        assert run_verb(monkeypatch, "predict", shared_run, "--to", tmp_path / "out.csv") == 2
+        assert f"{name} exists" in capsys.readouterr().err
+        (tmp_path / name).unlink()
+
+
 def test_no_name_of_a_run_is_a_formula_of_a_spreadsheet() -> None:
     for text in ("=1+1", "@SUM(A1)", "+1+cmd|' /C calc'!A0", "-2+3", "\t=1"):
         assert plain(text) == f"'{text}"

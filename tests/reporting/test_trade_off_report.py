@@ -6,23 +6,19 @@ import json
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fake_sweep import AMOUNTS, FORMAL, make_sweep_run
+from written_pages import HTML, SVG, page, summary, words
 
 from rayfed_hn.evaluation.markdown import markdown_table
 from rayfed_hn.evaluation.subject import seen_from
 from rayfed_hn.privacy.mechanisms import NoNoise, PaperNoise, SiteGaussian
 from rayfed_hn.privacy.words import mechanism
-from rayfed_hn.reporting.report import write_report
 from rayfed_hn.reporting.run_files import read_run
 from rayfed_hn.reporting.trade_off import about, parts
 from rayfed_hn.reporting.trade_off_figures import places
 from rayfed_hn.reporting.verdict import kind_of
-
-_HTML = "{http://www.w3.org/1999/xhtml}"
-_SVG = "{http://www.w3.org/2000/svg}svg"
 
 
 @pytest.fixture(scope="module")
@@ -31,30 +27,35 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_sweep_run(tmp_path_factory.mktemp("sweep") / "run")
 
 
-def summary(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "summary.json").read_text())
-
-
-def page(folder: Path) -> ET.Element:
-    return ET.fromstring(write_report(folder).read_text(encoding="utf-8").split("\n", 1)[1])
-
-
-def words(element: ET.Element) -> str:
-    return " ".join(" ".join(element.itertext()).split())
-
-
 def picture(root: ET.Element, title: str) -> tuple[str, str] | None:
-    for figure in root.iter(f"{_HTML}figure"):
+    for figure in root.iter(f"{HTML}figure"):
         if figure[0].text == title:
-            (svg,) = figure.iter(_SVG)
+            (svg,) = figure.iter(SVG)
             return svg.get("aria-label") or "", words(figure)
     return None
 
 
+def test_every_site_is_drawn_with_the_least_and_the_most_noise(sweep: Path) -> None:
+    found = summary(sweep)
+    method = about(found["table"], "mixture")
+    told = picture(page(sweep), "Who pays for it")
+    assert told is not None
+    values = {
+        (r["site"], r["noise"]): r["mean_value"]
+        for r in found["per_site"]
+        if (r["method"], r["readout"]) == (method, "mixture")
+    }
+    ends = min(AMOUNTS), max(AMOUNTS)
+    assert {noise for _, noise in values} == {*AMOUNTS}
+    for (site, noise), value in values.items():
+        said = f"{site} {value:.3f} with {found['noise_of']} {noise:g}"
+        assert (said in told[0]) == (noise in ends), told[0]
+
+
 def test_the_table_has_a_row_a_method_and_amount(sweep: Path) -> None:
     tables = [
-        [["".join(cell.itertext()) for cell in row] for row in table.iter(f"{_HTML}tr")]
-        for table in page(sweep).iter(f"{_HTML}table")
+        [["".join(cell.itertext()) for cell in row] for row in table.iter(f"{HTML}tr")]
+        for table in page(sweep).iter(f"{HTML}table")
     ]
     # In sight is the method in question and what releases nothing; the second has all, folded.
     header, *rows = tables[1]

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import xml.etree.ElementTree as ET
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fake_tune import GRID, NOISE, SIZE, make_tune_run
+from written_pages import HTML, SVG, page, summary, words
 
 from rayfed_hn.errors import DataError
 from rayfed_hn.reporting.report import write_report
 from rayfed_hn.reporting.tune_table import tune_table
 from rayfed_hn.reporting.tune_words import best_of, by_rank, paired, verdict
-
-_HTML = "{http://www.w3.org/1999/xhtml}"
-_SVG = "{http://www.w3.org/2000/svg}svg"
 
 
 @pytest.fixture(scope="module")
@@ -25,23 +21,11 @@ def search(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tune_run(tmp_path_factory.mktemp("search") / "run")
 
 
-def summary(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "summary.json").read_text())
-
-
-def page(folder: Path) -> ET.Element:
-    return ET.fromstring(write_report(folder).read_text(encoding="utf-8").split("\n", 1)[1])
-
-
-def words(element: ET.Element) -> str:
-    return " ".join(" ".join(element.itertext()).split())
-
-
 def pictures(root: ET.Element) -> dict[str, tuple[str, str]]:
     """Of every figure what it says to those who do not see it, and all its text."""
     found = {}
-    for figure in root.iter(f"{_HTML}figure"):
-        (svg,) = figure.iter(_SVG)
+    for figure in root.iter(f"{HTML}figure"):
+        (svg,) = figure.iter(SVG)
         found[str(figure[0].text)] = svg.get("aria-label") or "", words(figure)
     return found
 
@@ -49,7 +33,7 @@ def pictures(root: ET.Element) -> dict[str, tuple[str, str]]:
 def test_the_table_ranks_trials_and_marks_the_best(search: Path) -> None:
     rows = [
         ["".join(cell.itertext()) for cell in row]
-        for row in next(page(search).iter(f"{_HTML}table")).iter(f"{_HTML}tr")
+        for row in next(page(search).iter(f"{HTML}table")).iter(f"{HTML}tr")
     ]
     assert rows[0][:5] == ["trial", NOISE, SIZE, "training.optimiser", "validation AUC"]
     metrics = [row[4] for row in rows[1:]]
@@ -129,7 +113,7 @@ def test_failures_and_hostile_text_are_shown_as_text(search: Path) -> None:
     root = page(search)
     assert "trial 5 (" in words(root)
     assert "failed: its process <b>died</b>" in words(root)
-    assert not list(root.iter(f"{_HTML}b"))
+    assert not list(root.iter(f"{HTML}b"))
 
 
 def test_a_stopped_trial_ranks_behind_and_the_page_does_not_promise_to_repeat(

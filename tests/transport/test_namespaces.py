@@ -18,6 +18,9 @@ from apart import LABELS, STATED, together
 from tiny_federations import federation
 
 import rayfed_hn
+from rayfed_hn.errors import ConfigError
+from rayfed_hn.prediction.finished import FinishedRun
+from rayfed_hn.prediction.networks import network_for
 
 SOURCE = Path(rayfed_hn.__file__).parents[1]
 SCRIPT = SOURCE / "cluster" / "federation.sh"
@@ -97,6 +100,10 @@ def test_apart_in_every_way_and_equal_to_the_bit(place: Path) -> None:
         assert not list((homes / "server").rglob("*.arrow"))
         kept = homes / site / "run" / "sites" / site / "network_last.safetensors"
         assert kept.stat().st_uid == homes.joinpath(site).stat().st_uid
+        run = FinishedRun.read(homes / site / "run")  # what it kept can be used at home
+        assert network_for(run, site, list).name == "personal, mixture"
+        with pytest.raises(ConfigError):
+            _ = run.origin
     owners = {(homes / party).stat().st_uid for party in (*LABELS, "server")}
     assert len(owners) == 3
     assert 0 not in owners

@@ -36,6 +36,20 @@ def config(*words: str) -> Config:
     return trial_config(load(None, [*SHORT, *words]), {})
 
 
+def test_other_bags_are_not_judged(bag_root: Path) -> None:
+    """They may be fewer, and easier."""
+    learning = Learning(config("tune.folds=1"), bag_root)
+    own = dict(learning.plans[0].num_bags)
+    learning.check_bags(own)
+    site, (train, validation, test) = next(iter(own.items()))
+    with pytest.raises(FederationError, match=rf"{site} has {train} \+ {validation} \+ {test}"):
+        learning.check_bags({**own, site: (train + 1, validation, test)})
+    with pytest.raises(
+        FederationError, match=r"elsewhere has no bags .* as configured 1 \+ 0 \+ 0"
+    ):
+        learning.check_bags({**own, "elsewhere": (1, 0, 0)})
+
+
 @pytest.mark.parametrize(
     "words",
     [

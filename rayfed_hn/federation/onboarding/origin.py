@@ -110,6 +110,10 @@ def read_origin(run: Path) -> Origin:
         DataError: A file is missing or damaged.
     """
     summary = read_summary(run)
+    if summary["verb"] == "join":
+        raise ConfigError(
+            f"RUN: {run} is what one site kept; what all share is in the server's run.dir"
+        )
     config = load(run / "config.yaml")
     if config.method.name not in SHARING:
         raise ConfigError(
@@ -198,7 +202,7 @@ def read_summary(run: Path) -> dict[str, Any]:
     if not isinstance(summary, dict):
         raise DataError(f"{path} holds no summary; run train again")
     needed = ("classes", "cuts", "feature_dim", "sites", "num_versions", "recipe_sha256")
-    if summary.get("verb") != "train" or any(key not in summary for key in needed):
+    if summary.get("verb") not in ("train", "join") or any(key not in summary for key in needed):
         raise ConfigError(
             f"RUN: {run} is no finished run of train (it was made by '{summary.get('verb')}', or "
             "by an older version); train again"
