@@ -102,7 +102,7 @@ def _up(folder: Folder, asked: argparse.Namespace) -> int:
     sites = asked.sites.split(",") if asked.sites else [f"site-{i + 1}" for i in range(asked.nodes)]
     if not 1 <= asked.nodes <= min(99, len(sites)) or len(set(sites)) != len(sites):
         raise Refused(
-            f"N: {asked.nodes} nodes for the sites {', '.join(sites)}; a site each at least"
+            f"N: {asked.nodes} nodes for the sites {', '.join(sites)}; each needs one, by its name"
         )
     mode, why = _mode(asked.mode)
     if why:

@@ -13,7 +13,8 @@ from pathlib import Path
 from processes import END_SECONDS, Process, end_now, identify, kill_marked, wait_until
 from state import Folder, Node, Refused, State
 
-GCS_PORT, DASHBOARD_PORT, CLIENT_PORT = 6379, 8265, 10001  # Ray's own
+# Ray's own.
+GCS_PORT, DASHBOARD_PORT, CLIENT_PORT, AGENT_PORT = 6379, 8265, 10001, 52365
 # Mounts the node's own disk at the place that all nodes know, then runs the rest. Not by exec:
 # the first process of a namespace takes away what others leave behind, which a shell does.
 _FIRST = 'mount --bind "$1" "$2" && shift 2 && "$@"; exit $?'

@@ -11,7 +11,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from network import CLIENT_PORT, DASHBOARD_PORT, MODES, Network, free_port
+from network import AGENT_PORT, CLIENT_PORT, DASHBOARD_PORT, MODES, Network, free_port
 from processes import MARK, alive, identify, kill, wait_until
 from state import Folder, Node, Refused, State
 
@@ -19,6 +19,13 @@ START_SECONDS = 120.0
 LABEL, RESOURCE = "hospital", "site:"
 # Of the machine's memory, for what all nodes together hold in Ray's object store.
 OBJECT_SHARE, OBJECT_LEAST = 0.2, 2**27
+# Ray's metrics know no token, and on loopback addresses they would answer the whole network: the
+# first setting is Ray's own, the others are ports that there are not.
+_NO_METRICS = {
+    "RAY_enable_metrics_collection": "0",
+    "DASHBOARD_METRIC_PORT": "65536",
+    "AUTOSCALER_METRIC_PORT": "65536",
+}
 # Another cluster's, which the user may have set.
 _FOREIGN = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN", "RAY_TMPDIR")
 
@@ -54,6 +61,8 @@ class Cluster:
 
     def restart(self, node: Node) -> None:
         """Bring a node back that has gone."""
+        if node is self.state.head:
+            raise Refused("the head is what the nodes know each other by; 'down', then 'up'")
         if alive(node.process):
             raise Refused(f"{node.name} is running; 'kill {node.name}' comes first")
         self.network.stop(node)
@@ -77,23 +86,18 @@ class Cluster:
         """What processes of a node find."""
         kept = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
         paths = [str(Path(sys.executable).parent), kept.get("PATH", os.defpath)]
-        # Ray's metrics know no token. On loopback addresses they would answer the whole network:
-        # the first setting is Ray's own, the second a port that there is not.
-        closed = {"RAY_enable_metrics_collection": "0", "DASHBOARD_METRIC_PORT": "65536"}
-        return (
-            kept
-            | (closed if self.state.mode == "loopback" else {})
-            | {
-                "PATH": os.pathsep.join(paths),
-                "RAY_AUTH_MODE": "token",
-                "RAY_AUTH_TOKEN_PATH": str(self.folder.token),
-                "RAY_USAGE_STATS_ENABLED": "0",
-                "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the default of Ray to come
-                "RAYFED_HN_DISK": str(self.folder.disk),
-                "SPT_NOENV": "1",  # a process's title must not be written over its environment
-                MARK: f"{self.state.mark}-{node.name}",
-            }
-        )
+        closed = _NO_METRICS if self.state.mode == "loopback" else {}
+        own = {
+            "PATH": os.pathsep.join(paths),
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(self.folder.token),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the default of Ray to come
+            "RAYFED_HN_DISK": str(self.folder.disk),
+            "SPT_NOENV": "1",  # a process's title must not be written over its environment
+            MARK: f"{self.state.mark}-{node.name}",
+        }
+        return kept | closed | own
 
     def ask(self, path: str) -> Any:
         """What the dashboard answers, asked as the job client asks.
@@ -113,7 +117,9 @@ class Cluster:
             found = self.ask("/nodes?view=summary")["data"]["summary"]
         except (OSError, ValueError, KeyError):
             return set()
-        return {n["ip"] for n in found if n["raylet"].get("state") == "ALIVE"}
+        # Of a node that has just come little is known yet.
+        alive_ones = (n for n in found if n.get("raylet", {}).get("state") == "ALIVE")
+        return {n["ip"] for n in alive_ones if "ip" in n}
 
     def wait_for(self, nodes: list[Node]) -> None:
         """Wait until the head knows nodes.
@@ -155,6 +161,8 @@ class Cluster:
         ray += [f"--num-cpus={node.cpus}", f"--num-gpus={node.gpus}"]
         ray += [f"--object-store-memory={_object_bytes(len(self.state.nodes))}"]
         ray += [f"--temp-dir={self.folder.of(node) / 'r'}"]
+        if self.state.mode == "loopback":  # a port of the machine, which all nodes would take
+            ray += [f"--dashboard-agent-listen-port={free_port(AGENT_PORT)}"]
         if node is self.state.head:
             port = DASHBOARD_PORT if self.state.forwarder else self.state.dashboard
             client = CLIENT_PORT if self.state.forwarder else free_port(CLIENT_PORT)

@@ -170,4 +170,4 @@ class Folder:
 
 
 def _process(found: dict[str, int] | None) -> Process | None:
-    return found and Process(**found)
+    return None if found is None else Process(**found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,8 @@ from rayfed_hn.config import Config
 from rayfed_hn.errors import ConfigError
 from rayfed_hn.loading import load
 from rayfed_hn.orchestration.packing import ACTOR_BYTES, OWN_ACTORS, Cluster, Packing, pack
+from rayfed_hn.orchestration.planned import of_packing
+from rayfed_hn.rooms import Node
 
 ROOM = one_node(cpus=32)
 
@@ -237,3 +239,69 @@ def test_a_resource_that_is_used_up_is_missing() -> None:
 def test_pinned_sites_do_not_share(word: str, cluster: Cluster) -> None:
     with pytest.raises(ConfigError, match=r"resources\.sites_per_actor: got 2"):
         packed(2, cluster, f"resources.{word}", "resources.sites_per_actor=2")
+
+
+def of_nodes(*cpus: float, gpus: Sequence[int] = (), prefix: str = "site:site-") -> Cluster:
+    """A head, and a node for every site, which it is pinned to by a resource."""
+    each = [*gpus, *[0] * len(cpus)]
+    made = [
+        Node(f"n{i}", own, each[i], {f"{prefix}{i - 1}": 1.0} if i else {}, {}, f"{i:056x}")
+        for i, own in enumerate(cpus)
+    ]
+    return Cluster(max(1, int(sum(cpus))), made)
+
+
+def test_fractions_are_those_that_every_node_has_room_for() -> None:
+    # 3 cores for 4 actors: in sum three quarters each, but each node has one core.
+    packing = packed(3, of_nodes(1, 1, 1))
+    assert {place.options["num_cpus"] for place in packing.places} == {0.5}
+    assert all(place.node is not None for place in packing.places)
+
+
+def test_the_server_leaves_the_nodes_of_sites_to_them() -> None:
+    packing = packed(2, of_nodes(1, 1, 1), "resources.pin_resource=site:")
+    found = [place.node and place.node.name for place in packing.places]
+    assert found == ["n0", "n1", "n2"]
+    assert "scheduling_strategy" not in packing.hosts[0].start  # its pin says where
+    assert packing.centre.start["scheduling_strategy"].node_id == f"{0:056x}"
+
+
+def test_gpus_that_are_not_where_sites_are_pinned_to() -> None:
+    cluster = of_nodes(1, 1, 1, gpus=[2, 0, 1])
+    words = ("resources.pin_resource=site:", "resources.gpus_per_site=0.5")
+    with pytest.raises(
+        ConfigError, match=r"actor of site-0 asks .* 0\.5 GPU .*n1 has 1 CPUs and 0"
+    ):
+        packed(2, cluster, *words)
+    packed(2, of_nodes(1, 1, 1, gpus=[0, 1, 1]), *words)
+
+
+def test_a_node_without_a_core() -> None:
+    with pytest.raises(ConfigError, match=r"no room for all 3 actors.*autoscaling=true"):
+        packed(2, of_nodes(1, 1, 0), "resources.pin_resource=site:")
+
+
+@pytest.mark.parametrize("word", ["pin_resource=site:", "pin_label=hospital", "gpus_per_site=0.5"])
+def test_what_an_autoscaler_is_to_add_is_not_refused(word: str) -> None:
+    with pytest.raises(ConfigError):
+        packed(2, one_node(8), f"resources.{word}")
+    config = load(None, [f"resources.{word}", "resources.autoscaling=true"])
+    packing = pack(config, names(2), one_node(1))
+    assert {place.options["num_cpus"] for place in packing.places} == {1.0}
+    assert "a node that is still to come" in "\n".join(of_packing(packing, of_nodes(1, 1)))
+
+
+def test_a_plan_names_every_actor_its_share_and_its_node() -> None:
+    cluster = of_nodes(1, 1, 1, gpus=[0, 1, 1])
+    packing = packed(2, cluster, "resources.pin_resource=site:", "resources.gpus_per_site=0.25")
+    head, *lines = of_packing(packing, cluster)
+    assert head == "Placement: 3 actors, 3 CPU and 0.5 GPU together; 3 nodes have 3 CPU and 2 GPU"
+    assert [line.split() for line in lines] == [
+        ["server", "1", "CPU", "n0,", "or", "wherever", "there", "is", "room"],
+        ["site-0", "1", "CPU", "and", "0.25", "GPU", "n1", "(site:site-0)"],
+        ["site-1", "1", "CPU", "and", "0.25", "GPU", "n2", "(site:site-1)"],
+    ]
+    (line,) = of_packing(packed(2, one_node(4)), one_node(4))
+    assert line == "Placement: 3 actors, 3 CPU together, on one node that has 4 CPU"
+    many = packed(99, of_nodes(*[1] * 200))
+    assert of_packing(many, of_nodes(1, 1))[-1] == "  and 76 more like these"

@@ -1,0 +1,157 @@
+"""What ``cluster/local.sh`` refuses, and what it takes for its own; nothing of Ray is started."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from laptop_cluster import ROOT, SCRIPT, Laptop
+from processes import MARK, alive, identify, kill, kill_marked, marked
+from state import MAX_FOLDER, Folder, Node, Process, Refused, State
+
+SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
+
+
+def folder(tmp: Path) -> Folder:
+    """A private one; pytest's own paths are longer than Ray's sockets allow."""
+    made = Folder(tmp)
+    tmp.mkdir(mode=0o700)
+    return made
+
+
+def state() -> State:
+    nodes = [
+        Node("head", [], "127.0.0.2", 1, 0),
+        Node("node-1", ["north", "west"], "127.0.0.3", 2, 0, Process(os.getpid(), 1)),
+    ]
+    return State("abcd", "loopback", 6379, 8265, nodes)
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    own = folder(tmp_path / "c")
+    assert own.read() is None
+    own.write(state())
+    assert own.read() == state()
+
+
+def test_a_node_is_found_by_its_sites() -> None:
+    assert state().node("west").name == state().node("node-1").name == "node-1"
+    with pytest.raises(Refused, match=r"no node 'east'; there are head \(head\), node-1 \(north"):
+        state().node("east")
+
+
+def test_the_folder_and_the_token_are_the_users_alone() -> None:
+    place = Path(f"/tmp/rl{os.getpid()}")
+    own = Folder(place)
+    try:
+        own.make()
+        assert stat.S_IMODE(place.stat().st_mode) == 0o700
+        assert stat.S_IMODE(own.token.stat().st_mode) == 0o600
+        token = own.token.read_text()
+        assert len(token) == 64
+        own.make()
+        assert own.token.read_text() != token
+        place.chmod(0o755)
+        with pytest.raises(Refused, match="not a folder of yours with mode 0700"):
+            own.make()
+    finally:
+        shutil.rmtree(place)
+
+
+def test_a_folder_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    place = Path(f"/tmp/rl{os.getpid()}")
+    place.symlink_to(tmp_path)
+    try:
+        with pytest.raises(Refused, match="not a folder of yours"):
+            Folder(place).make()
+    finally:
+        place.unlink()
+
+
+def test_a_path_that_sockets_find_no_room_below() -> None:
+    with pytest.raises(Refused, match=f"longer than {MAX_FOLDER} bytes"):
+        Folder(Path("/tmp/" + "x" * MAX_FOLDER)).make()
+
+
+def test_a_number_that_is_anothers_by_now_is_left_alone() -> None:
+    with subprocess.Popen(SLEEP) as other:
+        now = identify(other.pid)
+        assert now is not None
+        before = Process(other.pid, now.started - 1)
+        assert alive(now)
+        assert not alive(before)
+        kill(before)
+        assert alive(now)
+        kill(now)
+        assert not alive(now)
+    assert identify(other.pid) is None
+    assert not alive(None)
+
+
+def test_only_what_carries_the_mark_is_ended() -> None:
+    ours = os.environ | {MARK: "f00d-node-1"}
+    others = os.environ | {MARK: "f00e-node-1"}
+    with subprocess.Popen(SLEEP, env=ours) as one, subprocess.Popen(SLEEP, env=others) as two:
+        try:
+            assert marked("f00d-") == [one.pid]
+            kill_marked("f00d-")
+            assert one.wait(10) == -9
+            assert two.poll() is None
+        finally:
+            two.kill()
+
+
+def refused(*words: object) -> str:
+    done = Laptop(Path(f"/tmp/rl{os.getpid()}")).run(*words, fine=False)
+    assert done.returncode == 2, done
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("up", 0), "0 nodes for the sites"),
+        (("up", 3, "--sites", "a,b"), "3 nodes for the sites a, b"),
+        (("up", 2, "--sites", "a,a"), "by its name"),
+        (("status",), "up 3 makes one"),
+        (("env",), "up 3 makes one"),
+        (("kill", "a"), "up 3 makes one"),
+        (("sideways",), "invalid choice"),
+    ],
+)
+def test_refusals(words: tuple[object, ...], says: str) -> None:
+    assert says in refused(*words)
+
+
+def test_nothing_to_end_is_no_error() -> None:
+    assert "no cluster" in Laptop(Path(f"/tmp/rl{os.getpid()}")).run("down").stdout
+
+
+def test_help_teaches() -> None:
+    text = Laptop(Path("/tmp/none")).run("--help").stdout
+    for word in ("up 3", "env", "ray job submit", "kill north", "down", "pin_label", "token"):
+        assert word in text
+
+
+def test_without_python_it_says_so() -> None:
+    done = subprocess.run(
+        [SCRIPT, "status"], env={"PATH": "/bin", "PYTHON": ""}, capture_output=True, text=True
+    )
+    found = (ROOT / ".venv" / "bin" / "python").exists()
+    assert done.returncode == 2
+    assert ("no cluster" if found else "no Python with Ray") in done.stderr
+
+
+def test_shell_scripts_are_clean() -> None:
+    tool = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if tool is None:
+        pytest.skip("no shellcheck here; pip install -e '.[dev]' brings it")
+    scripts = sorted((ROOT / "cluster").glob("*.sh"))
+    assert scripts
+    done = subprocess.run([tool, *scripts], capture_output=True, text=True)
+    assert not done.stdout

@@ -1,0 +1,184 @@
+"""Jobs on a cluster of several nodes, one of which goes while they run and comes back.
+
+As a user has it: ``cluster/local.sh up 3``, ``ray job submit``, real images, sites on their nodes.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from laptop_cluster import Laptop, laptop
+from processes import marked
+
+from rayfed_hn.federation.experiment import run_in_process
+from rayfed_hn.federation.plan import make_plan
+from rayfed_hn.loading import load
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]
+SITES = ("ucsb-other", "ucsb-ytma49", "warwick-2")
+CONF = "conf/histology.yaml"
+WORDS = (
+    *("simulation.enabled=true", "simulation.slowest=3", "rounds.num_versions=60"),
+    *("model.hidden_dim=32", "training.steps=2"),
+)
+PINNED = ("resources.pin_label=hospital", "resources.node_limit=300")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Laptop]:
+    """A head and a node for each hospital, each with a GPU that is not there."""
+    with laptop() as own:
+        own.run("up", 3, "--sites", ",".join(SITES), "--gpus", 1)
+        own.enter()
+        yield own
+        own.run("down")
+        assert own.left() == {"folder": False, "namespaces": [], "processes": []}
+
+
+@pytest.fixture(scope="module")
+def bags(cluster: Laptop, real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve images of each hospital, embedded by a job."""
+    folder, slides = tmp_path_factory.mktemp("job"), real_data / "histology"
+    with (slides / "manifest.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    few = [row for site in SITES for row in [r for r in rows if r["site"] == site][::2][:12]]
+    with (folder / "manifest.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(row | {"path": str(slides / row["path"])} for row in few)
+    words = [f"data.manifest={folder / 'manifest.csv'}", f"data.root={slides}"]
+    words += [f"data.bags={folder / 'bags'}", f"run.dir={folder / 'embed'}"]
+    told = cluster.job("rayfed-hn", "embed", CONF, *words)
+    assert "Placement: 36 slides, 4 at a time with 1 CPU each; 4 nodes with 4 CPU" in told
+    assert "36 embedded, 0 were in" in told
+    return folder / "bags"
+
+
+def train(bags: Path | str, run: Path, *words: str) -> list[str]:
+    return ["rayfed-hn", "train", CONF, f"data.bags={bags}", f"run.dir={run}", *WORDS, *words]
+
+
+def wait_for_version(run: Path, version: int) -> None:
+    end = time.monotonic() + 300
+    while not (run / "checkpoints" / "LATEST").exists() or _version(run) < version:
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+def _version(run: Path) -> int:
+    return (run / "metrics.jsonl").read_text().count("\n")
+
+
+def disturbed(cluster: Laptop, run: Path, words: Sequence[str], site: str) -> str:
+    """Run a job, cut the power of a site's node in the middle of it, and bring it back."""
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(cluster.job, *words)
+        wait_for_version(run, 5)
+        cluster.run("kill", site)
+        assert _version(run) < 60
+        time.sleep(5)
+        cluster.run("restart", site)
+        return job.result()
+
+
+def summary(run: Path) -> dict[str, Any]:
+    return json.loads((run / "summary.json").read_text())
+
+
+def undisturbed(bags: Path) -> str:
+    return run_in_process(make_plan(load(CONF, [*WORDS]), bags)).digest
+
+
+def test_a_node_is_lost_and_comes_back_and_nothing_changes(
+    cluster: Laptop, bags: Path, tmp_path: Path
+) -> None:
+    run, gpus = tmp_path / "run", ("resources.gpus_per_site=0.4", "resources.gpus_for_server=0.5")
+    told = disturbed(cluster, run, train(bags, run, *PINNED, *gpus), "ucsb-ytma49")
+    address = {node["sites"][0]: node["address"] for node in cluster.known["nodes"][1:]}
+    for site in SITES:
+        (line,) = (line for line in told.splitlines() if line.startswith(f"  {site} "))
+        assert line.split()[1:] == [
+            *["1", "CPU", "and", "0.4", "GPU"],
+            address[site],
+            f"(hospital={site})",
+        ]
+    assert "started anew: ucsb-ytma49 (its process was gone)" in told
+    found = summary(run)
+    assert found["digest"] == undisturbed(bags)
+    assert found["status"] == "complete"
+    assert found["restarts"].keys() == {"ucsb-ytma49"}
+
+
+def test_bags_on_the_disks_of_their_nodes(cluster: Laptop, bags: Path, tmp_path: Path) -> None:
+    if cluster.known["mode"] != "namespaces":
+        pytest.skip("nodes have disks of their own only where namespaces can be made")
+    for number, site in enumerate(SITES, 1):
+        own = cluster.state / "n" / str(number) / "disk" / "bags"
+        shutil.copytree(bags / f"site={site}", own / f"site={site}")
+        shutil.copy(bags / "recipe.json", own)
+    disk = cluster.environment["RAYFED_HN_DISK"]
+    seen = cluster.run("exec", SITES[0], "--", "ls", f"{disk}/bags").stdout.split()
+    assert seen == ["recipe.json", f"site={SITES[0]}"]
+    assert not list(Path(disk).iterdir())  # nor has this machine anything there
+    run = tmp_path / "run"
+    words = train(f"{disk}/bags", run, *PINNED, "resources.bags_on_nodes=true")
+    disturbed(cluster, run, words, "warwick-2")
+    assert summary(run)["digest"] == undisturbed(bags)
+
+
+def test_a_job_that_is_stopped_says_how_to_go_on(
+    cluster: Laptop, bags: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(cluster.job, *train(bags, run, *PINNED), name="stopped")
+        wait_for_version(run, 5)
+        cluster.command(["ray", "job", "stop", "stopped"])
+        told = job.result()
+    assert f"rayfed-hn: interrupted; the same command with run.dir={run} run.resume=true" in told
+    assert not (run / "summary.json").exists()
+    alive = cluster.run("exec", "head", "--", "ray", "list", "actors", "--filter", "state=ALIVE")
+    assert "_Sites" not in alive.stdout
+    told = cluster.job("rayfed-hn", "resume", run)
+    assert "versions: 60/60" in told
+    assert summary(run)["digest"] == undisturbed(bags)
+
+
+def test_gpus_are_counted_node_by_node(cluster: Laptop, bags: Path, tmp_path: Path) -> None:
+    """Four GPUs, one a node: in sum there is room for the server's whole one and five halves."""
+    run, whole = tmp_path / "run", ("resources.gpus_per_site=0.5", "resources.gpus_for_server=1")
+    told = cluster.job(*train(bags, run, *PINNED, *whole, "--plan"))
+    assert "Placement: 4 actors, 4 CPU and 2.5 GPU together; 4 nodes have 4 CPU and 4 GPU" in told
+    begun = time.monotonic()
+    told = cluster.job(*train(bags, run, "resources.pin_label=rack"), fine=False)
+    assert "no node has the label rack=ucsb-other" in told
+    assert "exit code 2" in told
+    assert time.monotonic() - begun < 60
+    assert not run.exists()
+
+
+def test_nothing_of_a_node_is_on_this_machines_network(cluster: Laptop) -> None:
+    if cluster.known["mode"] != "namespaces":
+        pytest.skip("on loopback addresses, tests/cluster looks at every door")
+    spaces = {node["name"]: set[str]() for node in cluster.known["nodes"]}
+    for pid in marked(f"{cluster.known['mark']}-"):
+        with suppress(OSError):  # a process that ends meanwhile
+            name = next(n for n in spaces if pid in marked(f"{cluster.known['mark']}-{n}"))
+            spaces[name].add(str(Path(f"/proc/{pid}/ns/net").readlink()))
+    here = str(Path("/proc/self/ns/net").readlink())
+    assert all(len(found - {here}) == 1 for found in spaces.values())
+    # What starts a node's first process enters the namespace by itself; nothing else is outside.
+    listening = subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True).stdout
+    ours = f"pid={cluster.known['forwarder']['pid']},"
+    (door,) = (line.split()[3] for line in listening.splitlines() if ours in line)
+    assert door == f"127.0.0.1:{cluster.known['dashboard']}"
