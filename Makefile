@@ -29,7 +29,7 @@ browser:
 test: $(READY) browser
 	RAYFED_HN_WITHOUT_RAY=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal \
 		-m 'not ray and not gpu and not faults'
-	$(BIN)/python -m pytest -m 'ray and not gpu and not faults'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'ray and not gpu and not faults'
 
 test-faults: $(READY)
 	$(BIN)/python -m pytest -s -m faults tests/faults --ignore tests/faults/test_lost_nodes.py
