@@ -65,7 +65,9 @@ def inline() -> Iterator[Fence]:
     """Commands that are named in a sentence."""
     for path in pages():
         page, text = path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")
-        prose = re.sub(r"^```.*?^```", lambda block: "\n" * block[0].count("\n"), text, flags=re.S | re.M)
+        prose = re.sub(
+            r"^```.*?^```", lambda block: "\n" * block[0].count("\n"), text, flags=re.S | re.M
+        )
         for found in _INLINE.finditer(prose):
             line = prose.count("\n", 0, found.start()) + 1
             yield Fence(page, line, "", found[1].replace("\n", " "))

@@ -51,7 +51,6 @@ class Scene:
         make: Fills a folder, in which the page's commands are then given.
         apart: Whether every block begins in a folder of its own.
         ends: Exit codes other than 0 that the page speaks of, by the command's line.
-        in_checkout: Whether commands are given in the checkout itself, to a shell.
     """
 
     make: Callable[[Path], object] = scenery.our_files
@@ -115,10 +114,27 @@ def _slides(folder: Path) -> None:
     scenery.random_bags(folder / "bags", ("a", "b"))
 
 
+def _tcga(folder: Path) -> None:
+    scenery.our_files(folder)
+    scenery.barcoded(folder / "slides", folder / "labels.csv", "TCGA-A2-A0T2-01Z-00-DX1")
+
+
+def _features(folder: Path) -> None:
+    scenery.our_files(folder)
+    made = scenery.features(folder / "features", ("north", "south")) / "manifest.csv"
+    scenery.clam_table(folder / "dataset.csv", made)
+    scenery.clam_splits(folder / "splits", made)
+    made.unlink()
+
+
 SCENES: Mapping[str, Scene] = {
     "README.md": Scene(_readme),
     "docs/audit.md": Scene(_bags),
     "docs/beyond.md": Scene(partial(_bags, labels=("normal", "tumor"))),
+    "docs/guides/data-officer.md": Scene(_bags),
+    "docs/guides/features.md": Scene(_features),
+    "docs/guides/fl-research.md": Scene(),
+    "docs/guides/tcga.md": Scene(_tcga),
     "docs/predict.md": Scene(_predict),
     "docs/privacy.md": Scene(_bags, apart=True),
     "docs/scale.md": Scene(_two_stores),

@@ -23,6 +23,7 @@ from rayfed_hn.slides.texture import TextureEncoder
 from rayfed_hn.verbs.tables import export
 
 MPP, SIDE = 0.5, 768  # of a slide, px
+PINK, VIOLET = (205, 120, 170), (90, 50, 120)
 CASES = 6  # of a site
 LABELS = ("normal", "tumour")
 
@@ -33,10 +34,10 @@ def draw(path: Path, *, tumour: bool, seed: int) -> Path:
     y, x = np.mgrid[:SIDE, :SIDE]
     slide = rng.normal(244, 2, (SIDE, SIDE, 3))
     inside = np.hypot(x - SIDE / 2, y - SIDE / 2) < 0.48 * SIDE
-    slide[inside] = (205, 120, 170) + rng.normal(0, 12, (int(inside.sum()), 1))
+    slide[inside] = rng.normal(0, 12, (int(inside.sum()), 1)) + PINK
     nuclei = rng.random((SIDE // 8, SIDE // 8)) < (0.5 if tumour else 0.1)
     dark = np.kron(nuclei, np.ones((8, 8), bool)) & inside
-    slide[dark] = (90, 50, 120) + rng.normal(0, 10, (int(dark.sum()), 3))
+    slide[dark] = rng.normal(0, 10, (int(dark.sum()), 3)) + VIOLET
     pixels = slide.clip(0, 255).astype(np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tifffile.TiffWriter(path) as file:
@@ -170,5 +171,3 @@ def our_files(folder: Path) -> None:
     """What of the checkout commands name: they are given in its root."""
     for name in ("conf", "cluster", "benchmarks"):
         (folder / name).symlink_to(ROOT / name)
-
-

@@ -16,7 +16,9 @@ FENCES = list(fences())
 SHELL = [fence for fence in FENCES if fence.is_shell]
 INLINE = list(inline())
 LANGUAGES = {"", "bash", "csv", "python", "yaml"}
-_COMMAND = re.compile(r"^(rayfed-hn|make|python|ray|pip|cluster/\S+\.sh|tensorboard|kubectl) ", re.M)
+_COMMAND = re.compile(
+    r"^(rayfed-hn|make|python|ray|pip|cluster/\S+\.sh|tensorboard|kubectl) ", re.M
+)
 
 
 def _written(page: str) -> dict[str, str]:
@@ -105,7 +107,7 @@ def test_a_fault_in_a_file_that_a_block_writes_is_seen() -> None:
 
 
 def test_scripts_come_apart_as_a_shell_takes_them() -> None:
-    script = 'a "b; c" > d 2>&1 && (umask 077; e) | f   # g\ncat > x <<\'END\'\nh\nEND\ni \\\n  j'
+    script = "a \"b; c\" > d 2>&1 && (umask 077; e) | f   # g\ncat > x <<'END'\nh\nEND\ni \\\n  j"
     assert list(commands(script)) == [
         ["a", "b; c", "2"], ["umask", "077"], ["e"], ["f"], ["cat"], ["i", "j"],
     ]  # fmt: skip
