@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import pytest
 import scenery
+from command_line import run_verb
 from fences import Fence, lines, tokens
 from virtual_sites import TINY
 
@@ -84,25 +86,31 @@ def _readme(folder: Path) -> None:
     scenery.features(folder / "heart_sounds", ("a", "b", "c"))
 
 
-def _bags(folder: Path, *, labels: tuple[str, str] = scenery.LABELS) -> None:
+def _bags(
+    folder: Path, *, labels: tuple[str, str] = scenery.LABELS, each: int = scenery.CASES
+) -> None:
     scenery.our_files(folder)
-    scenery.random_bags(folder / "bags", ("north", "south", "west"), labels)
+    scenery.random_bags(folder / "bags", ("north", "south", "west"), labels, each)
 
 
 def _two_stores(folder: Path) -> None:
     _bags(folder)
-    (folder / "stores").mkdir()
     for name in ("heart_sounds", "histology"):
         scenery.random_bags(folder / "bags" / name, ("a", "b"))
 
 
+def _watched(folder: Path) -> None:
+    _bags(folder)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        words = ["train", "data.bags=bags", "run.dir=runs/NAME", *SMALL["train"]]
+        assert run_verb(monkeypatch, *words) == 0
+
+
 def _predict(folder: Path) -> None:
-    manifest = scenery.slides(folder / "slides", ("north", "south"), first="north-003")
-    rows = manifest.read_text().replace("north-003-", "north-")
-    manifest.write_text(rows)
+    manifest = scenery.slides(folder / "slides", ("north", "south"))
     bags = scenery.embedded(manifest, folder / "bags")
     scenery.finished(folder, bags, one="hypernetwork", fedavg="fedavg")
-    scenery.draw(folder / "north-003.svs", tumour=False, seed=0)
+    scenery.draw(folder / "north-003.svs", tumour=True, seed=3)
     scenery.slides(folder / "new", ("north", "stranger"))
 
 
@@ -140,6 +148,6 @@ SCENES: Mapping[str, Scene] = {
     "docs/scale.md": Scene(_two_stores),
     "docs/slides.md": Scene(_slides),
     "docs/tasks.md": Scene(_bags),
-    "docs/tuning.md": Scene(_bags),
-    "docs/watching.md": Scene(_bags),
+    "docs/tuning.md": Scene(partial(_bags, each=20)),
+    "docs/watching.md": Scene(_watched),
 }

@@ -101,7 +101,9 @@ def _run_shell(block: Fence) -> None:
     )
     assert done.returncode == 0, f"{block.place}: {done.stdout}\n{done.stderr}"
     ended = Path("ended").read_text().splitlines()
-    assert [line for line in ended if not line.startswith("0 ")] == [], done.stderr
+    assert [line for line in ended if not line.startswith("0 ")] == [], (
+        f"{block.place}: {done.stderr}"
+    )
     assert len(ended) == block.text.count("rayfed-hn ")
 
 
@@ -114,3 +116,21 @@ def _run_python(block: Fence, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(loading, "load", small)
         exec(compile(block.text, block.place, "exec"), {"__name__": "__main__"})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rayfed-hn report nowhere",
+        "rayfed-hn certificates pki --sites a\nrayfed-hn report nowhere",
+        "rayfed-hn report nowhere &\nwait",  # bash itself ends with 0
+        "rayfed-hn certificates pki --sites a && false",
+        "tensorboard --logdir nowhere",
+    ],
+)
+def test_a_command_that_fails_is_seen(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AssertionError, match="somewhere:1"):
+        _play(Fence("somewhere", 1, "bash", text), Scene(), monkeypatch)
