@@ -4,13 +4,14 @@
 # installed where that can be; elsewhere those tests are skipped, and pytest says so.
 # make test-faults: minutes of whole runs whose processes are killed, nodes that go and come, and
 # thousands of damaged files.
+# make test-docs: minutes in which every command that the documentation prints is run.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 APT := DEBIAN_FRONTEND=noninteractive apt-get -qq -o Acquire::http::Timeout=20
 
-.PHONY: demo test browser test-faults check format bench clean
+.PHONY: demo test browser test-faults test-docs check format bench clean
 
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -28,13 +29,16 @@ browser:
 
 test: $(READY) browser
 	RAYFED_HN_WITHOUT_RAY=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal \
-		-m 'not ray and not gpu and not faults'
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'ray and not gpu and not faults'
+		-m 'not ray and not gpu and not faults and not docs'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'ray and not gpu and not faults and not docs'
 
 test-faults: $(READY)
 	$(BIN)/python -m pytest -s -m faults tests/faults --ignore tests/faults/test_lost_nodes.py
 	$(BIN)/python -m pytest -m faults tests/faults/test_lost_nodes.py
 	RAYFED_HN_MALFORMED=8 $(BIN)/python -m pytest tests/boundary/test_malformed.py
+
+test-docs: $(READY)
+	$(BIN)/python -m pytest -m docs tests/docs
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -144,6 +144,7 @@ def compare(words: tuple[str, ...], only_plan: bool) -> int:
     *("data.max_", "run.dir", "run.seed", "run.resume", "task.", "method.", "hypernetwork."),
     *("rounds.", "simulation.", "training.", "model.", "privacy.", "evaluation."),
     *("resources.cpus", "resources.start_limit", "resources.auto", "resources.insecure"),
+    *("resources.gpus_per_site", "resources.gpus_for", "resources.site", "resources.train_tog"),
     example="rayfed-hn tune conf/tune.yaml data.bags=bags\n"
     "  rayfed-hn tune data.bags=bags 'tune.space.privacy.noise_scale=loguniform(0.01,1)'\n"
     "  rayfed-hn tune data.bags=bags tune.search=grid 'tune.space.hypernetwork.rho=grid(.1,.3,.9)'",

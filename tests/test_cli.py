@@ -313,6 +313,17 @@ def test_a_ladder_is_measured_and_goes_on(
     assert (folder / "report.html").stat().st_size > 10_000
 
 
+@pytest.mark.usefixtures("ray_session")
+def test_a_ladder_of_sites_like_real_ones_finds_their_bags_by_a_relative_path(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bag_root: Path
+) -> None:
+    """The session's cluster works in another folder, as one that is joined does."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bags").symlink_to(bag_root)
+    words = ["scale", "data.bags=bags", "run.dir=run", "scale.partition=natural", *TINY]
+    assert run(monkeypatch, *words, "scale.sites=[3]", "scale.methods=[fedavg]") == 0
+
+
 def test_tables_become_manifests_and_bags_go_out_and_come_back(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rayfed_hn.config import Config
 from rayfed_hn.progress import Bar, bar
 from rayfed_hn.reporting.boards import write_curves
 from rayfed_hn.reporting.tracking import Tracker, check_tracker, tracked
@@ -15,6 +17,7 @@ from rayfed_hn.verbs.common import (
     before_anything_starts,
     configuration,
     connected,
+    lasting,
     planned_dir,
     print_placement,
     resumable,
@@ -35,7 +38,7 @@ def scale(words: Sequence[str], only_plan: bool = False) -> int:
     from rayfed_hn.orchestration.scale import scale as run
     from rayfed_hn.reporting.scale_report import scale_table, write_scale_files
 
-    config = configuration(words)
+    config = _with_lasting_bags(configuration(words))
     check_tracker(config.run.track)
     folder = planned_dir(config, "scale", measured=True)
     with before_anything_starts():
@@ -67,6 +70,14 @@ def scale(words: Sequence[str], only_plan: bool = False) -> int:
     write_curves(folder, summary)
     print(f"\nRun directory: {named(folder)}. Pictures: rayfed-hn report {named(folder)}")
     return summary["exit_code"]
+
+
+def _with_lasting_bags(config: Config) -> Config:
+    """Actors of a joined cluster work in other folders: they need the whole path."""
+    if config.data.bags is None:
+        return config
+    bags = str(lasting(Path(config.data.bags), "data.bags"))
+    return replace(config, data=replace(config.data, bags=bags))
 
 
 def _shown(

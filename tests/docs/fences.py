@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/*.md", "cluster/README.md", "cluster/*/README.md")
+PAGES = ("README.md", "docs/*.md", "docs/guides/*.md", "cluster/README.md", "cluster/*/README.md")
+_HERE = re.compile(r"(?:>\s*(\S+)\s*)?<<'?(\w+)'?[^\n]*\n(.*?)\n\2$", re.S | re.M)
+_PUNCTUATION = "();<>|&\n"
+_INLINE = re.compile(r"(?<!`)`((?:rayfed-hn|make|python benchmarks/|ray job)\b[^`]*)`(?!`)")
 
 
 @dataclass(frozen=True)
 class Fence:
-    """A block of code.
+    """A block of code, or what stands between two backticks in a line.
 
     Attributes:
         page, line: Where it begins.
@@ -41,12 +44,33 @@ class Fence:
     def place(self) -> str:
         return f"{self.page}:{self.line}"
 
+    @property
+    def written(self) -> dict[str, str]:
+        """Files that here-documents of the block make, by name."""
+        return {name: body for name, _, body in _HERE.findall(self.text) if name}
+
+
+def pages() -> list[Path]:
+    """All pages of the documentation."""
+    return [path for pattern in PAGES for path in sorted(ROOT.glob(pattern))]
+
 
 def fences() -> Iterator[Fence]:
-    """All of them, page by page."""
-    for pattern in PAGES:
-        for path in sorted(ROOT.glob(pattern)):
-            yield from _of(path)
+    """All blocks, page by page."""
+    for path in pages():
+        yield from _of(path)
+
+
+def inline() -> Iterator[Fence]:
+    """Commands that are named in a sentence."""
+    for path in pages():
+        page, text = path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")
+        prose = re.sub(
+            r"^```.*?^```", lambda block: "\n" * block[0].count("\n"), text, flags=re.S | re.M
+        )
+        for found in _INLINE.finditer(prose):
+            line = prose.count("\n", 0, found.start()) + 1
+            yield Fence(page, line, "", found[1].replace("\n", " "))
 
 
 def _of(path: Path) -> Iterator[Fence]:
@@ -64,19 +88,40 @@ def _of(path: Path) -> Iterator[Fence]:
     assert begun is None, f"{path}: a block of code does not end"
 
 
-def commands(text: str) -> Iterator[list[str]]:
-    """The words of every command of a block: continued lines are joined, comments left out.
+def tokens(text: str) -> list[str]:
+    """The words of a script, with ``;``, ``&&``, line ends and their kin between commands.
 
-    Of pipes and lists every part is a command. Bodies of here-documents are none.
+    Continued lines are joined; comments and bodies of here-documents are left out.
     """
-    text = re.sub(r"<<'?(\w+)'?.*?\n\1$", "", text, flags=re.S | re.M).replace("\\\n", " ")
-    for line in text.splitlines():
-        words = shlex.split(line, comments=True)
-        part: list[str] = []
-        for word in words:
-            if word in ("&&", "||", "|", "&", ";"):
-                yield from ([part] if part else [])
-                part = []
-            else:
-                part.append(word)
-        yield from ([part] if part else [])
+    text = _HERE.sub("", text).replace("\\\n", " ")
+    text = re.sub(r"(^|\s)#", r"\n#", text, flags=re.M)  # a comment takes its line's end away
+    lexer = shlex.shlex(text, posix=True, punctuation_chars=_PUNCTUATION)
+    lexer.whitespace, lexer.whitespace_split, lexer.commenters = " \t\r", True, "#"
+    return list(lexer)
+
+
+def is_punctuation(token: str) -> bool:
+    return bool(token) and not token.strip(_PUNCTUATION)
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """The words of every command of a script, without where its output goes."""
+    part: list[str] = []
+    redirected = False
+    for token in [*tokens(text), "\n"]:
+        if is_punctuation(token) and not set(token) & set("<>"):
+            yield from ([part] if part else [])
+            part = []
+        elif is_punctuation(token):
+            redirected = True
+            continue
+        elif not redirected:
+            part.append(token)
+        redirected = False
+
+
+def lines(text: str) -> list[str]:
+    """The lines of a script as a reader types them: joined where they go on, no comments."""
+    joined = text.replace("\\\n", " ")
+    cut = (re.sub(r"\s+#.*$", "", line) for line in joined.splitlines())
+    return [re.sub(r"  +", " ", line).strip() for line in cut if line.strip() and line[0] != "#"]
