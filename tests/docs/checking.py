@@ -83,7 +83,10 @@ def _of(words: Sequence[str], written: Mapping[str, str]) -> Iterator[str]:
 
 
 def _targets() -> set[str]:
-    return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    text = (ROOT / "Makefile").read_text()
+    while set_to := re.search(r"^([A-Z]+) := (\S+)\n", text, re.M):  # one may use another
+        text = text.replace(set_to[0], "", 1).replace(f"$({set_to[1]})", set_to[2])
+    return set(re.findall(r"^([a-z./-]+):(?!=)", text, re.M))
 
 
 def _of_benchmark(words: Sequence[str]) -> Iterator[str]:

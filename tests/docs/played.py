@@ -135,6 +135,8 @@ def _features(folder: Path) -> None:
     made.unlink()
 
 
+CLUSTER = "cluster/README.md"  # is played from the checkout, as a whole, on a cluster of its own
+
 SCENES: Mapping[str, Scene] = {
     "README.md": Scene(_readme),
     "docs/audit.md": Scene(_bags),

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from command_line import run_verb
 from fences import ROOT, Fence, fences
-from played import SCENES, SMALL, Scene, is_simple, lines_of, not_run
+from played import CLUSTER, SCENES, SMALL, Scene, is_simple, lines_of, not_run
 
 from rayfed_hn import loading
 
@@ -116,6 +116,28 @@ def _run_python(block: Fence, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(loading, "load", small)
         exec(compile(block.text, block.place, "exec"), {"__name__": "__main__"})
+
+
+def test_the_page_of_the_cluster_can_be_followed(tmp_path: Path) -> None:
+    """From the checkout, block after block in one shell; nothing is left."""
+    blocks = [f for f in fences() if f.page == CLUSTER and f.needs is None and f.is_shell]
+    text = "\n".join(block.text for block in blocks)
+    assert "cluster/local.sh up 3" in text
+    assert text.rstrip().splitlines()[-1].startswith("cluster/local.sh down")
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:/usr/sbin:/sbin:/usr/bin:/bin",
+        "HOME": str(tmp_path),
+        "SHARED": str(tmp_path / "shared"),
+    }
+    down = ["cluster/local.sh", "down"]
+    try:
+        done = subprocess.run(
+            ["bash", "-euc", text], cwd=ROOT, env=environment, capture_output=True, text=True
+        )
+    finally:
+        subprocess.run(down, cwd=ROOT, env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert "succeeded" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import re
 import pytest
 from checking import NEEDS, complaints
 from fences import Fence, commands, fences, inline
-from played import NOT_RUN, SCENES, lines_of, not_run
+from played import CLUSTER, NOT_RUN, SCENES, lines_of, not_run
 
 FENCES = list(fences())
 SHELL = [fence for fence in FENCES if fence.is_shell]
@@ -55,7 +55,7 @@ def test_every_page_with_commands_is_played() -> None:
         if fence.needs is None and any(not_run(line) is None for line in lines_of(fence))
     }
     left |= {fence.page for fence in FENCES if fence.info == "python"}
-    assert left == set(SCENES)
+    assert left == {*SCENES, CLUSTER}
 
 
 def test_no_row_of_the_table_of_what_is_not_run_is_idle() -> None:
