@@ -9,6 +9,7 @@
 # authority is refused, runs the federation, and shows that the server's user cannot read any bag.
 # Exit code: that of the server; 1 if something that must be refused was not; 2 if it cannot start.
 # Nothing outside of FOLDER and of namespaces named rfh-* is touched, and these are taken away.
+# shellcheck disable=SC2086,SC2329  # RAYFED_HN may be several words; a trap calls take_away
 set -euo pipefail
 
 RAYFED_HN=${RAYFED_HN:-rayfed-hn}         # the program, as every user can run it

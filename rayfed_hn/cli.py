@@ -17,11 +17,10 @@ import click
 
 from rayfed_hn import __version__
 from rayfed_hn.cli_models import export_model, heatmap, predict
-from rayfed_hn.cli_runs import audit, help_of, ledger, report, resume
+from rayfed_hn.cli_runs import ONLY_PLAN, audit, help_of, ledger, note_idle, report, resume
 from rayfed_hn.cli_tables import export, manifest
 from rayfed_hn.cli_transport import certificates, join, serve
 from rayfed_hn.errors import ConfigError, Interrupted, RayfedError
-from rayfed_hn.loading import is_knob
 from rayfed_hn.storage.keeping import brought, storage
 
 
@@ -37,15 +36,12 @@ def app() -> None:
     """Federated learning with a hypernetwork for whole-slide images, on Ray."""
 
 
-_ONLY_PLAN = "Say what would run on which node, or why it has no room, and start nothing."
-
-
 def _verb(*keys: str, example: str) -> Callable[[Callable[..., int]], click.Command]:
     """A verb whose help lists the keys that start so."""
 
     def decorate(function: Callable[..., int]) -> click.Command:
         def run(words: tuple[str, ...], **flags: bool) -> int:
-            _note_idle(words, keys, function.__name__)
+            note_idle(words, keys, function.__name__)
             return function(words, **flags)
 
         words = click.argument("words", nargs=-1, metavar="[CONFIG.yaml] [section.key=value ...]")
@@ -54,13 +50,6 @@ def _verb(*keys: str, example: str) -> Callable[[Callable[..., int]], click.Comm
         return app.command(function.__name__, help=text)(words(run))
 
     return decorate
-
-
-def _note_idle(words: tuple[str, ...], keys: tuple[str, ...], verb: str) -> None:
-    for word in words:
-        key, equals, _ = word.partition("=")
-        if equals and is_knob(key) and not key.startswith(keys):
-            _say(f"note: {key} has no effect on {verb}", 0)
 
 
 @_verb(
@@ -89,7 +78,7 @@ def demo(words: tuple[str, ...]) -> int:
     *("resources.cpus", "resources.gpus_per_encoder", "resources.autoscaling"),
     example="rayfed-hn embed data.manifest=slides/manifest.csv data.bags=bags",
 )
-@click.option("--plan", "only_plan", is_flag=True, help=_ONLY_PLAN)
+@click.option("--plan", "only_plan", is_flag=True, help=ONLY_PLAN)
 @click.option("--retry", is_flag=True, help="Take slides again that were set aside before.")
 def embed(words: tuple[str, ...], retry: bool, only_plan: bool) -> int:
     """Turn slides into bags: tissue, tiles, features; one stored bag a slide.
@@ -111,7 +100,7 @@ def embed(words: tuple[str, ...], retry: bool, only_plan: bool) -> int:
     example="rayfed-hn train data.bags=bags method.name=hypernetwork privacy.noise_scale=0.1\n"
     "  rayfed-hn train data.bags=bags task.kind=survival task.unit=case",
 )
-@click.option("--plan", "only_plan", is_flag=True, help=_ONLY_PLAN)
+@click.option("--plan", "only_plan", is_flag=True, help=ONLY_PLAN)
 def train(words: tuple[str, ...], only_plan: bool) -> int:
     """Train one federation: sites as actors with their own bags, the hypernetwork at the centre.
 
@@ -135,7 +124,7 @@ def train(words: tuple[str, ...], only_plan: bool) -> int:
     "  rayfed-hn compare data.bags=bags compare.noise=0,0.03,0.1,0.3,1\n"
     "  rayfed-hn compare data.bags=bags privacy.mechanism=site_ldp compare.noise=1,3,8,30",
 )
-@click.option("--plan", "only_plan", is_flag=True, help=_ONLY_PLAN)
+@click.option("--plan", "only_plan", is_flag=True, help=ONLY_PLAN)
 def compare(words: tuple[str, ...], only_plan: bool) -> int:
     """Compare methods over seeds and folds by case, with equal budgets.
 
@@ -160,7 +149,7 @@ def compare(words: tuple[str, ...], only_plan: bool) -> int:
     "  rayfed-hn tune data.bags=bags 'tune.space.privacy.noise_scale=loguniform(0.01,1)'\n"
     "  rayfed-hn tune data.bags=bags tune.search=grid 'tune.space.hypernetwork.rho=grid(.1,.3,.9)'",
 )
-@click.option("--plan", "only_plan", is_flag=True, help=_ONLY_PLAN)
+@click.option("--plan", "only_plan", is_flag=True, help=ONLY_PLAN)
 def tune(words: tuple[str, ...], only_plan: bool) -> int:
     """Search for good settings: trials on Ray Tune, judged on validation cases only.
 
@@ -185,7 +174,7 @@ def tune(words: tuple[str, ...], only_plan: bool) -> int:
     example="rayfed-hn scale scale.sites=10,100,1000,10000\n"
     "  rayfed-hn scale data.bags=bags scale.partition=natural scale.methods=hypernetwork",
 )
-@click.option("--plan", "only_plan", is_flag=True, help=_ONLY_PLAN)
+@click.option("--plan", "only_plan", is_flag=True, help=ONLY_PLAN)
 def scale(words: tuple[str, ...], only_plan: bool) -> int:
     """Measure rounds with more and more sites, ten thousand on one machine.
 
@@ -241,7 +230,7 @@ def onboard(
     from rayfed_hn.verbs.onboard import Places
     from rayfed_hn.verbs.onboard import onboard as give
 
-    _note_idle(words, (*_ONBOARD, *_ONBOARD_SLIDES), "onboard")
+    note_idle(words, (*_ONBOARD, *_ONBOARD_SLIDES), "onboard")
     return give(Places(run, fedavg, bags, manifest), site, words)
 
 

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from pathlib import Path
 
 import click
 
-from rayfed_hn.loading import help_text
+from rayfed_hn.loading import help_text, is_knob
+
+ONLY_PLAN = "Say what would run on which node, or why it has no room, and start nothing."
 
 
 def help_of(function: object, example: str, keys: tuple[str, ...]) -> str:
     """What a verb does, how it is called, and the keys that it takes."""
     about = inspect.cleandoc(inspect.getdoc(function) or "")
     return f"{about}\n\n\b\nExample:\n  {example}\n\n\b\n{help_text(keys)}"
+
+
+def note_idle(words: tuple[str, ...], keys: tuple[str, ...], verb: str) -> None:
+    """Say which of the words mean nothing to a verb."""
+    for word in words:
+        key, equals, _ = word.partition("=")
+        if equals and is_knob(key) and not key.startswith(keys):
+            print(f"rayfed-hn: note: {key} has no effect on {verb}", file=sys.stderr)
 
 
 @click.command()

@@ -73,15 +73,19 @@ class Laptop:
             raise AssertionError(done.stdout + done.stderr)
         return done.stdout + done.stderr
 
-    def left(self) -> dict[str, object]:
-        """What is there of the cluster: its folder, its namespaces, its processes."""
+    def left(self, mark: str) -> dict[str, object]:
+        """What is there of the cluster: its folder, its namespaces, its processes.
+
+        Args:
+            mark: Of ``known``, while it was known.
+        """
         spaces = ""
         if shutil.which("ip"):
             spaces = subprocess.run(["ip", "netns"], capture_output=True, text=True).stdout
         named = f"{self.state}/".encode()
         return {
             "folder": self.state.exists(),
-            "namespaces": [line for line in spaces.split() if line.startswith("rfhn-")],
+            "namespaces": [line for line in spaces.split() if line.startswith(f"rfhn-{mark}-")],
             "processes": [pid for pid in _pids() if named in _words(pid)],
         }
 

@@ -144,7 +144,7 @@ def _status(folder: Folder, asked: argparse.Namespace) -> int:
 
 
 def _print(cluster: Cluster) -> None:
-    state, there = cluster.state, cluster.there()
+    state, there = cluster.state, set(cluster.there().values())
     print(f"{'node':8} {'address':12} {'CPU':>3} {'GPU':>3}  {'state':14} sites")
     for node in state.nodes:
         known = "up" if node.address in there else "unknown to head"

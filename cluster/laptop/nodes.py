@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,9 @@ class Cluster:
         if alive(node.process):
             raise Refused(f"{node.name} is running; 'kill {node.name}' comes first")
         self.network.stop(node)
+        before = self.there()
         self._launch(node)
-        self.wait_for([node])
+        self.wait_for([node], before)
 
     def kill(self, node: Node) -> None:
         """End a node as if its power were cut."""
@@ -111,18 +113,22 @@ class Cluster:
         with straight.open(urllib.request.Request(url, headers=token), timeout=10) as answer:
             return json.load(answer)
 
-    def there(self) -> set[str]:
-        """Addresses of nodes that the head counts as alive; empty if it does not answer."""
+    def there(self) -> dict[str, str]:
+        """Addresses of nodes that the head counts as alive, by id; empty if it does not answer."""
         try:
             found = self.ask("/nodes?view=summary")["data"]["summary"]
         except (OSError, ValueError, KeyError):
-            return set()
+            return {}
         # Of a node that has just come little is known yet.
         alive_ones = (n for n in found if n.get("raylet", {}).get("state") == "ALIVE")
-        return {n["ip"] for n in alive_ones if "ip" in n}
+        return {n["raylet"]["nodeId"]: n["ip"] for n in alive_ones if "ip" in n}
 
-    def wait_for(self, nodes: list[Node]) -> None:
+    def wait_for(self, nodes: list[Node], before: Collection[str] = ()) -> None:
         """Wait until the head knows nodes.
+
+        Args:
+            nodes: Which.
+            before: Ids of nodes that may be gone although the head still counts them.
 
         Raises:
             Refused: One has ended, or it takes too long.
@@ -132,7 +138,8 @@ class Cluster:
             for node in nodes:
                 if not alive(node.process):
                     raise Refused(f"{node.name} did not start:\n{self._last_words(node)}")
-            return {node.address for node in nodes} <= self.there()
+            come = {ip for name, ip in self.there().items() if name not in before}
+            return {node.address for node in nodes} <= come
 
         names = ", ".join(node.name for node in nodes)
         wait_until(known, START_SECONDS, f"{names}: the head does not know of all of them")

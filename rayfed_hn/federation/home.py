@@ -13,6 +13,7 @@ from rayfed_hn.federation.failures import failure_message
 from rayfed_hn.federation.labels import check_cases, task_of
 from rayfed_hn.federation.site import note_failure
 from rayfed_hn.federation.wire import Message
+from rayfed_hn.storage.elsewhere import bring_bags
 
 
 def card_at_home(config: Config, root: Path, site: str) -> SiteCard | Message:
@@ -31,6 +32,7 @@ def card_at_home(config: Config, root: Path, site: str) -> SiteCard | Message:
 
 
 def _card(config: Config, root: Path, site: str) -> SiteCard:
+    bring_bags(root, [site])
     if site not in list_sites(root):
         raise DataError(f"{root} has no bags of {site}")
     bags = open_sites(root, [site], config.data)[site]

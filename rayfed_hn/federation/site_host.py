@@ -18,6 +18,7 @@ from rayfed_hn.kept_memory import keep_memory
 from rayfed_hn.models.cohort import Job, train_cohort
 from rayfed_hn.models.training import Trained
 from rayfed_hn.points import SITE_ANSWERED, reached
+from rayfed_hn.storage.elsewhere import Share, bring_bags
 
 TOGETHER = 64  # sites that train together at most, so that the first need not wait for the last
 BATCH_SECONDS, BATCH_BYTES = 0.1, 2**25  # answers wait for each other no longer
@@ -52,6 +53,10 @@ class SiteHost:
         self._plan, self._names, self._folder = plan, frozenset(names), folder
         self._device, self._resume = device, resume
         self._alone = device == "cpu" or not plan.config.resources.train_together
+        folders = tuple(f"sites/{name}/" for name in names)
+        self._share = Share(folder, lambda name: name.startswith(folders))
+        if resume:
+            self._share.pull()
         self._sites: dict[str, Site] = {}
         self._failed: dict[str, bytes] = {}
 
@@ -73,9 +78,11 @@ class SiteHost:
             size += batch[-1].size
             reached(SITE_ANSWERED)
             if size >= BATCH_BYTES or time.monotonic() - begun >= BATCH_SECONDS:
+                self._share.push()  # before the server may count on it
                 yield batch
                 batch, size, begun = [], 0, time.monotonic()
         if batch:
+            self._share.push()
             yield batch
 
     def _together(self, requests: Sequence[Request]) -> Iterator[Message]:
@@ -133,6 +140,7 @@ class SiteHost:
         if name not in self._sites and name not in self._failed:
             try:
                 own = None if self._folder is None else self._folder / "sites" / name
+                bring_bags(self._plan.root, self._plan.origins(name))
                 site = self._plan.site(name, own, self._device)
                 if self._resume:
                     site.resume()

@@ -23,6 +23,7 @@ from rayfed_hn.federation.virtual_test import score_sites
 from rayfed_hn.kept_memory import keep_memory
 from rayfed_hn.orchestration.executor import RayExecutor
 from rayfed_hn.orchestration.hosts import Care, Home
+from rayfed_hn.storage.elsewhere import Share
 
 
 def claim_device(gpus: float) -> str:
@@ -65,6 +66,9 @@ class _Centre:
         gpus: float,
     ) -> None:
         calls = RayExecutor(hosts, plan.read, Care.of(plan.config, homes))
+        self._share = Share(folder, _is_of_centre)
+        if resume:
+            self._share.pull()
         self._centre = Centre(plan, folder, calls, calls.restarts, resume, claim_device(gpus))
 
     def start(self) -> int:
@@ -73,7 +77,14 @@ class _Centre:
 
     @ray.method(num_returns="streaming")
     def run(self) -> Iterator[Progress | Result]:
-        yield from self._centre.run()
+        for news in self._centre.run():
+            self._share.push()
+            yield news
+
+
+def _is_of_centre(name: str) -> bool:
+    """Of a run directory: what sites keep is theirs, but for their scores."""
+    return not name.startswith("sites/") or name.endswith("/scores.parquet")
 
 
 class _MeteredCentre:

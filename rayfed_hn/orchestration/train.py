@@ -21,6 +21,8 @@ from rayfed_hn.orchestration.metrics import TrainMetrics
 from rayfed_hn.orchestration.surveyed import plan_where_bags_are
 from rayfed_hn.points import DRIVER_ENDED, DRIVER_STARTED, DRIVER_VERSION, reached
 from rayfed_hn.run_directory import run_id
+from rayfed_hn.storage.mirror import Mirror
+from rayfed_hn.storage.remote import origin_of
 
 
 def train(
@@ -52,11 +54,19 @@ def train(
         raise
     finally:
         crew.stop()
+    _bring(folder)
     summary = summary_of(plan, result, faults, time.monotonic() - begun)
     summary |= history(folder, config.run.keep_commits)
     write_summary(folder, summary)
     write_privacy(folder, summary)
     return summary
+
+
+def _bring(folder: Path) -> None:
+    """What central actor and sites have kept on nodes that share no disk with this one."""
+    remote = origin_of(folder)
+    if remote is not None:
+        Mirror(folder, remote).pull()
 
 
 def _run(

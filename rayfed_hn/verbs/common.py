@@ -15,7 +15,7 @@ from rayfed_hn.loading import load, require
 from rayfed_hn.reporting.incidents import incidents
 from rayfed_hn.run_directory import check_free, claim
 from rayfed_hn.storage.keeping import bring
-from rayfed_hn.storage.remote import named
+from rayfed_hn.storage.remote import is_remote, named, remote_of
 
 
 def configuration(words: Sequence[str]) -> Config:
@@ -24,7 +24,7 @@ def configuration(words: Sequence[str]) -> Config:
         raise ConfigError(f"'{files[1]}' is not of the form section.key=value")
     config = load(files[0] if files else None, [word for word in words if "=" in word])
     # Actors of a joined cluster work in other folders.
-    data = replace(config.data, splits=_absolute(config.data.splits), bags=_here(config.data.bags))
+    data = replace(config.data, splits=_absolute(config.data.splits), bags=_bags(config))
     encoder = config.embed.encoder
     for prefix in ("module:", "timm:local-dir:"):
         if encoder.startswith(prefix):
@@ -43,6 +43,14 @@ def configuration(words: Sequence[str]) -> Config:
             absences=_absolute(simulation.absences),
         ),
     )
+
+
+def _bags(config: Config) -> str | None:
+    """Where the bags are; those of nodes' own are brought there."""
+    bags = config.data.bags
+    if bags and config.resources.bags_on_nodes and is_remote(bags):
+        return str(remote_of(bags).copy)
+    return _here(bags)
 
 
 def _here(place: str | None, *, alone: bool = False) -> str | None:

@@ -17,7 +17,7 @@ from kinds_of_files import KINDS, Kind
 
 from rayfed_hn.errors import RayfedError
 
-PATIENCE = 10.0  # seconds for one input, on a busy machine
+PATIENCE = 30.0  # seconds for one input, on a busy machine
 TIMES = int(os.environ.get("RAYFED_HN_MALFORMED", "1"))  # as many more; 20 take some minutes
 
 

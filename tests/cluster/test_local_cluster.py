@@ -24,7 +24,7 @@ def cluster() -> Iterator[Laptop]:
         yield own
         mark = own.known["mark"]
         own.run("down")
-        assert own.left() == {"folder": False, "namespaces": [], "processes": []}, mark
+        assert own.left(mark) == {"folder": False, "namespaces": [], "processes": []}
 
 
 def test_every_door_asks_for_the_token(cluster: Laptop) -> None:

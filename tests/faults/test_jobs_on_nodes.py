@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from laptop_cluster import Laptop, laptop
+from laptop_cluster import SCRIPT, Laptop, laptop
 from processes import marked
 
 from rayfed_hn.federation.experiment import run_in_process
@@ -41,8 +41,9 @@ def cluster() -> Iterator[Laptop]:
         own.run("up", 3, "--sites", ",".join(SITES), "--gpus", 1)
         own.enter()
         yield own
+        mark = own.known["mark"]
         own.run("down")
-        assert own.left() == {"folder": False, "namespaces": [], "processes": []}
+        assert own.left(mark) == {"folder": False, "namespaces": [], "processes": []}
 
 
 @pytest.fixture(scope="module")
@@ -182,3 +183,21 @@ def test_nothing_of_a_node_is_on_this_machines_network(cluster: Laptop) -> None:
     ours = f"pid={cluster.known['forwarder']['pid']},"
     (door,) = (line.split()[3] for line in listening.splitlines() if ours in line)
     assert door == f"127.0.0.1:{cluster.known['dashboard']}"
+
+
+@pytest.mark.parametrize("mode", ["namespaces", "loopback"])
+def test_an_up_that_is_killed_half_way_leaves_nothing_after_down(mode: str) -> None:
+    with laptop() as own:
+        words = [SCRIPT, "--state", own.state, "up", "2", "--mode", mode]
+        with subprocess.Popen(words, env=own.environment, stderr=subprocess.PIPE) as up:
+            while not (own.state / "n" / "head" / "log").exists() and up.poll() is None:
+                time.sleep(0.1)
+            time.sleep(3)
+            up.kill()
+            why = b"" if up.stderr is None else up.stderr.read()
+        if b"--mode=namespaces" in why:
+            pytest.skip(why.decode())
+        mark = own.known["mark"]
+        assert own.left(mark)["processes"]
+        own.run("down")
+        assert own.left(mark) == {"folder": False, "namespaces": [], "processes": []}
