@@ -83,7 +83,10 @@ def _of(words: Sequence[str], written: Mapping[str, str]) -> Iterator[str]:
 
 
 def _targets() -> set[str]:
-    return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    text = (ROOT / "Makefile").read_text()
+    for name, value in re.findall(r"^(\w+) [:?]?= (.*)$", text, re.M):
+        text = text.replace(f"$({name})", value)
+    return set(re.findall(r"^([\w./-]+):(?!=)", text, re.M))
 
 
 def _of_benchmark(words: Sequence[str]) -> Iterator[str]:

@@ -87,6 +87,8 @@ def test_no_row_of_the_table_of_what_is_not_run_is_idle() -> None:
         ("ray job submit -- env A=b rayfed-hn trian data.bags=bags", "trian: no such verb"),
         ('job() { ray job submit -- rayfed-hn "$@"; }\njob trian x=1', "trian: no such verb"),
         ("rayfed-hn train data.bags=bags \\\n  run.dirr=runs/x   # a comment", "run.dirr: unknown"),
+        ("make .venv/.ready", ""),
+        ("make READY", "make READY: no such target"),
         ("make tset", "make tset: no such target"),
         ("python benchmarks/gone.py", "benchmarks/gone.py: no such file"),
         ("python benchmarks/methods.py --fold 2", "has no option --fold"),
