@@ -84,7 +84,7 @@ def _of(words: Sequence[str], written: Mapping[str, str]) -> Iterator[str]:
 
 def _targets() -> set[str]:
     text = (ROOT / "Makefile").read_text()
-    for name, value in re.findall(r"^(\w+) [:?]?= (.*)$", text, re.M):
+    for name, value in reversed(re.findall(r"^(\w+) [:?]?= (.*)$", text, re.M)):  # they nest
         text = text.replace(f"$({name})", value)
     return set(re.findall(r"^([\w./-]+):(?!=)", text, re.M))
 
