@@ -84,9 +84,9 @@ def _of(words: Sequence[str], written: Mapping[str, str]) -> Iterator[str]:
 
 def _targets() -> set[str]:
     text = (ROOT / "Makefile").read_text()
-    while set_to := re.search(r"^([A-Z]+) := (\S+)\n", text, re.M):  # one may use another
-        text = text.replace(set_to[0], "", 1).replace(f"$({set_to[1]})", set_to[2])
-    return set(re.findall(r"^([a-z./-]+):(?!=)", text, re.M))
+    for name, value in reversed(re.findall(r"^(\w+) [:?]?= (.*)$", text, re.M)):  # they nest
+        text = text.replace(f"$({name})", value)
+    return set(re.findall(r"^([\w./-]+):(?!=)", text, re.M))
 
 
 def _of_benchmark(words: Sequence[str]) -> Iterator[str]:

@@ -24,7 +24,7 @@ SMALL: Mapping[str, tuple[str, ...]] = {
     "join": _ROUNDS,
     "compare": (*_ROUNDS, *_COMPARE),
     "demo": ("demo.slides_per_site=6", *_ROUNDS[:2], *_COMPARE),
-    "tune": (*_ROUNDS, "tune.num_trials=2", "tune.folds=1", "tune.final_seeds=1"),
+    "tune": (*_ROUNDS, "tune.num_trials=2", "tune.folds=1", "tune.final_seeds=1", "data.folds=3"),
     "scale": (*TINY, "scale.sites=2,4", "scale.test_sites=2", "scale.cohort_size=2"),
     "onboard": (
         *("onboard.labelled=0,1", "onboard.repeats=1", "onboard.steps=2"),
@@ -53,11 +53,16 @@ class Scene:
         make: Fills a folder, in which the page's commands are then given.
         apart: Whether every block begins in a folder of its own.
         ends: Exit codes other than 0 that the page speaks of, by the command's line.
+        in_checkout: Whether blocks are given to a shell in the checkout, which finds the folder's
+            name in SHARED and that of a cluster's private folder in RAYFED_HN_CLUSTER.
+        at_last: What is given to the shell then, whatever has happened.
     """
 
     make: Callable[[Path], object] = scenery.our_files
     apart: bool = False
     ends: Mapping[str, int] = field(default_factory=dict)
+    in_checkout: bool = False
+    at_last: str = ":"
 
 
 def lines_of(fence: Fence) -> list[str]:
@@ -86,11 +91,9 @@ def _readme(folder: Path) -> None:
     scenery.features(folder / "heart_sounds", ("a", "b", "c"))
 
 
-def _bags(
-    folder: Path, *, labels: tuple[str, str] = scenery.LABELS, each: int = scenery.CASES
-) -> None:
+def _bags(folder: Path, *, labels: tuple[str, str] = scenery.LABELS) -> None:
     scenery.our_files(folder)
-    scenery.random_bags(folder / "bags", ("north", "south", "west"), labels, each)
+    scenery.random_bags(folder / "bags", ("north", "south", "west"), labels)
 
 
 def _two_stores(folder: Path) -> None:
@@ -135,10 +138,13 @@ def _features(folder: Path) -> None:
     made.unlink()
 
 
-CLUSTER = "cluster/README.md"  # is played from the checkout, as a whole, on a cluster of its own
+def _nothing(folder: Path) -> None:
+    pass
+
 
 SCENES: Mapping[str, Scene] = {
     "README.md": Scene(_readme),
+    "cluster/README.md": Scene(_nothing, in_checkout=True, at_last="cluster/local.sh down"),
     "docs/audit.md": Scene(_bags),
     "docs/beyond.md": Scene(partial(_bags, labels=("normal", "tumor"))),
     "docs/guides/data-officer.md": Scene(_bags),
@@ -150,6 +156,6 @@ SCENES: Mapping[str, Scene] = {
     "docs/scale.md": Scene(_two_stores),
     "docs/slides.md": Scene(_slides),
     "docs/tasks.md": Scene(_bags),
-    "docs/tuning.md": Scene(partial(_bags, each=20)),
+    "docs/tuning.md": Scene(_bags),
     "docs/watching.md": Scene(_watched),
 }

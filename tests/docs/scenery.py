@@ -88,13 +88,11 @@ def drawn_bags(folder: Path, bags: str, *sites: str) -> Path:
     return embedded(slides(folder / f"slides-of-{bags}", sites), folder / bags)
 
 
-def random_bags(
-    root: Path, sites: Sequence[str], labels: Sequence[str] = LABELS, each: int = CASES
-) -> Path:
+def random_bags(root: Path, sites: Sequence[str], labels: Sequence[str] = LABELS) -> Path:
     """Bags of features that are noise."""
     create(root)
     for site in sites:
-        for number in range(each):
+        for number in range(CASES):
             write(root, site, f"{site}-{number}", labels[number % 2])
     return root
 

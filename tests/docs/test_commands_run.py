@@ -7,43 +7,53 @@ one. Runs are made small by words that are added (``played.SMALL``), never by an
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from command_line import run_verb
 from fences import ROOT, Fence, fences
-from played import CLUSTER, SCENES, SMALL, Scene, is_simple, lines_of, not_run
+from played import SCENES, SMALL, Scene, is_simple, lines_of, not_run
 
 from rayfed_hn import loading
 
 pytestmark = [pytest.mark.docs, pytest.mark.ray, pytest.mark.timeout(900)]
-WRAPPER = f"""#!{sys.executable}
+WRAPPER = """#!{python}
 import sys
 from pathlib import Path
-from played import SMALL
 from rayfed_hn.cli import main
 try:
-    sys.argv += SMALL.get(sys.argv[1], ())
+    sys.argv += {small}.get(sys.argv[1], ())
     main()
 except SystemExit as end:
-    with Path("ended").open("a") as file:
+    with Path({ended!r}).open("a") as file:
         print(end.code, *sys.argv[1:], file=file)
     raise
 """
 
 
-@pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize("page", SCENES)
 def test_a_page_can_be_followed(
-    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    page: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
 ) -> None:
     scene = SCENES[page]
     blocks = [f for f in fences() if f.page == page and f.needs is None]
     blocks = [f for f in blocks if f.is_shell or f.info == "python"]
     assert blocks
+    if scene.in_checkout:
+        _play_in_checkout(blocks, scene, tmp_path)
+        return
+    request.getfixturevalue("ray_session")
     for number, block in enumerate(blocks):
         if scene.apart or not number:
             folder = tmp_path / str(number)
@@ -53,6 +63,17 @@ def test_a_page_can_be_followed(
         capfd.readouterr()
         _play(block, scene, monkeypatch)
         assert "has no effect" not in capfd.readouterr().err, block.place
+
+
+def _play_in_checkout(blocks: Sequence[Fence], scene: Scene, folder: Path) -> None:
+    place = Path(tempfile.mkdtemp(prefix="rd", dir="/tmp"))  # names of sockets are to be short
+    own = {"SHARED": str(folder), "RAYFED_HN_CLUSTER": str(place / "c"), "PYTHON": sys.executable}
+    try:
+        for block in blocks:
+            _shell(block, folder, ROOT, own)
+    finally:
+        _shell(Fence(blocks[0].page, 0, "bash", scene.at_last), folder, ROOT, own)
+        shutil.rmtree(place)
 
 
 def _play(block: Fence, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,26 +106,32 @@ def _filled(word: str) -> str:
 
 
 def _run_shell(block: Fence) -> None:
-    """Give a block to bash. Commands of ours have to end with 0, also those in the background."""
-    bin_ = Path("bin").resolve()
-    bin_.mkdir(exist_ok=True)
-    (bin_ / "rayfed-hn").write_text(WRAPPER)
-    (bin_ / "rayfed-hn").chmod(0o755)
-    helpers = [ROOT, ROOT / "tests", ROOT / "tests" / "docs"]
-    environment = {
-        "PATH": f"{bin_}:{Path(sys.executable).parent}:/usr/bin:/bin",
-        "PYTHONPATH": ":".join(map(str, helpers)),
-        "HOME": str(Path.cwd()),
-    }
-    done = subprocess.run(
-        ["bash", "-euc", block.text], env=environment, capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, f"{block.place}: {done.stdout}\n{done.stderr}"
-    ended = Path("ended").read_text().splitlines()
-    assert [line for line in ended if not line.startswith("0 ")] == [], (
-        f"{block.place}: {done.stderr}"
-    )
+    """Commands of ours have to end with 0, also those in the background."""
+    ended = _shell(block, Path.cwd(), Path.cwd(), {"PYTHONPATH": str(ROOT)})
+    assert [line for line in ended if not line.startswith("0 ")] == [], block.place
     assert len(ended) == block.text.count("rayfed-hn ")
+
+
+def _shell(block: Fence, folder: Path, where: Path, own: Mapping[str, str]) -> list[str]:
+    """Give a block to bash; returns exit code and words of every command of ours."""
+    bin_, ended = folder / "bin", folder / "ended"
+    bin_.mkdir(exist_ok=True)
+    words = {verb: [w for w in SMALL[verb] if not w.startswith("resources.")] for verb in SMALL}
+    text = WRAPPER.format(python=sys.executable, small=words, ended=str(ended))
+    (bin_ / "rayfed-hn").write_text(text)
+    (bin_ / "rayfed-hn").chmod(0o755)
+    path = f"{bin_}:{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin"
+    done = subprocess.run(
+        ["bash", "-euc", block.text],
+        cwd=where,
+        env={"PATH": path, "HOME": os.environ["HOME"], **own},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    print(done.stdout, done.stderr)
+    assert done.returncode == 0, f"{block.place}: {done.stdout}\n{done.stderr}"
+    return ended.read_text().splitlines() if ended.exists() else []
 
 
 def _run_python(block: Fence, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,28 +143,6 @@ def _run_python(block: Fence, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(loading, "load", small)
         exec(compile(block.text, block.place, "exec"), {"__name__": "__main__"})
-
-
-def test_the_page_of_the_cluster_can_be_followed(tmp_path: Path) -> None:
-    """From the checkout, block after block in one shell; nothing is left."""
-    blocks = [f for f in fences() if f.page == CLUSTER and f.needs is None and f.is_shell]
-    text = "\n".join(block.text for block in blocks)
-    assert "cluster/local.sh up 3" in text
-    assert text.rstrip().splitlines()[-1].startswith("cluster/local.sh down")
-    environment = {
-        "PATH": f"{Path(sys.executable).parent}:/usr/sbin:/sbin:/usr/bin:/bin",
-        "HOME": str(tmp_path),
-        "SHARED": str(tmp_path / "shared"),
-    }
-    down = ["cluster/local.sh", "down"]
-    try:
-        done = subprocess.run(
-            ["bash", "-euc", text], cwd=ROOT, env=environment, capture_output=True, text=True
-        )
-    finally:
-        subprocess.run(down, cwd=ROOT, env=environment, capture_output=True, check=False)
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    assert "succeeded" in done.stdout
 
 
 @pytest.mark.parametrize(

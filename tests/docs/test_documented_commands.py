@@ -10,7 +10,7 @@ import re
 import pytest
 from checking import NEEDS, complaints
 from fences import Fence, commands, fences, inline
-from played import CLUSTER, NOT_RUN, SCENES, lines_of, not_run
+from played import NOT_RUN, SCENES, lines_of, not_run
 
 FENCES = list(fences())
 SHELL = [fence for fence in FENCES if fence.is_shell]
@@ -55,7 +55,7 @@ def test_every_page_with_commands_is_played() -> None:
         if fence.needs is None and any(not_run(line) is None for line in lines_of(fence))
     }
     left |= {fence.page for fence in FENCES if fence.info == "python"}
-    assert left == {*SCENES, CLUSTER}
+    assert left == set(SCENES)
 
 
 def test_no_row_of_the_table_of_what_is_not_run_is_idle() -> None:
@@ -87,6 +87,8 @@ def test_no_row_of_the_table_of_what_is_not_run_is_idle() -> None:
         ("ray job submit -- env A=b rayfed-hn trian data.bags=bags", "trian: no such verb"),
         ('job() { ray job submit -- rayfed-hn "$@"; }\njob trian x=1', "trian: no such verb"),
         ("rayfed-hn train data.bags=bags \\\n  run.dirr=runs/x   # a comment", "run.dirr: unknown"),
+        ("make .venv/.ready", ""),
+        ("make READY", "make READY: no such target"),
         ("make tset", "make tset: no such target"),
         ("python benchmarks/gone.py", "benchmarks/gone.py: no such file"),
         ("python benchmarks/methods.py --fold 2", "has no option --fold"),
