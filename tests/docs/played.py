@@ -54,7 +54,8 @@ class Scene:
         apart: Whether every block begins in a folder of its own.
         ends: Exit codes other than 0 that the page speaks of, by the command's line.
         in_checkout: Whether blocks are given to a shell in the checkout, which finds the folder's
-            name in SHARED and that of a cluster's private folder in RAYFED_HN_CLUSTER.
+            name in SHARED and that of a cluster's private folder in RAYFED_HN_CLUSTER. Jobs run
+            the program of the cluster's nodes, to which no words are added.
         at_last: What is given to the shell then, whatever has happened.
     """
 
