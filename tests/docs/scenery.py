@@ -97,10 +97,10 @@ def random_bags(root: Path, sites: Sequence[str], labels: Sequence[str] = LABELS
     return root
 
 
-def features(folder: Path, sites: Sequence[str], *, layout: str = "clam") -> Path:
+def features(folder: Path, sites: Sequence[str]) -> Path:
     """Files of features with CLAM's table and our manifest, as ``export`` writes them."""
     bags = random_bags(folder.parent / f"bags-of-{folder.name}", sites)
-    assert export(bags, folder, layout) == 0
+    assert export(bags, folder, "clam") == 0
     shutil.rmtree(bags)
     return folder
 
