@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
-import time
-import urllib.request
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-import ray
 
-from rayfed_hn.federation.centre import Progress
-from rayfed_hn.loading import load
-from rayfed_hn.orchestration.metrics import EMBED, TRAIN, EmbedMetrics
-from rayfed_hn.orchestration.train import train
-from rayfed_hn.slides.outcome import SlideOutcome
+from rayfed_hn.orchestration.metrics import EMBED, TRAIN
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
-SECONDS = 60.0  # Ray's exporter is told every ten
+pytestmark = pytest.mark.ray
+TESTS = Path(__file__).parents[1]
 
 
-def exported() -> str:
-    (node,) = [node for node in ray.nodes() if node["Alive"]]
-    address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
-    with urllib.request.urlopen(address, timeout=10) as answer:
-        return answer.read().decode()
-
-
-def value(text: str, name: str, **tags: str) -> float | None:
-    for line in text.splitlines():
+def value(lines: Sequence[str], name: str, **tags: str) -> float | None:
+    for line in lines:
         found = re.match(rf"ray_rayfed_hn_{name}(?:_total)?{{(.*)}} (.*)", line)
         if found and all(f'{key}="{tag}"' in found[1] for key, tag in tags.items()):
             return float(found[2])
@@ -36,31 +27,24 @@ def value(text: str, name: str, **tags: str) -> float | None:
 
 
 def test_figures_are_those_of_the_run(bag_root: Path, tmp_path: Path) -> None:
-    seen: list[Progress] = []
-    words = ["rounds.num_versions=3", "training.steps=2", "resources.sites_per_actor=9"]
-    folder = tmp_path / "watched-run"
-    summary = train(load(None, words), bag_root, folder, seen.append)
-    slides = EmbedMetrics("watched-bags")
-    slides.tell(SlideOutcome("a", "north", "embedded", 40))
-    slides.tell(SlideOutcome("b", "north", "embedded", 2))
-    slides.tell(SlideOutcome("c", "north", "set_aside"))
-    end, text = time.monotonic() + SECONDS, ""
-    while time.monotonic() < end and value(text, "tiles") is None:
-        time.sleep(1)
-        text = exported()
-    here = {"run": "watched-run", "method": "hypernetwork"}
-    assert value(text, "version", **here) == summary["num_versions"] == 3
-    assert value(text, "versions_planned", **here) == 3
-    assert value(text, "sites_there", **here) == len(summary["sites"])
-    assert value(text, "validation_metric", **here) == pytest.approx(seen[-1].validation_metric)
-    assert value(text, "site_restarts", **here) == 0
-    assert value(text, "slides", run="watched-bags", status="embedded") == 2
-    assert value(text, "slides", run="watched-bags", status="set_aside") == 1
-    assert value(text, "tiles", run="watched-bags") == 42
-    assert "north" not in "".join(line for line in text.splitlines() if "rayfed_hn" in line)
+    command = [sys.executable, TESTS / "exported_figures.py", bag_root, tmp_path / "watched-run"]
+    environment = {**os.environ, "PYTHONPATH": str(TESTS.parent), "RAY_ADDRESS": "local"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    lines, here = told["lines"], {"run": "watched-run", "method": "hypernetwork"}
+    assert value(lines, "version", **here) == 3
+    assert value(lines, "versions_planned", **here) == 3
+    assert value(lines, "sites_there", **here) == told["sites"]
+    assert value(lines, "validation_metric", **here) == pytest.approx(told["metric"])
+    assert value(lines, "site_restarts", **here) == 0
+    assert value(lines, "slides", run="watched-bags", status="embedded") == 2
+    assert value(lines, "slides", run="watched-bags", status="set_aside") == 1
+    assert value(lines, "tiles", run="watched-bags") == 42
+    assert "north" not in "".join(lines)
 
 
 def test_every_figure_is_in_the_documentation() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    text = (TESTS.parent / "docs" / "operations.md").read_text()
     for name in (*TRAIN, *EMBED):
         assert f"`ray_rayfed_hn_{name}" in text, name
