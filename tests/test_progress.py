@@ -59,3 +59,15 @@ def test_what_was_there_before_says_nothing_of_the_time_left(
     lines = capsys.readouterr().out.splitlines()
     assert "left" not in lines[0]
     assert "about 30 s left" in lines[1]
+
+
+def test_a_single_piece_that_was_found_says_nothing_of_the_time_left(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with bar("trials", 5, tells_first=True) as shown:
+        shown.update(1)
+        clock.now += 100
+        shown.update(2)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "trials: 1/5"
+    assert re.fullmatch(r"trials: 2/5  about 5 min left.*", lines[1])

@@ -6,6 +6,7 @@ import argparse
 import os
 import shutil
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from nodes import LABEL, RESOURCE, Cluster  # noqa: E402
 from processes import alive  # noqa: E402
 from state import Folder, Node, Refused, State, new_mark  # noqa: E402
 
+_USUAL = Path(tempfile.gettempdir(), f"rayfed-hn-{os.geteuid()}")
 HELP = """\
 A Ray cluster of several nodes on this machine: a head, which takes jobs, and a node for every
 hospital, each with an address, a disk and temporary files of its own.
@@ -56,13 +58,12 @@ def main(words: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("cluster/local.sh", description=HELP, formatter_class=form)
-    place = os.environ.get("RAYFED_HN_CLUSTER", f"/tmp/rayfed-hn-{os.geteuid()}")
     parser.add_argument(
         "--state",
         type=Path,
-        default=Path(place),
+        default=Path(os.environ.get("RAYFED_HN_CLUSTER", _USUAL)),
         help="the cluster's folder, one for each cluster (default: $RAYFED_HN_CLUSTER or "
-        "/tmp/rayfed-hn-UID)",
+        f"{_USUAL})",
     )
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     up = verbs.add_parser("up", help="start a head and N nodes")
@@ -222,7 +223,7 @@ def _cluster(folder: Folder) -> Cluster:
 
 
 def _again(folder: Folder) -> str:
-    own = Folder(Path(f"/tmp/rayfed-hn-{os.geteuid()}")).path == folder.path
+    own = Folder(_USUAL).path == folder.path
     return "cluster/local.sh" if own else f"cluster/local.sh --state {folder.path}"
 
 

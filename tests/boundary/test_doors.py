@@ -108,3 +108,20 @@ def test_versions_and_tokens_are_explained() -> None:
         raise RuntimeError("Version mismatch: The cluster was started with ...")
     with pytest.raises(ConfigError, match="no cluster answers there"), doors.explained("x:1"):
         raise ConnectionError("nobody")
+
+
+def test_a_greeting_of_rays_core_is_kept_back_and_nothing_else(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """It comes from C++, which knows nothing of Python's stderr."""
+    resources = pytest.importorskip("rayfed_hn.orchestration.resources")
+
+    def start() -> None:
+        with resources._without_greeting():
+            os.write(2, b"[I 1] Set ray log level from environment variable X to 3\nno memory\n")
+            raise ValueError("no start")
+
+    with pytest.raises(ValueError, match="no start"):
+        start()
+    os.write(2, b"later\n")
+    assert capfd.readouterr().err == "no memory\nlater\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import subprocess
 import sys
@@ -210,6 +211,8 @@ def test_the_card_has_the_numbers_of_the_run_and_code_that_runs(
         value = site["test_mixture"]
         assert f"{site['site']}" in card
         assert value is None or f"| {value:.3f} |" in card
+    sha256 = hashlib.sha256((tmp_path / "m" / "a.pt2").read_bytes()).hexdigest()
+    assert f"| file | `a.pt2`, SHA-256 `{sha256}` |" in card
     for part in ("Intended use", "Research only", "License\n\nNot stated", '"encoder": "test"'):
         assert part in card
     for told in json.loads((run / "privacy.json").read_text())["in_words"]:

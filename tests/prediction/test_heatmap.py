@@ -199,6 +199,7 @@ def test_refusals(
         (run, "--slide", DRAWN, "--site", "north"): "has no bags of north",
         (run, "--slide", DRAWN, "--bags", tasks_root): "another recipe",
         (run, "--slide", DRAWN, "--against", nowhere): "another recipe",
+        (run, "--slide", DRAWN, "--against", tmp_path): f"--against: {tmp_path} has no summary",
         (run, "--slide", DRAWN, f"data.manifest={unlisted}"): f"has no slide '{DRAWN}'",
         (run, "--slide", DRAWN, "data.fold=1"): "can be given",
         (run, "--slide", DRAWN, "--to", drawn): "exists; delete it",

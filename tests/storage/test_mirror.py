@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -50,6 +51,15 @@ def test_what_is_sent_comes_back_elsewhere(place: str, tmp_path: Path) -> None:
     assert (local / "config").read_text() == "newer"
 
 
+def test_a_folder_that_was_copied_is_sent_whole_to_another_place(
+    place: str, tmp_path: Path
+) -> None:
+    fill(tmp_path / "one", config="a")
+    Mirror(tmp_path / "one", remote_of(f"{place}/first")).push()
+    shutil.copytree(tmp_path / "one", tmp_path / "copied")
+    assert Mirror(tmp_path / "copied", remote_of(f"{place}/second")).push() == 1
+
+
 def test_only_what_is_wanted_comes_and_only_what_is_mine_goes(place: str, tmp_path: Path) -> None:
     remote, local = remote_of(place), tmp_path / "one"
     fill(local, sites__north__a="1", sites__south__b="2", lock="mine", x__lock="mine")
@@ -89,6 +99,24 @@ def test_the_pointer_is_sent_last_and_as_it_was_at_first(
     mirror.push()
     assert there(remote)[POINTER] == b"2"
     assert there(remote)["checkpoints/2/state"] == b"two"
+
+
+def test_the_pointer_is_read_before_anything_is_listed(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it names is in the list then, whatever is committed meanwhile."""
+    remote, local = remote_of(place), tmp_path / "run"
+    fill(local, checkpoints__LATEST="1", checkpoints__1__state="one")
+    listing = Mirror._found
+
+    def slow(self: Mirror) -> dict[str, tuple[int, int]]:
+        found = listing(self)
+        fill(local, checkpoints__LATEST="2", checkpoints__2__state="two")
+        return found
+
+    monkeypatch.setattr(Mirror, "_found", slow)
+    Mirror(local, remote).push()
+    assert there(remote) == {POINTER: b"1", "checkpoints/1/state": b"one"}
 
 
 def test_a_commit_that_goes_while_it_is_sent_is_no_error(
