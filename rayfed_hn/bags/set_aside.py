@@ -57,8 +57,13 @@ def list_all(root: Path) -> list[SetAsideEntry]:
     return sorted((e for e in found if e is not None), key=lambda e: (e.site, e.slide_id))
 
 
+def name_of(site: str, slide_id: str) -> str:
+    """The file of a slide that was set aside, by its path below the store's folder."""
+    return f"site={site}/{slide_id}{_SUFFIX}"
+
+
 def _path(root: Path, site: str, slide_id: str) -> Path:
-    return root / f"site={site}" / f"{slide_id}{_SUFFIX}"
+    return root / name_of(site, slide_id)
 
 
 def _read(path: Path) -> SetAsideEntry | None:

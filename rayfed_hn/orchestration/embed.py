@@ -36,6 +36,7 @@ from rayfed_hn.slides.manifest import SlideRecord, read_manifest
 from rayfed_hn.slides.outcome import EmbedReport, SlideOutcome, write_set_aside
 from rayfed_hn.slides.site_sheets import write_site_sheets
 from rayfed_hn.slides.worklist import Job, find_work, not_in_manifest
+from rayfed_hn.storage.elsewhere import collect, offer
 
 FEATURE_FILES_PER_TASK = 32
 
@@ -127,10 +128,12 @@ def _run(
     todo = {job.record.slide_id: job for job in jobs}
     total, done = sum(size.values()), 0
     with _attempts_folder(root) as attempts:
+        offer(root)
         for outcome in _run_on_ray(root, attempts, jobs, config, factory):
             if todo.pop(outcome.slide_id, None):
                 done += size[outcome.slide_id]
                 yield outcome, done / total
+        collect(root, attempts.name)
     for job in todo.values():
         yield lost(root, job), 1.0
 

@@ -15,12 +15,13 @@ import numpy as np
 
 from rayfed_hn.bags import set_aside, store
 from rayfed_hn.config import Config, EmbedConfig
-from rayfed_hn.errors import ConfigError, DataError, SetAside
+from rayfed_hn.errors import ConfigError, DataError, SetAside, StorageError
 from rayfed_hn.slides.embedding import encode_reading
 from rayfed_hn.slides.encoders import TileEncoder
 from rayfed_hn.slides.isolation import IsolatedReader
 from rayfed_hn.slides.outcome import SlideOutcome
-from rayfed_hn.slides.worklist import Job, make_folder, picture_path, put_aside
+from rayfed_hn.slides.worklist import Job, files_of, make_folder, picture_path, put_aside
+from rayfed_hn.storage.elsewhere import StoreElsewhere, StoreHere, store_of
 
 MAX_ATTEMPTS = 3  # of a slide whose worker died; the machine may have been to blame once
 
@@ -35,7 +36,7 @@ class SlideWorker:
 
     Args:
         root: The bag store.
-        attempts: Folder of the marks, shared by all workers.
+        attempts: Folder of the marks, below the store's.
         config: ``embed`` and ``resources``.
         factory: Makes the encoder; None imports features.
     """
@@ -44,45 +45,72 @@ class SlideWorker:
         self, root: Path, attempts: Path, config: Config, factory: EncoderFactory | None
     ) -> None:
         self._root = root
-        self._attempts = attempts
+        self._attempts = attempts.name
         self._config = config.embed
         self._encoder: TileEncoder | None = None
-        self._no_encoder = ""
+        self._no_encoder = self._no_store = ""
+        self._free: SimpleQueue[IsolatedReader] = SimpleQueue()
+        self._store: StoreHere | StoreElsewhere | None = None
+        try:
+            self._store = store_of(root, attempts)
+        except StorageError as error:  # raised here it would be Ray's, over and over
+            self._no_store = str(error)
+        if self._store is None:
+            return
         try:
             device = _device(config.resources.gpus_per_encoder)
             self._encoder = factory and factory(config.embed, device)
-        except ConfigError as error:  # raised here it would be Ray's, over and over
+        except ConfigError as error:
             self._no_encoder = str(error)
         digest = self._encoder and self._encoder.digest
         self._as_agreed = digest == store.read_recipe(root).get("encoder_digest")
         self._encoder_turn = threading.Lock()
         self._taking = threading.Lock()
         self._places = config.embed.slides_in_flight
-        self._free: SimpleQueue[IsolatedReader] = SimpleQueue()
         for _ in range(self._places):
             self._free.put(IsolatedReader(config.embed))
+
+    def close(self) -> None:
+        """End its other processes; they end with this one in any case."""
+        while not self._free.empty():
+            self._free.get().close()
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         """Do a batch of jobs, rows in and rows out."""
         numbers = range(len(batch["slide_id"]))
         jobs = [Job.of({name: column[i] for name, column in batch.items()}) for i in numbers]
-        rows = [asdict(self._attempt(job)) for job in jobs]
+        rows = [asdict(self._outcome(job)) for job in jobs]
         return {name: [row[name] for row in rows] for name in rows[0]}
 
-    def _attempt(self, job: Job) -> SlideOutcome:
+    def _outcome(self, job: Job) -> SlideOutcome:
+        """Do a job, if there is a place for what comes of it."""
+        if self._store is None:
+            return _unstored(job, self._no_store or "this node has no disk that the store is on")
+        try:
+            return self._attempt(job, self._store)
+        except StorageError as error:
+            return _unstored(job, str(error))
+
+    def _attempt(self, job: Job, place: StoreHere | StoreElsewhere) -> SlideOutcome:
         """Do a job, unless that has killed a worker too often.
 
         Ray gives a task whose worker died to the next worker, for ever.
         """
+        names = files_of(job.record)
+        place.bring(names)
         for number in range(MAX_ATTEMPTS):
-            marker = self._attempts / f"{job.record.slide_id}.{number}"
-            if not marker.exists():
+            mark = f"{self._attempts}/{job.record.slide_id}.{number}"
+            if not place.is_marked(mark):
                 with self._reader(alone=number > 0) as reader:
-                    marker.touch()
+                    place.set_mark(mark)
                     outcome = self._do(job, reader)
-                marker.unlink(missing_ok=True)
-                return outcome
-        return lost(self._root, job)
+                break
+        else:
+            mark, outcome = None, lost(self._root, job)
+        place.send(names)
+        if mark is not None:
+            place.clear_mark(mark)
+        return outcome
 
     @contextmanager
     def _reader(self, alone: bool) -> Iterator[IsolatedReader]:
@@ -160,6 +188,16 @@ _OTHER_ENCODER = (
     "install the same rayfed_hn and weights on every machine of the cluster, and a torch that "
     "finds its GPU if resources.gpus_per_encoder is above 0",
 )
+
+
+def _unstored(job: Job, why: str) -> SlideOutcome:
+    """A slide that could not be filed, which is not its fault: it is taken again the next time."""
+    remedy = (
+        "let data.bags be a folder that all nodes share, or an address in object storage that all "
+        "of them can reach, and give the same command again"
+    )
+    names = job.record.slide_id, job.record.site
+    return SlideOutcome(*names, "set_aside", reason=f"nowhere to put its bag: {why}", remedy=remedy)
 
 
 def kept(root: Path, job: Job) -> SlideOutcome:

@@ -122,6 +122,16 @@ def picture_path(root: Path, record: SlideRecord) -> Path:
     return root / f"site={record.site}" / "pictures" / f"{record.slide_id}.jpg"
 
 
+def files_of(record: SlideRecord) -> tuple[str, ...]:
+    """Whatever a slide can leave in a store, by the paths below its folder."""
+    folder, name = f"site={record.site}", record.slide_id
+    return (
+        f"{folder}/{name}.arrow",
+        set_aside.name_of(record.site, name),
+        f"{folder}/pictures/{name}.jpg",
+    )
+
+
 def make_folder(root: Path, record: SlideRecord, name: str = "") -> None:
     """Make the folder of a site, or one within it, for nobody else to read."""
     (root / f"site={record.site}").mkdir(mode=0o700, exist_ok=True)

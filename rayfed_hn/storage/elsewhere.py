@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from rayfed_hn.files import write_atomically
 from rayfed_hn.storage.mirror import Mirror
-from rayfed_hn.storage.remote import origin_of
+from rayfed_hn.storage.remote import Remote, origin_of
 
 _STARTED_HERE = "config.yaml"  # written by whoever started a run, who sends all that is here too
 
@@ -21,6 +23,132 @@ def bring_bags(root: Path, sites: Iterable[str]) -> None:
     if remote is not None:
         folders = tuple(f"site={site}/" for site in sites)
         Mirror(root, remote).pull(lambda name: "/" not in name or name.startswith(folders))
+
+
+class StoreHere:
+    """A bag store on a disk that a worker shares with whoever embeds: nothing has to be moved."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def bring(self, names: Iterable[str]) -> None:
+        """They are here."""
+
+    def send(self, names: Iterable[str]) -> None:
+        """They are there."""
+
+    def is_marked(self, mark: str) -> bool:
+        """Whether a mark was set, by this worker or another."""
+        return (self._root / mark).exists()
+
+    def set_mark(self, mark: str) -> None:
+        """Set a mark, a path below the store's folder."""
+        (self._root / mark).touch()
+
+    def clear_mark(self, mark: str) -> None:
+        """Take a mark away."""
+        (self._root / mark).unlink(missing_ok=True)
+
+
+class StoreElsewhere:
+    """A bag store in object storage, on a node that shares no disk with whoever embeds.
+
+    Nothing of the store is brought but what the slide at hand has there, and what it leaves is sent
+    at once.
+
+    Args:
+        root: Where the copy of the store lies on this node.
+        remote: The store.
+
+    Raises:
+        StorageError: It cannot be reached.
+    """
+
+    def __init__(self, root: Path, remote: Remote) -> None:
+        self._root, self._remote = root, remote
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.bring(["recipe.json"])
+
+    def bring(self, names: Iterable[str]) -> None:
+        """Make some files what they are there; what is not there is not here either.
+
+        Raises:
+            StorageError: They cannot be read.
+        """
+        for name in names:
+            path = self._root / name
+            if self._remote.has(name):
+                path.parent.mkdir(mode=0o700, exist_ok=True)
+                write_atomically(path, lambda made, name=name: self._remote.download(name, made))
+            else:
+                path.unlink(missing_ok=True)
+
+    def send(self, names: Iterable[str]) -> None:
+        """Make some files there what they are here.
+
+        Raises:
+            StorageError: They cannot be written.
+        """
+        for name in names:
+            path = self._root / name
+            if path.exists():
+                self._remote.upload(path, name)
+                os.utime(path)  # not older than what is there, so that it is not brought again
+            else:
+                self._remote.delete(name)
+
+    def is_marked(self, mark: str) -> bool:
+        """Whether a mark was set, by this node or another."""
+        return self._remote.has(mark)
+
+    def set_mark(self, mark: str) -> None:
+        """Set a mark, a path below the store's folder."""
+        self._remote.write(mark, b"")
+
+    def clear_mark(self, mark: str) -> None:
+        """Take a mark away."""
+        self._remote.delete(mark)
+
+
+def store_of(root: Path, shared: Path) -> StoreHere | StoreElsewhere | None:
+    """The store as a worker has it; None if whoever embeds would not see what it writes.
+
+    Args:
+        root: The store's folder, or that of its copy.
+        shared: What whoever embeds has made on its disk, for this run alone.
+
+    Raises:
+        StorageError: It is in object storage, which cannot be reached.
+    """
+    if shared.exists():
+        return StoreHere(root)
+    remote = origin_of(root)
+    return None if remote is None else StoreElsewhere(root, remote)
+
+
+def offer(root: Path) -> None:
+    """Let workers on other nodes find a store as it is, if it is the copy of one elsewhere.
+
+    Raises:
+        StorageError: It cannot be sent.
+    """
+    remote = origin_of(root)
+    if remote is not None:
+        Mirror(root, remote).push()
+
+
+def collect(root: Path, marks: str) -> None:
+    """Have what workers on other nodes have sent, and take away what marks they left.
+
+    Raises:
+        StorageError: It cannot be brought.
+    """
+    remote = origin_of(root)
+    if remote is not None:
+        Mirror(root, remote).pull()
+        for name in remote.files():
+            if name.startswith(marks):
+                remote.delete(name)
 
 
 class Share:

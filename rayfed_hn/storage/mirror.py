@@ -36,7 +36,7 @@ class Mirror:
         self, local: Path, remote: Remote, mine: Callable[[str], bool] = lambda name: True
     ) -> None:
         self._local, self._remote, self._mine = local, remote, mine
-        self._alike = _read_index(local / INDEX, remote)  # of files that are alike, here and there
+        self._alike: dict[str, tuple[Stamp, Stamp]] = {}  # of files that are, here and there
 
     def pull(self, wanted: Callable[[str], bool] = lambda name: True) -> int:
         """Bring what is missing here, or has changed there; returns how many files that were.
@@ -48,6 +48,7 @@ class Mirror:
             StorageError: It cannot be read there, or written here.
         """
         moved = 0
+        self._read_index()
         for name, there in sorted(self._remote.files().items(), key=lambda item: _rank(item[0])):
             path = self._inside(name)
             if not wanted(name) or _stays(name) or self._is_here(name, there):
@@ -69,6 +70,7 @@ class Mirror:
         Raises:
             StorageError: It cannot be written there; the next push tries again.
         """
+        self._read_index()
         pointer, found = self._read_pointer(), self._found()
         changed = self._unlike(found)
         gone = [name for name in self._alike if name not in found and self._mine(name)]
@@ -104,6 +106,17 @@ class Mirror:
             return self._alike[name][1] == there
         return here[0] == there[0] and here[1] >= there[1]  # sent, but that was not noted any more
 
+    def _read_index(self) -> None:
+        """Read anew each time: another process, or thread, may have moved what is its own."""
+        try:
+            index = json.loads((self._local / INDEX).read_text(encoding="utf-8"))
+            found = index["files"] if index["of"] == self._remote.uri else {}
+            self._alike = {
+                name: (_stamp_of(here), _stamp_of(there)) for name, (here, there) in found.items()
+            }
+        except (OSError, ValueError, AttributeError, TypeError, KeyError):
+            self._alike = {}  # then more is moved than has to be
+
     def _write_index(self) -> None:
         with saving(self._local / INDEX):
             write_text(
@@ -112,6 +125,7 @@ class Mirror:
 
     def changed(self) -> bool:
         """Whether there is anything to send."""
+        self._read_index()
         return bool(self._unlike(self._found()))
 
     def _unlike(self, found: Mapping[str, Stamp]) -> list[str]:
@@ -161,10 +175,6 @@ def _stamp(path: Path) -> Stamp:
     return about.st_size, about.st_mtime_ns
 
 
-def _read_index(path: Path, remote: Remote) -> dict[str, tuple[Stamp, Stamp]]:
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-        found = index["files"] if index["of"] == remote.uri else {}
-        return {name: (tuple(here), tuple(there)) for name, (here, there) in found.items()}  # pyright: ignore[reportReturnType]
-    except (OSError, ValueError, AttributeError, TypeError, KeyError):
-        return {}  # then more is moved than has to be
+def _stamp_of(pair: list[int]) -> Stamp:
+    size, time = pair
+    return size, time

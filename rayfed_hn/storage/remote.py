@@ -86,6 +86,11 @@ class Remote:
             if info.type == arrow_fs.FileType.File
         }
 
+    def has(self, name: str) -> bool:
+        """Whether there is such a file."""
+        with _told(self._uri_of(name)):
+            return self._system.get_file_info(self._path(name)).type == arrow_fs.FileType.File
+
     def read(self, name: str) -> bytes | None:
         """A small file; None if it is not there."""
         with _told(self._uri_of(name)):
