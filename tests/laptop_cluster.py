@@ -63,11 +63,17 @@ class Laptop:
     def known(self) -> dict[str, Any]:
         return json.loads((self.state / "cluster.json").read_text())
 
-    def job(self, *words: object, name: str = "", fine: bool = True) -> str:
+    def job(
+        self,
+        *words: object,
+        name: str = "",
+        fine: bool = True,
+        runtime_env: object = "cluster/runtime_env.yaml",
+    ) -> str:
         """Submit a job and wait for its end; returns what it printed."""
         named = ["--submission-id", name] if name else []
         submit = ["ray", "job", "submit", *named, "--working-dir", "."]
-        submit += ["--runtime-env", "cluster/runtime_env.yaml", "--"]
+        submit += ["--runtime-env", runtime_env, "--"]
         done = self.command([*submit, *words], fine=False)
         if fine and done.returncode:
             raise AssertionError(done.stdout + done.stderr)

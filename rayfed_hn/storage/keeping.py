@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import sys
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 from pathlib import Path
 
-from rayfed_hn.errors import StorageError
+from rayfed_hn.errors import ConfigError, StorageError
 from rayfed_hn.storage.mirror import Mirror
 from rayfed_hn.storage.remote import Remote, is_remote, remote_of
 
 PUSH_SECONDS = 10.0
 CLAIM = ".held.json"  # there alone: who sends
 RUN_DIR = "run.dir"
+ADDRESSED = ("", RUN_DIR, "data.bags", "--bags", "--against")  # "": the run that a command is about
 
 _stack: ExitStack | None = None  # of the command that runs
 
@@ -52,14 +55,31 @@ def brought(words: Sequence[str]) -> list[str]:
         StorageError: It cannot be reached.
     """
     found = []
-    for word in words:
-        key, equals, text = word.partition("=")
-        if not equals or not key.replace(".", "").replace("_", "").isalnum():
-            key, equals, text = "", "", word
-        # What goes on with a run is its only process; a reader of a run is not.
-        alone = key == RUN_DIR or (not key and words[0] == "resume")
-        found.append(f"{key}{equals}{bring(text, alone=alone)}")
+    for before, word in pairwise(["", *words]):
+        given, text = _parted(word)
+        if is_remote(text):
+            place = given.rstrip("=") or (before if before.startswith("--") else "")
+            _check_place(place, text)
+            # What goes on with a run is its only process; a reader of a run is not.
+            alone = place == RUN_DIR or (not place and words[0] == "resume")
+            text = bring(text, alone=alone)
+        found.append(given + text)
     return found
+
+
+def _parted(word: str) -> tuple[str, str]:
+    """``key=`` or ``--option=``, if there is one, and the rest."""
+    match = re.match(r"(--[a-z-]+|[\w.]+)=", word)
+    return (match[0], word[match.end() :]) if match else ("", word)
+
+
+def _check_place(place: str, text: str) -> None:
+    if place not in ADDRESSED:
+        raise ConfigError(
+            f"{place}: {text} is in object storage, where only run.dir and data.bags can be; give "
+            "a path (slides and tables are read from a disk, such as a bucket that is mounted "
+            "there, and what --to names is written to one)"
+        )
 
 
 def bring(text: str, *, alone: bool) -> str:

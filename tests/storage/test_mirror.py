@@ -49,6 +49,10 @@ def test_what_is_sent_comes_back_elsewhere(place: str, tmp_path: Path) -> None:
     assert back.push() == 1
     assert mirror.pull() == 1
     assert (local / "config").read_text() == "newer"
+    fill(other, more="from another process")
+    assert back.push() == 1
+    assert Mirror(local, remote).pull() == 1
+    assert mirror.push() == 0  # what another brought here is not sent back either
 
 
 def test_a_folder_that_was_copied_is_sent_whole_to_another_place(
@@ -180,11 +184,22 @@ def test_words_of_a_command(place: str, tmp_path: Path) -> None:
     with storage():
         assert brought(plain) == plain
         words = brought(["train", f"run.dir={place}", f"{place}/bags"])
+        more = brought(["predict", str(tmp_path), "--bags", place, f"--against={place}"])
     assert words == ["train", f"run.dir={remote.copy}", str((remote / "bags").copy)]
+    assert more[3:] == [str(remote.copy), f"--against={remote.copy}"]
     assert origin_of(remote.copy / "sites") == Remote(f"{place}/sites")
     assert origin_of(tmp_path) is None
     with pytest.raises(StorageError, match="give a path"):
         bring(place, alone=False)
+
+
+@pytest.mark.parametrize(
+    "words", [("--to", "s3://b/x"), ("--to=s3://b/x",), ("data.manifest=s3://b/x",)]
+)
+def test_what_is_read_or_written_on_disks_alone(words: tuple[str, ...]) -> None:
+    key = words[0].partition("=")[0]
+    with pytest.raises(ConfigError, match=f"^{key}: s3://b/x is in object storage, where only run"):
+        brought(["predict", *words])
 
 
 @pytest.mark.parametrize(
