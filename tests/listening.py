@@ -49,7 +49,7 @@ class Doors:
 
 def open_doors(mark: str) -> Doors:
     """Try all doors of the processes that carry a mark."""
-    ports = _listening(set(marked(f"{mark}-")))
+    ports = _listening(set(marked(mark)))
     told = subprocess.run(
         [sys.executable, "-c", _PROBE, " ".join(ports), " ".join(_CALLS)],
         capture_output=True,

@@ -98,35 +98,44 @@ def _parser() -> argparse.ArgumentParser:
 
 def _up(folder: Folder, asked: argparse.Namespace) -> int:
     begun = time.monotonic()
-    if folder.read() is not None:
-        raise Refused(f"there is a cluster in {folder.path}; 'down' ends it, --state is another")
+    mode, why = _mode(asked.mode)
+    nodes = _nodes(asked, mode)
+    folder.make()
+    with folder.locked():  # before a look is taken: two of us would take each other's away
+        if folder.read() is not None:
+            raise Refused(
+                f"there is a cluster in {folder.path}; 'down' ends it, --state is another"
+            )
+        if why:
+            print(f"Loopback addresses in place of network namespaces: {why}", file=sys.stderr)
+        port = GCS_PORT if mode == "namespaces" else free_port(GCS_PORT)
+        folder.fill()
+        state = State(new_mark(), mode, port, free_port(DASHBOARD_PORT), nodes)
+        cluster = Cluster(folder, state)
+        try:
+            cluster.start()
+        except BaseException:
+            cluster.stop()
+            raise
+    _print(cluster)
+    print(f'\nUp in {time.monotonic() - begun:.0f} s. Now: eval "$({_again(folder)} env)"')
+    return 0
+
+
+def _nodes(asked: argparse.Namespace, mode: str) -> list[Node]:
+    """The head, and nodes that sites are dealt out to in turn."""
     sites = asked.sites.split(",") if asked.sites else [f"site-{i + 1}" for i in range(asked.nodes)]
     if not 1 <= asked.nodes <= min(99, len(sites)) or len(set(sites)) != len(sites):
         raise Refused(
             f"N: {asked.nodes} nodes for the sites {', '.join(sites)}; each needs one, by its name"
         )
-    mode, why = _mode(asked.mode)
-    if why:
-        print(f"Loopback addresses in place of network namespaces: {why}", file=sys.stderr)
     made = addresses(mode, asked.nodes + 1)
     nodes = [Node("head", [], made[0], asked.cpus or 1, asked.gpus)]
     for number in range(asked.nodes):
         own = sites[number :: asked.nodes]
         cpus = asked.cpus or len(own)
         nodes.append(Node(f"node-{number + 1}", own, made[number + 1], cpus, asked.gpus))
-    port = GCS_PORT if mode == "namespaces" else free_port(GCS_PORT)
-    state = State(new_mark(), mode, port, free_port(DASHBOARD_PORT), nodes)
-    folder.make()
-    cluster = Cluster(folder, state)
-    try:
-        with folder.locked():
-            cluster.start()
-    except BaseException:
-        cluster.stop()
-        raise
-    _print(cluster)
-    print(f'\nUp in {time.monotonic() - begun:.0f} s. Now: eval "$({_again(folder)} env)"')
-    return 0
+    return nodes
 
 
 def _mode(asked: str | None) -> tuple[str, str]:

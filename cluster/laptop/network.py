@@ -152,7 +152,7 @@ class Loopback:
 
     def tear_down(self) -> None:
         """End what carries our mark, such as the children of a node that is gone."""
-        kill_marked(f"{self._state.mark}-")
+        kill_marked(self._state.mark)
 
     def command(self, node: Node, words: Sequence[str]) -> list[str]:
         return list(words)
@@ -161,7 +161,7 @@ class Loopback:
         return list(words)
 
     def stop(self, node: Node) -> None:
-        kill_marked(f"{self._state.mark}-{node.name}")
+        kill_marked(self._state.mark, node.name)
 
     def forward(self) -> None:
         """Nothing: the dashboard is on this machine's loopback address."""

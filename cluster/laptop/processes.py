@@ -35,17 +35,21 @@ def kill(process: Process | None) -> None:
         wait_until(lambda: not alive(process), END_SECONDS, f"process {process.pid} does not end")
 
 
-def marked(mark: str) -> list[int]:
-    """All processes that carry a mark, wherever they have gone."""
-    wanted = f"{MARK}={mark}".encode()
-    return [pid for pid in _pids() if any(e.startswith(wanted) for e in _environment(pid))]
+def marked(mark: str, node: str = "") -> list[int]:
+    """All processes that carry a cluster's mark, or a node's, wherever they have gone."""
+    wanted = f"{MARK}={mark}-{node}".encode()
+    return [
+        pid
+        for pid in _pids()
+        if any(e == wanted or (not node and e.startswith(wanted)) for e in _environment(pid))
+    ]
 
 
-def kill_marked(mark: str) -> None:
+def kill_marked(mark: str, node: str = "") -> None:
     """End all processes that carry a mark, and those that they start meanwhile."""
 
     def none_left() -> bool:
-        left = marked(mark)
+        left = marked(mark, node)
         for pid in left:
             end_now(pid)
         return not left

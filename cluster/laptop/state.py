@@ -9,7 +9,7 @@ import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 # A Unix socket's path has 107 bytes, of which Ray's own names take 72 and ours "/n/99" 5.
@@ -71,7 +71,6 @@ class State:
     dashboard: int
     nodes: list[Node]
     forwarder: Process | None = None
-    settings: dict[str, str] = field(default_factory=dict)
 
     @property
     def head(self) -> Node:
@@ -108,7 +107,7 @@ class Folder:
         return self.path / "n" / node.name.rpartition("-")[2]
 
     def make(self) -> None:
-        """Make the folder for this user alone, with a token that nobody knows.
+        """Make the folder for this user alone.
 
         Raises:
             Refused: It is somebody else's, or others may look into it, or its path is too long.
@@ -120,6 +119,9 @@ class Folder:
             )
         self.path.mkdir(mode=0o700, exist_ok=True)
         self.check()
+
+    def fill(self) -> None:
+        """Put a token into it that nobody knows, and the disk that nodes share."""
         self.disk.mkdir(mode=0o700, exist_ok=True)
         self.token.unlink(missing_ok=True)
         descriptor = os.open(self.token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -136,15 +138,25 @@ class Folder:
             )
 
     def read(self) -> State | None:
-        """The cluster of this folder; None: there is none."""
+        """The cluster of this folder; None: there is none.
+
+        Raises:
+            Refused: The folder is not as it should be.
+        """
         try:
             self.check()
             found = json.loads(self._file.read_text())
         except FileNotFoundError:
             return None
-        nodes = [Node(**(n | {"process": _process(n["process"])})) for n in found.pop("nodes")]
-        forwarder = _process(found.pop("forwarder"))
-        return State(**found, nodes=nodes, forwarder=forwarder)
+        try:
+            nodes = [Node(**(n | {"process": _process(n["process"])})) for n in found.pop("nodes")]
+            forwarder = _process(found.pop("forwarder"))
+            return State(**found, nodes=nodes, forwarder=forwarder)
+        except (TypeError, KeyError):
+            raise Refused(
+                f"{self._file} is not of this version; end its cluster with the local.sh that "
+                "made it, or give another --state"
+            ) from None
 
     def write(self, state: State) -> None:
         new = self._file.with_suffix(".new")

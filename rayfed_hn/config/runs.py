@@ -126,10 +126,11 @@ class ResourcesConfig:
         "prefix of a custom resource: with 'site:', the actor of north asks for the resource "
         "site:north",
     )
-    bags_on_nodes: bool = knob(
-        False,
-        "train: true: data.bags is a folder on the own disk of every site's node "
-        "(resources.pin_label or pin_resource), with the bags of that site; nobody else opens it",
+    bags_on_nodes: list[str] = knob(
+        [],
+        "train: the sites, if the bags of each are in the folder data.bags on the own disk of its "
+        "node (resources.pin_label or pin_resource), which nobody else opens; all of them by name, "
+        "so that one whose node is away is missed",
     )
     start_limit: float = knob(
         300.0,

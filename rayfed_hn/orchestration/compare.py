@@ -24,6 +24,7 @@ from rayfed_hn.evaluation.trade_off import compare_amounts, membership
 from rayfed_hn.federation.cell import Cell, cells, fingerprint, promises
 from rayfed_hn.federation.record import package_versions, write_summary, write_table
 from rayfed_hn.files import write_text
+from rayfed_hn.orchestration.waiting import wait_for_a_place
 
 _run_cell: Any = ray.remote(num_cpus=1, max_retries=1)(attacked_cell)
 
@@ -42,6 +43,7 @@ def compare(
     Raises:
         DataError: The bag store does not fit the configuration.
         FederationError: No cell could be finished.
+        NoRoom: The first found no room on the cluster in time.
     """
     begun = time.monotonic()
     promised = promises(config, root)
@@ -50,6 +52,7 @@ def compare(
     done = {cell: found for cell in todo if (found := _read(folder, cell, mark)) is not None}
     on_cell(len(done), len(todo))
     failed: list[dict[str, Any]] = []
+    wait_for_a_place(config, "cell")
     waiting = {_run_cell.remote(cell, config, root): cell for cell in todo if cell not in done}
     while waiting:
         ready, _ = ray.wait(list(waiting), num_returns=1)

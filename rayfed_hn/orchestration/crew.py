@@ -10,11 +10,12 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from rayfed_hn.errors import FederationError, NoRoom, RayfedError
+from rayfed_hn.errors import FederationError, RayfedError
 from rayfed_hn.federation.plan import Plan
 from rayfed_hn.orchestration.actors import CentralActor, Progress, Result, SiteActor
 from rayfed_hn.orchestration.hosts import Home
 from rayfed_hn.orchestration.packing import Cluster, Packing, pack
+from rayfed_hn.orchestration.waiting import wait_for_start
 
 
 class CentreDied(FederationError):
@@ -39,7 +40,6 @@ class Crew:
     def __init__(self, plan: Plan, folder: Path) -> None:
         self._plan, self._folder = plan, folder
         self._packing = pack(plan.config, plan.participants, Cluster.joined(plan.config))
-        self._limit = plan.config.resources.start_limit
         resume = plan.config.run.resume
         self._homes = homes(plan, self._packing, folder)
         self.actors = [home.start(resume) for home in self._homes]
@@ -50,7 +50,7 @@ class Crew:
         try:
             self.centre, begun = self._new_centre(resume)
             ready = (actor.ready.remote() for actor in self.actors)
-            wait_for_start(self._packing, [begun, *ready], self._limit)
+            wait_for_start(plan.config, self._packing.places, [begun, *ready])
             self._begin(begun)
         except BaseException:
             self.stop()
@@ -93,7 +93,8 @@ class Crew:
         self.centre_restarts += 1
         ray.kill(self.centre)  # which may only have been out of reach
         self.centre, begun = self._new_centre(resume=True)
-        wait_for_start(self._packing, [begun], self._limit)
+        centre, everybody = [self._packing.centre], self._packing.places
+        wait_for_start(self._plan.config, centre, [begun], everybody)
         self._begin(begun)
 
     def _begin(self, begun: Any) -> None:
@@ -127,24 +128,6 @@ def homes(plan: Plan, packing: Packing, folder: Path | None) -> list[Home]:
 def start_hosts(plan: Plan, packing: Packing, folder: Path | None) -> list[Any]:
     """Start the actors of all sites, without waiting for them."""
     return [home.start(resume=False) for home in homes(plan, packing, folder)]
-
-
-def wait_for_start(packing: Packing, starting: list[Any], seconds: float) -> None:
-    """Wait for what actors answer once they are there.
-
-    Raises:
-        NoRoom: They have no room.
-    """
-    _, waiting = ray.wait(starting, num_returns=len(starting), timeout=seconds)
-    if waiting:
-        raise NoRoom(
-            f"{len(waiting)} of {len(starting)} actors found no room within {seconds:g} s "
-            f"(resources.start_limit): all {len(packing.places)} together need "
-            f"{sum(place.options['num_cpus'] for place in packing.places):g} CPU and "
-            f"{sum(place.gpus for place in packing.places):g} GPU at once. Wait for others ('ray "
-            "status' shows what is taken) or add nodes, then give the same command again with "
-            "run.resume=true; or ask for less (resources.sites_per_actor, resources.gpus_per_site)"
-        )
 
 
 def get(reference: Any) -> Any:

@@ -11,7 +11,7 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from rayfed_hn.orchestration.metrics import EmbedMetrics
 from rayfed_hn.orchestration.packing import Cluster
 from rayfed_hn.orchestration.planned import of_workers
 from rayfed_hn.orchestration.slide_worker import EncoderFactory, SlideWorker, lost
+from rayfed_hn.orchestration.waiting import wait_for_a_place
 from rayfed_hn.rooms import Node
 from rayfed_hn.slides import embedding
 from rayfed_hn.slides.encoder_card import EncoderCard, describe, scale_notes
@@ -65,6 +66,7 @@ def embed(
     Raises:
         DataError: The manifest or the store as a whole cannot be used.
         ConfigError: The encoder cannot be made.
+        NoRoom: No worker found room on the cluster in time.
     """
     started = time.monotonic()
     manifest = require(config.data.manifest, "data.manifest", "give the CSV that lists the slides")
@@ -80,13 +82,20 @@ def embed(
             outcomes[outcome.slide_id] = outcome
             metrics.tell(outcome)
             on_slide(outcome, share)
-        ordered = [outcomes[record.slide_id] for record in records]
-        report = EmbedReport(ordered, not_in_manifest(root, records))
-        write_set_aside(root / "set_aside.csv", report.set_aside)
-        report.pictures = config.embed.pictures and not imported
-        if report.pictures:
-            write_site_sheets(root, records, report)
+        report = _report(root, records, outcomes, config.embed.pictures and not imported)
     report.seconds = time.monotonic() - started
+    return report
+
+
+def _report(
+    root: Path, records: Sequence[SlideRecord], outcomes: Mapping[str, SlideOutcome], pictures: bool
+) -> EmbedReport:
+    """What became of all slides, also beside their bags."""
+    ordered = [outcomes[record.slide_id] for record in records]
+    report = EmbedReport(ordered, not_in_manifest(root, records), pictures)
+    write_set_aside(root / "set_aside.csv", report.set_aside)
+    if pictures:
+        write_site_sheets(root, records, report)
     return report
 
 
@@ -169,13 +178,15 @@ def _run_on_ray(
     slides_per_task = 1 if factory else FEATURE_FILES_PER_TASK
     num_tasks = -(-len(jobs) // slides_per_task)
     gpus = config.resources.gpus_per_encoder if factory else 0.0
+    num_workers = min(num_tasks, _num_workers(config, gpus))
+    wait_for_a_place(config, "worker that embeds slides", gpus)
     rows = ray.data.from_items([job.row() for job in jobs], override_num_blocks=num_tasks)
     outcomes = rows.map_batches(
         SlideWorker,
         batch_size=slides_per_task,
         fn_constructor_args=(root.resolve(), attempts.resolve(), config, factory),
         compute=ray.data.ActorPoolStrategy(
-            size=min(num_tasks, _num_workers(config, gpus)),
+            size=num_workers,
             max_concurrent_calls_per_actor=config.embed.slides_in_flight,
             max_tasks_in_flight_per_actor=config.embed.slides_in_flight,
             enable_true_multi_threading=True,

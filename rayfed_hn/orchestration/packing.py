@@ -131,8 +131,8 @@ def pack(config: Config, sites: Sequence[str], cluster: Cluster) -> Packing:
     pinned = any(pins)
     count = len(sites) if pinned else _num_hosts(resources, len(sites), cluster)
     if pinned:
-        _check_pins(resources, sites, cluster)
-    if not resources.autoscaling:
+        check_pins(resources, sites, cluster)
+    if not resources.autoscaling and not pinned:  # what is pinned is counted node by node below
         _check_gpus(resources, count, cluster)
 
     def packed(each: float) -> Packing:
@@ -200,7 +200,8 @@ def _check_gpus(resources: ResourcesConfig, count: int, cluster: Cluster) -> Non
     if gpus == 0:
         raise ConfigError(
             f"resources.gpus_per_site={each:g}, resources.gpus_for_server={server:g}: the cluster "
-            "has no GPU; set both to 0 (CPU only)"
+            "has no GPU; set both to 0 (CPU only), start a node with one, or set "
+            "resources.autoscaling=true if the cluster adds nodes by itself"
         )
     places = _places(each, server, gpus, count)
     if places >= count:
@@ -210,8 +211,9 @@ def _check_gpus(resources: ResourcesConfig, count: int, cluster: Cluster) -> Non
         f"resources.gpus_per_site: {count} site actors with {each:g} GPU each"
         + (f" and the server with {server:g}" if server else "")
         + f" do not fit on the cluster's {gpus} GPUs, which take {places}; try "
-        f"resources.gpus_per_site={fits:g}{'' if fits else ' (CPU only)'}, or more sites an actor "
-        "with resources.sites_per_actor"
+        f"resources.gpus_per_site={fits:g}{'' if fits else ' (CPU only)'}, more sites an actor "
+        "with resources.sites_per_actor, more nodes, or resources.autoscaling=true if the cluster "
+        "adds them by itself"
     )
 
 
@@ -234,19 +236,12 @@ def pin(resources: ResourcesConfig, site: str) -> dict[str, Any]:
     return pin
 
 
-def pinned_sites(resources: ResourcesConfig, cluster: Cluster) -> list[str]:
-    """The sites that nodes are for, sorted."""
-    label, prefix = resources.pin_label, resources.pin_resource
-    if label is not None:
-        found = {node.labels[label] for node in cluster.nodes if label in node.labels}
-    else:
-        names = [name for node in cluster.nodes for name in node.resources]
-        found = {n.removeprefix(prefix) for n in names if prefix and n.startswith(prefix)}
-    return sorted(found)
+def check_pins(resources: ResourcesConfig, sites: Sequence[str], cluster: Cluster) -> None:
+    """See to it that there is a node for every site that is pinned to one.
 
-
-def _check_pins(resources: ResourcesConfig, sites: Sequence[str], cluster: Cluster) -> None:
-    """An actor that no node is for would wait for ever."""
+    Raises:
+        ConfigError: There is none; the site's actor would wait for ever.
+    """
     label, prefix = resources.pin_label, resources.pin_resource
     if resources.sites_per_actor not in (None, 1):
         raise ConfigError(

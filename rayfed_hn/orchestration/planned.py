@@ -42,7 +42,7 @@ def of_tasks(config: Config, count: int, what: str) -> list[str]:
         ConfigError: No node has a core.
     """
     cluster = Cluster.joined(config)
-    at_a_time = min(count, sum(int(node.cpus) for node in cluster.nodes))
+    at_a_time = min(count, cluster.cpus, sum(int(node.cpus) for node in cluster.nodes))
     if not at_a_time and count and not config.resources.autoscaling:
         raise ConfigError(
             f"resources: each of {count} {what} needs a node with 1 CPU, and no node has one; add "

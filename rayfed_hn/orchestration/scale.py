@@ -24,9 +24,10 @@ from rayfed_hn.federation.virtual_pool import make_pool
 from rayfed_hn.federation.virtual_test import score_sites
 from rayfed_hn.machine import Memory, copy_bandwidth, memory_by_kind
 from rayfed_hn.orchestration.actors import MeteredActor
-from rayfed_hn.orchestration.crew import get, start_hosts, wait_for_start
+from rayfed_hn.orchestration.crew import get, start_hosts
 from rayfed_hn.orchestration.packing import Cluster, Packing, pack
 from rayfed_hn.orchestration.planned import of_packing
+from rayfed_hn.orchestration.waiting import wait_for_start
 
 LOOK_SECONDS = 20.0  # looking at memory takes a core a while, which sites would be slower for
 
@@ -181,7 +182,7 @@ def _packing(plan: VirtualPlan, cluster: Cluster) -> Packing:
 
 @contextmanager
 def _on_actors(plan: VirtualPlan) -> Iterator[_Running]:
-    packing, resources = _packing(plan, Cluster.joined(plan.config)), plan.config.resources
+    packing = _packing(plan, Cluster.joined(plan.config))
     hosts = start_hosts(plan, packing, None)
     handles = {site: hosts[number] for site, number in packing.host_of.items()}
     centre = MeteredActor.options(**packing.centre.start).remote(
@@ -189,7 +190,7 @@ def _on_actors(plan: VirtualPlan) -> Iterator[_Running]:
     )
     try:
         starting = [centre.start.remote(), *(host.ready.remote() for host in hosts)]
-        wait_for_start(packing, starting, resources.start_limit)
+        wait_for_start(plan.config, packing.places, starting)
         yield _Running(
             len(hosts),
             (get(reference) for reference in centre.run.remote()),

@@ -15,7 +15,7 @@ from rayfed_hn.federation.failures import read_failure
 from rayfed_hn.federation.home import card_at_home
 from rayfed_hn.federation.plan import Plan, make_plan, plan_of
 from rayfed_hn.federation.survey import merge, task_of_cards
-from rayfed_hn.orchestration.packing import Cluster, pin, pinned_sites
+from rayfed_hn.orchestration.packing import Cluster, check_pins, pin
 
 _card: Any = ray.remote(num_cpus=0, max_retries=1)(card_at_home)
 
@@ -36,7 +36,7 @@ def plan_where_bags_are(config: Config, root: Path) -> Plan:
 
 
 def _sites(config: Config) -> list[str]:
-    resources, out = config.resources, config.data.leave_out
+    resources = config.resources
     if resources.pin_label is None and resources.pin_resource is None:
         raise ConfigError(
             "resources.bags_on_nodes: which node is whose? Give resources.pin_label (such as "
@@ -52,14 +52,11 @@ def _sites(config: Config) -> list[str]:
             "data.splits: tables name slides of all sites, which no single node has; leave it out "
             "with resources.bags_on_nodes"
         )
-    found = pinned_sites(resources, Cluster.joined(config))
-    strangers = sorted(set(out) - set(found))
-    if strangers or not set(found) - set(out):
-        raise ConfigError(
-            f"data.leave_out: {', '.join(out) or 'nobody'}, of nodes that are for "
-            f"{', '.join(found) or 'no site'}; name some of these, and leave one in at least"
-        )
-    return [site for site in found if site not in out]
+    if both := sorted(set(resources.bags_on_nodes) & set(config.data.leave_out)):
+        raise ConfigError(f"data.leave_out: {both[0]} is in resources.bags_on_nodes; take it out")
+    sites = sorted(set(resources.bags_on_nodes))
+    check_pins(resources, sites, Cluster.joined(config))
+    return sites
 
 
 def _cards(config: Config, root: Path, sites: list[str]) -> list[SiteCard]:

@@ -18,11 +18,12 @@ from rayfed_hn.federation.messages import Request
 from rayfed_hn.federation.plan import Plan
 from rayfed_hn.federation.site_host import SiteHost
 from rayfed_hn.orchestration.actors import claim_device
-from rayfed_hn.orchestration.crew import wait_for_start
 from rayfed_hn.orchestration.executor import RayExecutor
 from rayfed_hn.orchestration.hosts import Care
 from rayfed_hn.orchestration.packing import Cluster, Packing, Place, pack
 from rayfed_hn.orchestration.planned import of_packing, of_tasks
+from rayfed_hn.orchestration.waiting import wait_for_start
+from rayfed_hn.rooms import fit
 from rayfed_hn.tuning.learning import Judged, Learning
 from rayfed_hn.tuning.search import Search
 
@@ -91,15 +92,20 @@ def share(search: Search, cluster: Cluster) -> tuple[Packing, int]:
     sites = plan.hospitals if some_pooled else plan.participants
     alone = pack(config, sites, cluster)
     number = len(alone.hosts)
-    fit = cluster.cpus // (number + 1)
+    by_cpus = cluster.cpus // (number + 1)
     gpus = number * config.resources.gpus_per_site + config.resources.gpus_for_server
     most = int(cluster.gpus / gpus + 1e-6) if gpus else cluster.cpus
-    wanted = config.tune.max_concurrent or max(1, fit)
+    wanted = config.tune.max_concurrent or max(1, by_cpus)
     at_a_time = max(1, min(wanted, most, cluster.cpus))
-    part = replace(
-        cluster, cpus=cluster.cpus // at_a_time, memory_bytes=cluster.memory_bytes / at_a_time
-    )
-    return pack(config, sites, part), at_a_time
+    while True:
+        part = replace(
+            cluster, cpus=cluster.cpus // at_a_time, memory_bytes=cluster.memory_bytes / at_a_time
+        )
+        packing = pack(config, sites, part)
+        asks = [place.ask for place in packing.places] * at_a_time
+        if at_a_time == 1 or None not in fit(asks, cluster.nodes):
+            return packing, at_a_time
+        at_a_time -= 1
 
 
 def placement(search: Search) -> list[str]:
@@ -155,8 +161,8 @@ def _executors(plans: Sequence[Plan], packing: Packing) -> Iterator[list[RayExec
     count = len(packing.hosts)
     actors = [_start(plans, sites[i::count], i, packing) for i in range(count)]
     try:
-        limit = plans[0].config.resources.start_limit
-        wait_for_start(packing, [actor.ready.remote() for actor in actors], limit)
+        ready = [actor.ready.remote() for actor in actors]
+        wait_for_start(plans[0].config, packing.hosts, ready, packing.places)
         yield [
             RayExecutor(
                 {s: _OnDivision(actors[i % count], number) for i, s in enumerate(sites)},

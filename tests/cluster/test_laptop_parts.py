@@ -50,17 +50,39 @@ def test_the_folder_and_the_token_are_the_users_alone() -> None:
     own = Folder(place)
     try:
         own.make()
+        own.fill()
         assert stat.S_IMODE(place.stat().st_mode) == 0o700
         assert stat.S_IMODE(own.token.stat().st_mode) == 0o600
         token = own.token.read_text()
         assert len(token) == 64
-        own.make()
+        own.fill()
         assert own.token.read_text() != token
         place.chmod(0o755)
         with pytest.raises(Refused, match="not a folder of yours with mode 0700"):
             own.make()
     finally:
         shutil.rmtree(place)
+
+
+def test_a_second_up_does_not_touch_what_the_first_is_making() -> None:
+    place = Path(f"/tmp/rl{os.getpid()}")
+    own = Folder(place)
+    own.make()
+    try:
+        own.fill()
+        token = own.token.read_text()
+        with own.locked():
+            assert "another local.sh is at work" in refused("up", 1, "--mode", "loopback")
+        assert own.token.read_text() == token
+    finally:
+        shutil.rmtree(place)
+
+
+def test_what_another_version_has_written_is_not_guessed_at(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    (tmp_path / "cluster.json").write_text('{"nodes": [], "forwarder": null, "colour": "red"}')
+    with pytest.raises(Refused, match=r"cluster\.json is not of this version"):
+        Folder(tmp_path).read()
 
 
 def test_a_folder_that_is_a_link_is_refused(tmp_path: Path) -> None:
@@ -95,14 +117,23 @@ def test_a_number_that_is_anothers_by_now_is_left_alone() -> None:
 
 def test_only_what_carries_the_mark_is_ended() -> None:
     ours = os.environ | {MARK: "f00d-node-1"}
-    others = os.environ | {MARK: "f00e-node-1"}
-    with subprocess.Popen(SLEEP, env=ours) as one, subprocess.Popen(SLEEP, env=others) as two:
+    tenth, others = ours | {MARK: "f00d-node-10"}, ours | {MARK: "f00e-node-1"}
+    with (
+        subprocess.Popen(SLEEP, env=ours) as one,
+        subprocess.Popen(SLEEP, env=tenth) as ten,
+        subprocess.Popen(SLEEP, env=others) as two,
+    ):
         try:
-            assert marked("f00d-") == [one.pid]
-            kill_marked("f00d-")
+            assert marked("f00d", "node-1") == [one.pid]
+            assert sorted(marked("f00d")) == sorted([one.pid, ten.pid])
+            kill_marked("f00d", "node-1")
             assert one.wait(10) == -9
+            assert ten.poll() is None
+            kill_marked("f00d")
+            assert ten.wait(10) == -9
             assert two.poll() is None
         finally:
+            ten.kill()
             two.kill()
 
 
@@ -139,9 +170,8 @@ def test_help_teaches() -> None:
 
 
 def test_without_python_it_says_so() -> None:
-    done = subprocess.run(
-        [SCRIPT, "status"], env={"PATH": "/bin", "PYTHON": ""}, capture_output=True, text=True
-    )
+    words = [SCRIPT, "--state", f"/tmp/rl{os.getpid()}", "status"]
+    done = subprocess.run(words, env={"PATH": "/bin", "PYTHON": ""}, capture_output=True, text=True)
     found = (ROOT / ".venv" / "bin" / "python").exists()
     assert done.returncode == 2
     assert ("no cluster" if found else "no Python with Ray") in done.stderr

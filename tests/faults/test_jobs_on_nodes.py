@@ -146,7 +146,7 @@ def test_bags_on_the_disks_of_their_nodes(cluster: Laptop, bags: Path, tmp_path:
     assert seen == ["recipe.json", f"site={SITES[0]}"]
     assert not list(Path(disk).iterdir())  # nor has this machine anything there
     run = tmp_path / "run"
-    words = train(f"{disk}/bags", run, *PINNED, "resources.bags_on_nodes=true")
+    words = train(f"{disk}/bags", run, *PINNED, f"resources.bags_on_nodes={','.join(SITES)}")
     disturbed(cluster, run, words, "warwick-2")
     assert summary(run)["digest"] == undisturbed(bags)
 
@@ -259,9 +259,9 @@ def test_nothing_of_a_node_is_on_this_machines_network(cluster: Laptop) -> None:
     if cluster.known["mode"] != "namespaces":
         pytest.skip("on loopback addresses, tests/cluster looks at every door")
     spaces = {node["name"]: set[str]() for node in cluster.known["nodes"]}
-    for pid in marked(f"{cluster.known['mark']}-"):
+    for pid in marked(cluster.known["mark"]):
         with suppress(OSError):  # a process that ends meanwhile
-            name = next(n for n in spaces if pid in marked(f"{cluster.known['mark']}-{n}"))
+            name = next(n for n in spaces if pid in marked(cluster.known["mark"], n))
             spaces[name].add(str(Path(f"/proc/{pid}/ns/net").readlink()))
     here = str(Path("/proc/self/ns/net").readlink())
     assert all(len(found - {here}) == 1 for found in spaces.values())

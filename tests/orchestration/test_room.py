@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -14,11 +15,15 @@ from ray.util import placement_group, remove_placement_group
 from rayfed_hn.errors import ConfigError, DataError, NoRoom
 from rayfed_hn.federation.plan import make_plan
 from rayfed_hn.loading import load
+from rayfed_hn.orchestration.compare import compare
+from rayfed_hn.orchestration.embed import embed
+from rayfed_hn.orchestration.packing import Place
 from rayfed_hn.orchestration.surveyed import plan_where_bags_are
 from rayfed_hn.orchestration.train import train
+from rayfed_hn.orchestration.waiting import wait_for_start
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
-ON_NODES = ("resources.bags_on_nodes=true", "resources.pin_label=hospital")
+ON_NODES = ("resources.bags_on_nodes=north", "resources.pin_label=hospital")
 OTHERS = "data.leave_out=[south,west]"
 
 
@@ -34,8 +39,36 @@ def taken() -> Iterator[None]:
 @pytest.mark.usefixtures("taken")
 def test_a_run_does_not_wait_for_room_for_ever(bag_root: Path, tmp_path: Path) -> None:
     config = load(None, ["resources.start_limit=1"])
-    with pytest.raises(NoRoom, match=r"4 of 4 actors found no room within 1 s .*2 CPU and 0 GPU"):
+    with pytest.raises(
+        NoRoom, match=r"4 of 4 actors found no room, .* 1 s .*: the server; .*2 CPU and 0 GPU"
+    ):
         train(config, bag_root, tmp_path, lambda news: None)
+
+
+@pytest.mark.usefixtures("taken")
+def test_nor_do_cells_and_slides(bag_root: Path, tmp_path: Path) -> None:
+    words = ["resources.start_limit=1", f"data.bags={tmp_path / 'bags'}"]
+    with pytest.raises(NoRoom, match=r"no cell found room within 1 s .* no node has 1 CPU free"):
+        compare(load(None, words), bag_root, tmp_path, lambda done, total: None)
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text("slide_id,path,case_id,site,label\na,a.tiff,c,north,x\n")
+    with pytest.raises(NoRoom, match="no worker that embeds slides found room within 1 s"):
+        embed(load(None, [*words, f"data.manifest={manifest}"]))
+
+
+@pytest.mark.usefixtures("taken")
+def test_whose_node_is_gone_is_said() -> None:
+    task: Any = ray.remote(num_cpus=1)(lambda: None)
+    never = [task.remote(), task.remote()]
+    asked = {"num_cpus": 1.0, "num_gpus": 0.0}
+    gone = Place(("north", "south"), {**asked, "label_selector": {"hospital": "burnt-down"}})
+    says = (
+        r"did not start, .*: the server; north, south, whose node \(hospital=burnt-down\) is gone\."
+    )
+    with pytest.raises(NoRoom, match=says):
+        wait_for_start(load(None, ["resources.start_limit=0.1"]), [Place((), asked), gone], never)
+    for answer in never:
+        ray.cancel(answer)
 
 
 def test_what_would_run_where_is_said_and_nothing_is_begun(
@@ -78,8 +111,11 @@ def test_bags_that_are_not_on_their_node(bag_root: Path, tmp_path: Path) -> None
     [
         (ON_NODES[:1], "which node is whose"),
         ((*ON_NODES, "method.name=pooled"), "pooled puts all bags in one place"),
-        ((*ON_NODES, "data.leave_out=[east]"), "east, of nodes that are for north"),
-        ((*ON_NODES, "data.leave_out=[north]"), "leave one in"),
+        ((*ON_NODES, "data.leave_out=[north]"), "north is in resources.bags_on_nodes"),
+        (
+            ("resources.bags_on_nodes=east,north", ON_NODES[1]),
+            "no node has the label hospital=east; start that hospital's node",
+        ),
         ((*ON_NODES, "data.splits=nowhere"), "tables name slides of all sites"),
     ],
 )

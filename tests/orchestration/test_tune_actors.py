@@ -150,6 +150,7 @@ def test_a_cluster_without_room_is_refused_before_anything_starts(bag_root: Path
         (one_node(2), {"sites_per_actor": 3}, 1, (1.0, 0.0), 0.0),
         (one_node(16, gpus=1), QUARTERS, 1, (1.0, 0.25), 0.25),
         (one_node(16, gpus=2), QUARTERS, 2, (1.0, 0.25), 0.25),
+        (one_node(16, gpus=3), {"sites_per_actor": 3, "gpus_per_site": 0.6}, 3, (1.0, 0.6), 0.0),
     ],
 )  # fmt: skip
 def test_trials_at_a_time_and_what_each_asks_for(
