@@ -175,8 +175,9 @@ def test_gpus_are_counted_node_by_node(cluster: Laptop, bags: Path, tmp_path: Pa
     told = cluster.job(*train(bags, run, *PINNED, *whole, "--plan"))
     assert "Placement: 4 actors, 4 CPU and 2.5 GPU together; 4 nodes have 4 CPU and 4 GPU" in told
     scale = ["rayfed-hn", "scale", f"run.dir={run}", "scale.where=actors", "scale.sites=9"]
+    each = "resources.gpus_per_site=0.5", "resources.sites_per_actor=1"
     for words, says in (
-        ([*scale, "resources.gpus_per_site=0.5"], "do not fit on the cluster's 4 GPUs"),
+        ([*scale, *each], "do not fit on the cluster's 4 GPUs"),
         (train(bags, run, "resources.pin_label=rack"), "no node has the label rack=ucsb-other"),
     ):
         begun = time.monotonic()
@@ -222,7 +223,7 @@ def bucket(cluster: Laptop) -> Iterator[str]:
 
 
 def test_nodes_that_share_nothing_but_object_storage(
-    cluster: Laptop, bags: Path, bucket: str, tmp_path: Path
+    cluster: Laptop, bags: Path, bucket: str, tmp_path: Path, real_data: Path
 ) -> None:
     """Slides are embedded, sites trained, and the result read, through an address."""
     variables = {
@@ -241,8 +242,11 @@ def test_nodes_that_share_nothing_but_object_storage(
         return cluster.job(*words, runtime_env=runtime_env)
 
     job("python", "-c", _MAKE, bucket.removeprefix("http://"), "study")
-    slides = bags.parent
-    words = [f"data.manifest={slides / 'manifest.csv'}", "data.bags=s3://study/bags"]
+    words = [
+        f"data.manifest={bags.parent / 'manifest.csv'}",
+        f"data.root={real_data / 'histology'}",
+    ]
+    words += ["data.bags=s3://study/bags"]
     told = job("rayfed-hn", "embed", CONF, *words, "run.dir=s3://study/embed")
     assert "36 embedded, 0 were in" in told
     job(*train("s3://study/bags", "s3://study/run", *PINNED))
