@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rayfed_hn.errors import ConfigError
 
+JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # where a submitted job is told what it is
 LOOK_SECONDS = 0.1  # between two tries
 
 _held: dict[Path, int] = {}  # open files, until this process ends
@@ -24,9 +25,18 @@ class Holder:
     process: str
     host: str
     since: str
+    job: str = ""
 
     def __str__(self) -> str:
-        return f"process {self.process} on {self.host} since {self.since}"
+        who = f"the job {self.job}" if self.job else f"process {self.process} on {self.host}"
+        return f"{who} since {self.since}"
+
+    @property
+    def ended_by(self) -> str:
+        """What ends it; numbers of processes mean nothing on another node."""
+        if self.job:
+            return f"ray job stop {self.job}"
+        return f"kill {self.process} on {self.host}"
 
 
 def hold(path: Path, wait_seconds: float = 0.0) -> Holder | None:
@@ -94,14 +104,23 @@ def _taken(file: int) -> bool:
 
 def _sign(file: int) -> None:
     now = time.strftime("%Y-%m-%d %H:%M:%S")
-    about = {"process": os.getpid(), "host": socket.gethostname(), "since": now}
+    about = {"process": os.getpid(), "host": socket.gethostname(), "since": now, "job": _job()}
     os.ftruncate(file, 0)
     os.pwrite(file, json.dumps(about).encode(), 0)
+
+
+def _job() -> str:
+    """The submission id of the job that this process is; empty if it is none."""
+    try:
+        return str(json.loads(os.environ.get(JOB, "{}"))["metadata"]["job_submission_id"])
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 def _holder(file: int) -> Holder:
     try:
         about = json.loads(os.pread(file, 4096, 0))
-        return Holder(str(about["process"]), str(about["host"]), str(about["since"]))
+        names = ("process", "host", "since", "job")
+        return Holder(*(str(about[name]) for name in names))
     except (ValueError, KeyError, TypeError):  # it has just been taken
         return Holder("(unknown)", "(unknown)", "just now")

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
@@ -23,17 +23,13 @@ class Bar:
     Attributes:
         title: What is done.
         total: Pieces.
-        tells_first: The first update says what was done before, be it nothing; otherwise it may
-            come after the first piece.
     """
 
     title: str
     total: int
     _rich: tuple[Progress, Any] | None
-    tells_first: bool = False
-    _started: float = field(default_factory=time.monotonic)
     _printed: float = 0.0
-    _before: float | None = None  # share of the work that another process did before
+    _first: tuple[float, float] | None = None  # when the first update came, and what it said
 
     def update(
         self, done: int, note: str = "", *, share: float | None = None, line: bool = False
@@ -47,8 +43,8 @@ class Bar:
             line: A log gets this line in any case.
         """
         share = done / self.total if share is None else share
-        if self._before is None:
-            self._begin(done, share)
+        if self._first is None:  # what was there, or took the time of a start, tells of no other
+            self._first = time.monotonic(), share
         ending = self._ending(share)
         if self._rich is not None:
             progress, task = self._rich
@@ -63,19 +59,12 @@ class Bar:
         parts = [f"{self.title}: {done}/{self.total}", ending, note]
         print("  ".join(part for part in parts if part), flush=True)
 
-    def _begin(self, done: int, share: float) -> None:
-        """Of work that goes on, what was there already took none of this process's time."""
-        goes_on = done > (0 if self.tells_first else 1)
-        self._before = share if goes_on else 0.0
-        if goes_on:
-            self._started = time.monotonic()
-
     def _ending(self, share: float) -> str:
-        """When the rest will be done, if the rest is like what was done by this process."""
-        own = share - (self._before or 0.0)
-        if share >= 1 or own < MIN_SHARE:
+        """When the rest will be done, if the rest is like what was done since the first update."""
+        begun, before = self._first or (0.0, share)
+        if share >= 1 or share - before < MIN_SHARE:
             return ""
-        return seconds_left((time.monotonic() - self._started) / own * (1 - share))
+        return seconds_left((time.monotonic() - begun) / (share - before) * (1 - share))
 
 
 def seconds_left(left: float) -> str:
@@ -89,10 +78,10 @@ def seconds_left(left: float) -> str:
 
 
 @contextmanager
-def bar(title: str, total: int, *, tells_first: bool = False) -> Iterator[Bar]:
+def bar(title: str, total: int) -> Iterator[Bar]:
     """Show progress of ``total`` pieces of work while the block runs."""
     if not sys.stdout.isatty():
-        yield Bar(title, total, None, tells_first)
+        yield Bar(title, total, None)
         return
     progress = Progress(
         TextColumn("{task.description}"),
@@ -104,4 +93,4 @@ def bar(title: str, total: int, *, tells_first: bool = False) -> Iterator[Bar]:
     )
     with progress:
         task = progress.add_task(title, total=total, note="")
-        yield Bar(title, total, (progress, task), tells_first)
+        yield Bar(title, total, (progress, task))

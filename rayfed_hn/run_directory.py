@@ -100,8 +100,8 @@ def _keep_out(folder: Path) -> None:
     holder = hold(folder / "lock")
     if holder is not None:
         raise ConfigError(
-            f"run.dir: {folder} is in use by {holder}; wait until that has ended, or end it (kill "
-            f"{holder.process} on {holder.host}) and give the same command again, or give another "
+            f"run.dir: {folder} is in use by {holder}; wait until that has ended, or end it ("
+            f"{holder.ended_by}) and give the same command again, or give another "
             "run.dir"
         )
 

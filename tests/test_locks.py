@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 
 from rayfed_hn.errors import ConfigError
 from rayfed_hn.loading import load
-from rayfed_hn.locks import hold
+from rayfed_hn.locks import JOB, hold
 from rayfed_hn.run_directory import claim
 
 HOLD = """
@@ -49,12 +50,22 @@ def test_a_second_driver_is_told_who_is_there_and_what_to_do(tmp_path: Path) -> 
             claim(tmp_path, config, "train", resume=False)
         words = str(error.value)
         assert f"in use by process {process.pid} on {os.uname().nodename} since 20" in words
+        assert f"(kill {process.pid} on {os.uname().nodename})" in words
         assert "give the same command again, or give another run.dir" in words
         assert not (tmp_path / "config.yaml").exists()
         process.send_signal(signal.SIGKILL)
         process.wait()
         claim(tmp_path, config, "train", resume=False)  # the kernel has given it back
     claim(tmp_path, config, "train", resume=True)  # and it is ours
+
+
+def test_a_job_is_ended_as_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {"metadata": {"job_submission_id": "raysubmit_1"}}
+    monkeypatch.setenv(JOB, json.dumps(told))
+    with another(tmp_path / "lock"), pytest.raises(ConfigError) as error:
+        claim(tmp_path, load(None, []), "train", resume=False)
+    assert "in use by the job raysubmit_1 since 20" in str(error.value)
+    assert "(ray job stop raysubmit_1)" in str(error.value)
 
 
 def test_whoever_waits_gets_it_when_it_is_free(tmp_path: Path) -> None:

@@ -27,21 +27,19 @@ def test_a_log_says_how_far_it_is_and_how_long_the_rest_takes(
     clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with bar("versions", 10) as shown:
-        clock.now += 20
+        clock.now += 200  # until the actors are there
         shown.update(1, "AUC 0.7")
         clock.now += 1
         shown.update(2)  # too soon for another line
-        clock.now += 129
+        clock.now += 119
         shown.update(5)
         clock.now += 96
         shown.update(8)
         clock.now += 60
         shown.update(10)
     lines = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(
-        r"versions: 1/10  about 3 min left, until .*\d\d:\d\d  AUC 0\.7", lines.pop(0)
-    )
-    assert re.fullmatch(r"versions: 5/10  about 2 min left, until .*", lines.pop(0))
+    assert lines.pop(0) == "versions: 1/10  AUC 0.7"
+    assert re.fullmatch(r"versions: 5/10  about 2 min left, until .*\d\d:\d\d", lines.pop(0))
     assert re.fullmatch(r"versions: 8/10  about 1 min left.*", lines.pop(0))
     assert lines == ["versions: 10/10"]
 
@@ -64,7 +62,7 @@ def test_what_was_there_before_says_nothing_of_the_time_left(
 def test_a_single_piece_that_was_found_says_nothing_of_the_time_left(
     clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with bar("trials", 5, tells_first=True) as shown:
+    with bar("trials", 5) as shown:
         shown.update(1)
         clock.now += 100
         shown.update(2)

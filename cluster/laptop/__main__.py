@@ -166,16 +166,22 @@ def _print(cluster: Cluster) -> None:
 
 
 def _down(folder: Folder, asked: argparse.Namespace) -> int:
-    state = folder.read()
-    if state is None:
-        print(f"no cluster in {folder.path}")
-        if folder.path.is_dir():  # of an 'up' that ended before it began
+    with folder.locked():
+        state = folder.read()
+        if state is not None:
+            Cluster(folder, state).stop()
+        elif folder.path.is_dir():  # of an 'up' that ended before it began
             folder.check()
             shutil.rmtree(folder.path)
+    if state is None:
+        print(f"no cluster in {folder.path}")
         return 0
-    with folder.locked():
-        Cluster(folder, state).stop()
     print("down")
+    if os.environ.get("RAY_AUTH_TOKEN_PATH") == str(folder.token):
+        names = (
+            "RAY_API_SERVER_ADDRESS RAY_ADDRESS RAY_AUTH_MODE RAY_AUTH_TOKEN_PATH RAYFED_HN_DISK"
+        )
+        print(f"This shell knows it still: unset {names}")
     return 0
 
 
@@ -198,7 +204,10 @@ def _kill(folder: Folder, asked: argparse.Namespace) -> int:
     with folder.locked():
         node = cluster.state.node(asked.node)
         cluster.kill(node)
-    print(f"{node.name} is gone; {_again(folder)} restart {node.name} brings it back")
+    again = f"restart {node.name} brings it back"
+    if node is cluster.state.head:
+        again = "down, and up: nodes know each other by it"
+    print(f"{node.name} is gone; {_again(folder)} {again}")
     return 0
 
 

@@ -29,6 +29,7 @@ RAY_NEEDS = len("/r/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_st
 TOKEN_SOURCES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 TLS_FILES = ("RAY_TLS_SERVER_CERT", "RAY_TLS_SERVER_KEY", "RAY_TLS_CA_CERT")
 PROBE_SECONDS = 30.0
+STRANGERS = ("UNAUTHENTICATED", "PERMISSION_DENIED")  # what they are answered
 # In a process of its own: gRPC's threads do not survive the forks by which Ray starts others.
 _PROBE = """
 import sys, grpc
@@ -116,6 +117,27 @@ def check_tls() -> None:
         _warn(f"RAY_TLS_SERVER_KEY: others may read or change {key}; give it mode 0600")
 
 
+def check_token() -> None:
+    """Refuse a token's file that is not there, over which Ray would only stumble.
+
+    Raises:
+        ConfigError: Names the file.
+    """
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if os.environ.get("RAY_AUTH_TOKEN") or not path:
+        return
+    try:
+        empty = not Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        empty = True
+    if empty:
+        raise ConfigError(
+            f"RAY_AUTH_TOKEN_PATH: {path} holds no token that can be read; is it that of a cluster "
+            "which has ended? 'unset RAY_AUTH_TOKEN_PATH RAY_AUTH_MODE RAY_ADDRESS', or give the "
+            "file of the cluster's token"
+        )
+
+
 @contextmanager
 def explained(address: str) -> Iterator[None]:
     """Turn Ray's failures to join a cluster into what the user can do.
@@ -126,11 +148,10 @@ def explained(address: str) -> Iterator[None]:
     try:
         yield
     except AuthenticationError:
-        raise ConfigError(
-            f"RAY_ADDRESS={address}: the cluster refuses our token; set RAY_AUTH_TOKEN_PATH to "
-            "the file of the cluster's token, and RAY_AUTH_MODE=token"
-        ) from None
+        raise ConfigError(_refused(address)) from None
     except (ConnectionError, ValueError) as error:
+        if _as_stranger(address) in STRANGERS:  # it is there; Ray 2.60 does not say so
+            raise ConfigError(_refused(address)) from None
         raise ConfigError(f"RAY_ADDRESS={address}: no cluster answers there ({error})") from None
     except RuntimeError as error:
         if "ersion" not in str(error):
@@ -140,6 +161,13 @@ def explained(address: str) -> Iterator[None]:
             f"program (Ray {ray.__version__}, Python {sys.version.split()[0]}); install the same "
             "on all machines"
         ) from None
+
+
+def _refused(address: str) -> str:
+    return (
+        f"RAY_ADDRESS={address}: the cluster refuses our token, or we have none; set "
+        "RAY_AUTH_TOKEN_PATH to the file of the cluster's token, and RAY_AUTH_MODE=token"
+    )
 
 
 def check_joined(gcs_address: str, *, accepted: bool) -> None:
@@ -153,7 +181,7 @@ def check_joined(gcs_address: str, *, accepted: bool) -> None:
         ConfigError: It does, and it can be reached over a network.
     """
     answer = _as_stranger(gcs_address)
-    if answer in ("UNAUTHENTICATED", "PERMISSION_DENIED") or _tls_guards(answer):
+    if answer in STRANGERS or _tls_guards(answer):
         return
     what = f"the Ray cluster at {gcs_address} answers without a token (RAY_AUTH_MODE=disabled)"
     if answer != "OK":

@@ -28,17 +28,21 @@ class Cluster:
         cpus: Cores that the run may use.
         nodes: All of them.
         memory_bytes: For processes, all nodes together.
+        held: Cores and GPUs that others have just now.
     """
 
     cpus: int
     nodes: Sequence[Node]
     memory_bytes: float = math.inf
+    held: tuple[float, float] = (0.0, 0.0)
 
     @classmethod
     def joined(cls, config: Config) -> Cluster:
         """The cluster that this process has joined."""
         nodes = [_node(found) for found in ray.nodes() if found["Alive"]]
-        return cls(num_cpus(config), nodes, ray.cluster_resources().get("memory", math.inf))
+        there, free = ray.cluster_resources(), ray.available_resources()
+        cpus, gpus = (there.get(name, 0.0) - free.get(name, 0.0) for name in ("CPU", "GPU"))
+        return cls(num_cpus(config), nodes, there.get("memory", math.inf), (cpus, gpus))
 
     @property
     def gpus(self) -> int:
@@ -262,10 +266,10 @@ def check_pins(resources: ResourcesConfig, sites: Sequence[str], cluster: Cluste
 
 def _missing(kind: str, prefix: str, sites: Sequence[str], option: str) -> None:
     if sites:
-        first, others = prefix + sites[0], len(sites) - 1
+        first, others = prefix + sites[0], ", ".join(sites[1:])
         raise ConfigError(
             f"resources.pin_{kind}: no node has the {kind} {first}"
-            + (f" (nor those of {others} other sites)" if others else "")
+            + (f" (nor that of {others})" if others else "")
             + "; start that hospital's node with it: ray start --address=... "
             + option.format(first)
         )

@@ -30,7 +30,9 @@ def of_packing(packing: Packing, cluster: Cluster) -> list[str]:
     what = f"{len(places)} actors, {_asked(cpus, gpus)} together"
     if len(cluster.nodes) == 1 and places[0].node is not None:
         return [f"Placement: {what}, on one node that has {_has(cluster.nodes)}"]
-    head = f"Placement: {what}; {len(cluster.nodes)} nodes have {_has(cluster.nodes)}"
+    head = (
+        f"Placement: {what}; {len(cluster.nodes)} nodes have {_has(cluster.nodes)}{_taken(cluster)}"
+    )
     more = [f"  and {len(places) - MANY} more like these"] if len(places) > MANY else []
     return [head, *(_line(place) for place in places[:MANY]), *more]
 
@@ -56,7 +58,15 @@ def of_workers(count: int, what: str, at_a_time: int, gpus: float, cluster: Clus
     return (
         f"Placement: {count} {what}, {at_a_time} at a time with {_asked(1, gpus)} each; "
         f"{len(cluster.nodes)} node{'s' * (len(cluster.nodes) > 1)} with {_has(cluster.nodes)}"
+        f"{_taken(cluster)}"
     )
+
+
+def _taken(cluster: Cluster) -> str:
+    """What others have of the cluster just now, for which a run would wait."""
+    if not max(cluster.held):
+        return ""
+    return f", of which others hold {_asked(*cluster.held)} now"
 
 
 def _line(place: Place) -> str:

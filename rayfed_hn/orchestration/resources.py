@@ -18,7 +18,10 @@ from rayfed_hn.config import Config
 from rayfed_hn.orchestration import doors
 
 # Sites keep their own logs; what a worker prints must not reach the driver's console.
-_GREETING = b"Set ray log level from environment variable"
+_NOISE = (
+    b"Set ray log level from environment variable",
+    b"Authentication token is missing or incorrect",  # twenty times; our own error says it once
+)
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 
@@ -41,6 +44,7 @@ def connect(config: Config) -> Iterator[None]:
     # Actors are what a run is for: they should not give way to whatever else is going on.
     os.environ.setdefault("RAY_worker_niceness", "0")
     doors.check_tls()
+    doors.check_token()
     address = os.environ.get("RAY_ADDRESS")
     cluster = _joined(address, config) if address and address != "local" else _started(config)
     # Ray puts its own handler in place, which would end the process with another exit code.
@@ -84,7 +88,7 @@ def _started(config: Config) -> Iterator[None]:
 
 @contextmanager
 def _without_greeting() -> Iterator[None]:
-    """Keep back the line in which Ray's core says which log level it has been given.
+    """Keep back the line in which Ray's core says which log level it has been given, and its like.
 
     It is written by C++ on the descriptor of stderr. What else is written there meanwhile follows.
     """
@@ -99,7 +103,7 @@ def _without_greeting() -> Iterator[None]:
             os.close(stderr)
             kept.seek(0)
             for line in kept:
-                if _GREETING not in line:
+                if not any(known in line for known in _NOISE):
                     os.write(2, line)
 
 

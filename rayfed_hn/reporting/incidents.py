@@ -9,7 +9,7 @@ from typing import Any
 def incidents(summary: Mapping[str, Any]) -> list[str]:
     """List absences, actors that were started anew, damaged commits, ledgers that went back."""
     lines = [
-        f"the actor of {site} died and was started anew {_times(times)}"
+        f"what works for {site} was gone, and was started anew {_times(times)}"
         for site, times in (summary.get("restarts") or {}).items()
     ]
     lines += [

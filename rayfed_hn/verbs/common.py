@@ -17,6 +17,8 @@ from rayfed_hn.run_directory import check_free, claim
 from rayfed_hn.storage.keeping import bring
 from rayfed_hn.storage.remote import is_remote, named, remote_of
 
+COPY = "runtime_resources"  # Ray's folder in which a job's copy of the working directory lies
+
 
 def configuration(words: Sequence[str]) -> Config:
     files = [word for word in words if "=" not in word]
@@ -65,8 +67,18 @@ def _absolute(path: str | None) -> str | None:
 def existing(value: str | None, key: str, remedy: str) -> Path:
     path = Path(require(value, key, remedy))
     if not path.exists():
-        raise ConfigError(f"{key}: {path} does not exist; {remedy}")
+        raise ConfigError(f"{key}: {path} does not exist; {in_a_job(path) or remedy}")
     return path
+
+
+def in_a_job(path: Path) -> str:
+    """Why a file is not found that is there for whoever submitted; empty where that is not why."""
+    if COPY not in path.resolve().parts and COPY not in Path.cwd().parts:
+        return ""
+    return (
+        "a job has a copy of the working directory with code and settings alone; give an absolute "
+        f"path on a disk that all nodes share, such as /shared/{path.name}"
+    )
 
 
 def planned_dir(config: Config, verb: str, *, measured: bool = False) -> Path:
@@ -102,7 +114,7 @@ def lasting(path: Path, key: str) -> Path:
         ConfigError: It lies in the copy of the working directory that Ray made for a job.
     """
     found = path.resolve()
-    if "runtime_resources" in found.parts:
+    if COPY in found.parts:
         raise ConfigError(
             f"{key}: {found} lies in the copy of the working directory that Ray made for this job, "
             f"and would be deleted with it; give {key} an absolute path on a disk that all nodes "

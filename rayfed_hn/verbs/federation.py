@@ -211,7 +211,7 @@ def _compare(config: Config, folder: Path) -> dict[str, Any]:
     from rayfed_hn.federation.cell import cells
     from rayfed_hn.orchestration.compare import compare as run
 
-    with bar("comparing", len(cells(config)), tells_first=True) as progress:
+    with bar("comparing", len(cells(config))) as progress:
         summary = run(config, _bags(config), folder, lambda done, _: progress.update(done))
     print("\n" + (folder / "table.md").read_text(encoding="utf-8"))
     print_troubles(summary)

@@ -10,6 +10,7 @@ from typing import Any
 from rayfed_hn.errors import ConfigError
 from rayfed_hn.run_directory import verb_of
 from rayfed_hn.storage.remote import named
+from rayfed_hn.verbs.common import in_a_job
 
 ALLOWED = ("resources.", "data.bags=")  # where a run computes, and where its bags have gone
 ANEW = ("demo", "onboard")  # the same command goes on, or starts again
@@ -26,10 +27,8 @@ def resume(run: Path, words: Sequence[str]) -> int:
             )
     folder = run.resolve()
     if not (folder / "config.yaml").is_file():
-        raise ConfigError(
-            f"RUN: {named(run)} holds no run (no config.yaml); give the run.dir that the "
-            "interrupted command printed"
-        )
+        remedy = in_a_job(folder) or "give the run.dir that the interrupted command printed"
+        raise ConfigError(f"RUN: {named(run)} holds no run (no config.yaml); {remedy}")
     summary = _summary(folder)
     verb = verb_of(folder) or summary.get("verb")
     go_on = _verbs().get(str(verb))

@@ -73,12 +73,12 @@ def tune(words: Sequence[str], only_plan: bool = False) -> int:
 def _run(search: Search, root: Path, folder: Path) -> dict[str, Any]:
     from rayfed_hn.orchestration.tune import conclude, try_all
 
-    with bar("trials", search.num_trials, tells_first=True) as progress:
+    with bar("trials", search.num_trials) as progress:
         records = try_all(search, root, folder, _Shown(search, progress).hear)
     total = search.num_finals(records)
     if not total:
         return conclude(search, records, root, folder, lambda done, _: None)
-    with bar("testing on other divisions", total, tells_first=True) as progress:
+    with bar("testing on other divisions", total) as progress:
         return conclude(search, records, root, folder, lambda done, _: progress.update(done))
 
 

@@ -100,14 +100,37 @@ def test_a_cluster_that_answers_strangers(
     assert bool(capsys.readouterr().err) == warned
 
 
-def test_versions_and_tokens_are_explained() -> None:
+def test_versions_and_tokens_are_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     with (
         pytest.raises(ConfigError, match="another version of Ray or Python"),
         doors.explained("10.0.0.5:6379"),
     ):
         raise RuntimeError("Version mismatch: The cluster was started with ...")
-    with pytest.raises(ConfigError, match="no cluster answers there"), doors.explained("x:1"):
-        raise ConnectionError("nobody")
+    for answer, says in (
+        ("UNAVAILABLE", "no cluster answers there"),
+        ("UNAUTHENTICATED", "refuses our token, or we have none; set RAY_AUTH_TOKEN_PATH"),
+    ):
+        monkeypatch.setattr(doors, "_as_stranger", lambda _, answer=answer: answer)
+        with pytest.raises(ConfigError, match=says), doors.explained("x:1"):
+            raise ConnectionError("nobody")
+
+
+@pytest.mark.parametrize("content", [None, "", b"\xff"])
+def test_the_token_of_a_cluster_that_has_ended(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None
+) -> None:
+    token = tmp_path / "token"
+    if content is not None:
+        token.write_bytes(content or b"")
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    with pytest.raises(ConfigError, match=r"holds no token .* 'unset RAY_AUTH_TOKEN_PATH"):
+        doors.check_token()
+    token.write_text("secret")
+    doors.check_token()
+    token.unlink()
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "another")
+    doors.check_token()
 
 
 def test_a_greeting_of_rays_core_is_kept_back_and_nothing_else(

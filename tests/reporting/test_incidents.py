@@ -25,8 +25,8 @@ def test_restarts_damage_and_ledgers_are_told(train_run: Path) -> None:
     found = write_report(train_run).read_text()
     assert TITLE in found
     for line in (
-        "the actor of north died and was started anew once",
-        "the actor of south died and was started anew 2 times",
+        "what works for north was gone, and was started anew once",
+        "what works for south was gone, and was started anew 2 times",
         "the central actor died once",
         "east was away from version 6 on",
         "the commit of version 3 is damaged; the run went on from version 2",
