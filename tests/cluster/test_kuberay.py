@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import yaml
 from broken_keys import Where, inside, uncaught
-from manifests import KUBERAY, complaints, documents, of_kind, whole
-from pod_rules import at, objections, pod_templates
+from cluster_rules import objections
+from manifests import KUBERAY, at, complaints, documents, of_kind, pod_templates, whole
 
 import rayfed_hn
 
 CLUSTER = ("cluster/cluster.yaml",)
 HEAD: Where = ("spec", "headGroupSpec", "template", "spec")
+OBJECTS = "object-store-memory"
 NORTH: Where = ("spec", "workerGroupSpecs", 0, "template", "spec")
 
 
@@ -73,6 +74,10 @@ def test_every_misspelt_key_is_caught(number: int) -> None:
         (("spec", "workerGroupSpecs", 0, "labels", "hospital"), "south", "north: labelled south"),
         (("spec", "workerGroupSpecs", 2, "minReplicas"), 1, "gpu: begins with more than nothing"),
         (("spec", "workerGroupSpecs", 0, "replicas"), "1", "'1' is not of type 'integer'"),
+        (("spec", "headGroupSpec", "rayStartParams", OBJECTS), "4200000000", "head: objects of"),
+        (("spec", "workerGroupSpecs", 0, "rayStartParams", OBJECTS), "0", "north: objects of 0"),
+        (("spec", "workerGroupSpecs", 2, "rayStartParams"), {}, "gpu: objects of None bytes"),
+        ((*NORTH, "volumes", 1, "emptyDir", "sizeLimit"), "3Gi", "do not fit into /dev/shm"),
     ],
     ids=str,
 )
