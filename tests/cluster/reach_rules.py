@@ -26,7 +26,12 @@ def network(found: list[dict[str, Any]]) -> Iterator[str]:
     operator, names = _namespace_of("kuberay-system"), _namespace_of("kube-system")
     dashboard = [{"protocol": "TCP", "port": 8265}]
     dns = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
-    if general.get("ingress") != [{"from": [ours]}, {"from": [operator], "ports": dashboard}]:
+    monitoring, metrics = _namespace_of("REPLACE-MONITORING"), [{"protocol": "TCP", "port": 8080}]
+    if general.get("ingress") != [
+        {"from": [ours]},
+        {"from": [operator], "ports": dashboard},
+        {"from": [monitoring], "ports": metrics},
+    ]:
         yield "ingress is not what it should be"
     if general.get("egress") != [{"to": [ours]}, {"to": [names], "ports": dns}]:
         yield "egress is not what it should be"

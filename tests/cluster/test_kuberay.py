@@ -112,6 +112,27 @@ def test_faults_in_the_job_are_caught(where: Where, value: Any, said: str) -> No
     assert any(said in text for text in said_all), said_all
 
 
+def network(number: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """All documents, and of one network policy what it allows."""
+    found = documents()
+    return found, of_kind(found, "NetworkPolicy")[number]["spec"]
+
+
+def test_prometheus_reaches_figures_and_nothing_else() -> None:
+    """Those that docs/operations.md speaks of, where KubeRay's PodMonitor finds them."""
+    found, spec = network(0)
+    (rule,) = [one for one in spec["ingress"] if "REPLACE-MONITORING" in str(one)]
+    assert [one["port"] for one in rule["ports"]] == [8080]
+    (head,) = (one["spec"]["headGroupSpec"] for one in of_kind(found, "RayCluster"))
+    ports = head["template"]["spec"]["containers"][0]["ports"]
+    assert {"name": "metrics", "containerPort": 8080} in ports
+    assert objections(found) == []
+    rule["ports"].append({"protocol": "TCP", "port": 8265})
+    assert objections(found) == ["ingress is not what it should be"]
+    spec["ingress"].remove(rule)
+    assert objections(found) == ["ingress is not what it should be"]
+
+
 def test_entries_that_are_there_twice_are_caught() -> None:
     (cluster,) = documents(*CLUSTER)
     container = inside(cluster, (*HEAD, "containers", 0))
