@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import ip_network
 from typing import Any
 
 from manifests import COMPONENT, PART, at, claims_of, of_kind, pod_templates
+
+LARGEST = 2**16  # addresses of a block that only holds endpoints of Kubernetes
 
 
 def network(found: list[dict[str, Any]]) -> Iterator[str]:
@@ -35,11 +38,30 @@ def network(found: list[dict[str, Any]]) -> Iterator[str]:
         yield "ingress is not what it should be"
     if general.get("egress") != [{"to": [ours]}, {"to": [names], "ports": dns}]:
         yield "egress is not what it should be"
-    for rule in head.get("egress") or [{}]:
-        cidrs = [at(peer, "ipBlock.cidr") for peer in rule.get("to") or []]
-        ports = [(one.get("protocol"), one.get("port")) for one in rule.get("ports") or []]
-        if cidrs != ["REPLACE-API-SERVER/32"] or set(ports) != {("TCP", 443), ("TCP", 6443)}:
-            yield f"the head reaches {cidrs} at {ports}"
+    yield from _kubernetes(head.get("egress") or [])
+
+
+def _kubernetes(egress: list[dict[str, Any]]) -> Iterator[str]:
+    """One endpoint of the control plane or several, and not half of the world."""
+    if len(egress) != 1:
+        yield f"the head reaches {len(egress)} kinds of places outside, not Kubernetes alone"
+    for rule in egress:
+        peers, ports = rule.get("to") or [], rule.get("ports") or []
+        if not peers or not all(_few_addresses(peer) for peer in peers):
+            yield f"the head reaches {peers}"
+        if ports != [{"protocol": "TCP", "port": port} for port in (443, 6443)]:
+            yield f"the head reaches ports {ports}"
+
+
+def _few_addresses(peer: dict[str, Any]) -> bool:
+    """Whether it is a block of addresses no larger than a subnet, or to be replaced by one."""
+    cidr = at(peer, "ipBlock.cidr")
+    if peer != {"ipBlock": {"cidr": cidr}}:
+        return False
+    try:
+        return cidr == "REPLACE-API-SERVER" or ip_network(cidr).num_addresses <= LARGEST
+    except ValueError:
+        return False
 
 
 def _namespace_of(name: str) -> dict[str, Any]:

@@ -133,6 +133,33 @@ def test_prometheus_reaches_figures_and_nothing_else() -> None:
     assert objections(found) == ["ingress is not what it should be"]
 
 
+@pytest.mark.parametrize(
+    ("blocks", "fine"),
+    [
+        (["REPLACE-API-SERVER"], True),
+        (["172.20.0.1/32"], True),
+        (["10.0.1.17/32", "10.0.2.44/32", "fd00::5/128"], True),
+        (["10.0.0.0/20"], True),
+        (["0.0.0.0/0"], False),
+        (["10.0.1.17/32", "10.0.0.0/8"], False),
+        (["::/0"], False),
+        (["10.0.1.17/20"], False),  # not the beginning of a block: Kubernetes refuses it
+        (["kubernetes.default"], False),
+        ([], False),
+    ],
+    ids=str,
+)
+def test_kubernetes_may_have_several_endpoints(blocks: list[str], fine: bool) -> None:
+    """Managed and replicated ones have two or three; a service's address is none of them."""
+    found, head = network(1)
+    (rule,) = head["egress"]
+    assert len(rule["to"]) == 1
+    rule["to"] = [{"ipBlock": {"cidr": block}} for block in blocks]
+    assert (objections(found) == []) == fine
+    rule["to"] = [{"podSelector": {}}]
+    assert objections(found) == ["the head reaches [{'podSelector': {}}]"]
+
+
 def test_entries_that_are_there_twice_are_caught() -> None:
     (cluster,) = documents(*CLUSTER)
     container = inside(cluster, (*HEAD, "containers", 0))
