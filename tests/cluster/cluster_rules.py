@@ -22,7 +22,23 @@ CLUSTER = {
     "headGroupSpec.rayStartParams.dashboard-host": ("0.0.0.0",),
     "headGroupSpec.rayStartParams.disable-usage-stats": ("true",),
     "headGroupSpec.template.spec.serviceAccountName": ("rayfed-hn-head",),
+    # A service within the cluster: what is outside comes through a tunnel.
+    "headGroupSpec.serviceType": (None, "ClusterIP"),
+    "headGroupSpec.enableIngress": (None, False),
+    "headGroupSpec.ingressOptions": (None,),
+    "headGroupSpec.headService": (None,),
 }
+STARTS = {  # all that Ray is told, by group; the rest it takes from the pod
+    "head": {"num-cpus", "dashboard-host", "disable-usage-stats", "object-store-memory"},
+    "": {"object-store-memory"},
+}
+TOKEN = {"name": "kubernetes", "readOnly": True} | {
+    "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"
+}
+SOURCES = [
+    {"serviceAccountToken": {"path": "token", "expirationSeconds": 3600}},
+    {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+]
 JOB = {
     "shutdownAfterJobFinishes": (True,),
     "backoffLimit": (1, 2, 3, 4, 5),
@@ -52,10 +68,29 @@ def _clusters(found: list[dict[str, Any]]) -> Iterator[str]:
         if not at(spec, "autoscalerOptions.idleTimeoutSeconds"):
             yield "idle pods stay"
         for group in (spec["headGroupSpec"], *(spec.get("workerGroupSpecs") or [])):
+            yield from _starts(group)
             yield from _objects(group)
+        yield from _autoscaler(spec)
         yield from _groups(spec)
     for template in pod_templates(found):
         yield from pod(template)
+
+
+def _starts(group: dict[str, Any]) -> Iterator[str]:
+    where = group.get("groupName", "head")
+    given = group.get("rayStartParams") or {}
+    if given.keys() != STARTS.get(where, STARTS[""]):
+        yield f"{where}: starts with {sorted(given)}"
+    if group.get("resources"):
+        yield f"{where}: not what its pod has, but {group['resources']}"
+
+
+def _autoscaler(spec: dict[str, Any]) -> Iterator[str]:
+    """It alone is given the token of the head's account."""
+    volumes = at(spec, "headGroupSpec.template.spec.volumes") or []
+    sources = [at(one, "projected.sources") for one in volumes if one["name"] == "kubernetes"]
+    if TOKEN not in (at(spec, "autoscalerOptions.volumeMounts") or []) or sources != [SOURCES]:
+        yield f"the autoscaler has no token of its own: {sources}"
 
 
 def _objects(group: dict[str, Any]) -> Iterator[str]:

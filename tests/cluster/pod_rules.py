@@ -9,6 +9,7 @@ from typing import Any
 from manifests import COMPONENT, PART, at
 
 COMPONENTS = ("head", "hospital", "gpu", "submitter")
+TAINT = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
 POD = {
     "serviceAccountName": ("rayfed-hn", "rayfed-hn-head"),
     "automountServiceAccountToken": (False,),
@@ -20,6 +21,12 @@ POD = {
     "hostNetwork": (None,),
     "hostPID": (None,),
     "hostIPC": (None,),
+    "initContainers": (None,),
+    "securityContext.supplementalGroups": (None,),
+}
+GROUP = {  # by which claims can be written
+    "securityContext.fsGroup": (10001,),
+    "securityContext.fsGroupChangePolicy": ("OnRootMismatch",),
 }
 CONTAINER = {
     "securityContext.allowPrivilegeEscalation": (False,),
@@ -56,7 +63,13 @@ def pod(template: dict[str, Any]) -> Iterator[str]:
             yield f"{where}: nothing can be written to HOME, {home}"
         if where != "submitter":
             yield from _probes(container, where)
+    if where != "submitter":
+        yield from differs(spec, GROUP, where)
     yield from _volumes(spec, where)
+    yield from _places(spec, where)
+    gpus = any(at(one, "resources.limits").get("nvidia.com/gpu") for one in spec["containers"])
+    if gpus and TAINT not in (spec.get("tolerations") or []):
+        yield f"{where}: may not run where GPUs are"
 
 
 def bounded(container: dict[str, Any], where: str) -> Iterator[str]:
@@ -116,3 +129,21 @@ def _volumes(pod: dict[str, Any], where: str) -> Iterator[str]:
         yield f"{where}: nothing at /tmp"
     if where != "submitter" and at(places.get("/dev/shm"), "emptyDir.medium") != "Memory":
         yield f"{where}: objects are not kept in memory"
+
+
+def _places(pod: dict[str, Any], where: str) -> Iterator[str]:
+    """A claim is where the run looks for it: a hospital's bags under its own name."""
+    volumes = {volume["name"]: volume for volume in pod.get("volumes") or []}
+    for name, volume in volumes.items():
+        kinds = volume.keys() - {"name"}
+        if kinds != {"projected"} and not kinds <= {"emptyDir", "persistentVolumeClaim"}:
+            yield f"{where}: {name} is of no kind that is needed: {sorted(kinds)}"
+    for mount in (one for each in pod["containers"] for one in each.get("volumeMounts") or []):
+        volume = volumes.get(mount["name"], {})
+        if "projected" in volume:
+            yield f"{where}: a job sees its token"
+        claim = str(at(volume, "persistentVolumeClaim.claimName") or "")
+        kind, _, site = claim.partition("-")
+        wanted = {"slides": "/slides", "bags": f"/bags/site={site}" if site else "/bags"}
+        if claim and mount["mountPath"] != wanted.get(kind, f"/{claim}"):
+            yield f"{where}: {claim} is at {mount['mountPath']}"

@@ -17,8 +17,18 @@ import rayfed_hn
 
 CLUSTER = ("cluster/cluster.yaml",)
 HEAD: Where = ("spec", "headGroupSpec", "template", "spec")
-OBJECTS = "object-store-memory"
 NORTH: Where = ("spec", "workerGroupSpecs", 0, "template", "spec")
+GPU: Where = ("spec", "workerGroupSpecs", 2, "template", "spec")
+OBJECTS = "object-store-memory"
+TMP = {"name": "tmp", "mountPath": "/tmp"}
+CA = {"configMap": {"name": "kube-root-ca.crt"}}
+NO_GROUP = {
+    "runAsNonRoot": True,
+    "runAsUser": 10001,
+    "runAsGroup": 10001,
+    "fsGroupChangePolicy": "OnRootMismatch",
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
 
 
 def test_all_manifests_are_valid() -> None:
@@ -78,6 +88,35 @@ def test_every_misspelt_key_is_caught(number: int) -> None:
         (("spec", "workerGroupSpecs", 0, "rayStartParams", OBJECTS), "0", "north: objects of 0"),
         (("spec", "workerGroupSpecs", 2, "rayStartParams"), {}, "gpu: objects of None bytes"),
         ((*NORTH, "volumes", 1, "emptyDir", "sizeLimit"), "3Gi", "do not fit into /dev/shm"),
+        (("spec", "headGroupSpec", "serviceType"), "LoadBalancer", "serviceType is 'LoadBalancer'"),
+        (("spec", "headGroupSpec", "enableIngress"), True, "enableIngress is True"),
+        (("spec", "headGroupSpec", "headService"), {"spec": {}}, "headService is {'spec': {}}"),
+        (("spec", "headGroupSpec", "rayStartParams", "num-gpus"), "1", "head: starts with ["),
+        (("spec", "headGroupSpec", "resources"), {"CPU": "0"}, "head: not what its pod has"),
+        (
+            ("spec", "workerGroupSpecs", 0, "rayStartParams", "num-cpus"),
+            "0",
+            "north: starts with [",
+        ),
+        (("spec", "workerGroupSpecs", 0, "resources"), {"CPU": "0"}, "north: not what its pod"),
+        (("spec", "autoscalerOptions", "volumeMounts"), [TMP], "the autoscaler has no token"),
+        (("spec", "autoscalerOptions", "volumeMounts", 1, "mountPath"), "/t", "has no token"),
+        ((*HEAD, "volumes", 6, "projected", "sources"), [], "the autoscaler has no token"),
+        ((*HEAD, "volumes", 6, "projected", "sources", 0), CA, "the autoscaler has no token"),
+        ((*HEAD, "containers", 0, "volumeMounts", 0, "name"), "kubernetes", "a job sees its token"),
+        ((*HEAD, "containers", 0, "volumeMounts", 4, "mountPath"), "/bags/site=east", "is at"),
+        ((*HEAD, "volumes", 4, "persistentVolumeClaim", "claimName"), "bags-south", "is at"),
+        ((*HEAD, "initContainers"), [{"name": "first"}], "initContainers is ["),
+        ((*NORTH, "containers", 0, "volumeMounts", 4, "mountPath"), "/bags/site=south", "is at"),
+        ((*NORTH, "containers", 0, "volumeMounts", 5, "mountPath"), "/bags/slides", "is at"),
+        ((*NORTH, "containers", 0, "volumeMounts", 2, "mountPath"), "/run", "runs is at"),
+        ((*NORTH, "volumes", 0), {"name": "tmp", "hostPath": {"path": "/"}}, "of no kind"),
+        ((*NORTH, "securityContext", "fsGroup"), 0, "securityContext.fsGroup is 0"),
+        ((*NORTH, "securityContext", "fsGroup"), None, "None is not of type 'integer'"),
+        ((*NORTH, "securityContext"), NO_GROUP, "securityContext.fsGroup is None"),
+        ((*NORTH, "securityContext", "supplementalGroups"), [0], "supplementalGroups is [0]"),
+        ((*GPU, "tolerations"), [], "gpu: may not run where GPUs are"),
+        ((*GPU, "tolerations", 0, "effect"), "NoExecute", "gpu: may not run where GPUs are"),
     ],
     ids=str,
 )
