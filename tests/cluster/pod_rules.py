@@ -10,6 +10,8 @@ from manifests import COMPONENT, PART, at
 
 COMPONENTS = ("head", "hospital", "gpu", "submitter")
 TAINT = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+HOME = {"HOME": "/tmp"}  # the rest of the file system cannot be written
+STOP = {"RAY_JOB_STOP_WAIT_TIME_S": "30"}  # read where a job is started, in whatever pod
 POD = {
     "serviceAccountName": ("rayfed-hn", "rayfed-hn-head"),
     "automountServiceAccountToken": (False,),
@@ -58,9 +60,10 @@ def pod(template: dict[str, Any]) -> Iterator[str]:
         yield from bounded(container, where)
         if not re.fullmatch(r"rayfed-hn(-cuda)?", container.get("image", "")):
             yield f"{where}: image {container.get('image')} is none that kustomize replaces"
-        home = [one.get("value") for one in container.get("env") or [] if one["name"] == "HOME"]
-        if home != ["/tmp"]:
-            yield f"{where}: nothing can be written to HOME, {home}"
+        given = {one["name"]: one.get("value") for one in container.get("env") or []}
+        wanted = HOME if where == "submitter" else HOME | STOP
+        if given != wanted:
+            yield f"{where}: environment {given}, not {wanted}"
         if where != "submitter":
             yield from _probes(container, where)
     if where != "submitter":

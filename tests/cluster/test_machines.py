@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from broken_keys import Where, inside, uncaught
-from machines import FILES, ROOT, complaints, placeholders, read
+from machines import FILES, ROOT, complaints, of_machines, placeholders, read
 from packaging.requirements import Requirement
 from packaging.version import Version
 
@@ -103,18 +103,11 @@ def test_nothing_else_is_anybody_s_own() -> None:
 
 
 def test_the_environment_of_machines_is_what_a_shell_makes_of_it(tmp_path: Path) -> None:
-    script = CLUSTER / "machine" / "env.sh"
-    done = subprocess.run(
-        ["bash", "-euc", f"source {script}; env"],
-        env={"HOME": str(tmp_path), "PATH": os.environ["PATH"]},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    found = dict(line.split("=", 1) for line in done.stdout.splitlines())
+    found = of_machines(HOME=str(tmp_path))
     assert found["PATH"].startswith(f"{tmp_path}/.rayfed-hn/venv/bin:")
     assert found["RAY_AUTH_MODE"] == "token"
     assert found["RAY_TMPDIR"] == f"{tmp_path}/.rayfed-hn"
+    assert found["RAY_JOB_STOP_WAIT_TIME_S"] == "30"
     assert "RAY_AUTH_TOKEN" not in found
 
 
