@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Read by every shell of a machine of `ray up` (the three YAML files send it there, and ~/.bashrc reads it).
 export PATH="$HOME/.rayfed-hn/venv/bin:$PATH"
 export RAY_AUTH_MODE=token           # the token itself is in ~/.ray/auth_token, mode 0600
