@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from machines import FILES, ROOT, read
 
 OLD, NEW = "rayfed_hn-0.1.0-py3-none-any.whl", "rayfed_hn-0.2.0-py3-none-any.whl"
+ROOM = 39  # bytes of RAY_TMPDIR
 Setup = Callable[[], list[str]]
 
 
@@ -23,14 +27,22 @@ def wheel(home: Path, name: str, built: int) -> Path:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
+def short() -> Iterator[str]:
+    """A folder with a short name."""
+    with tempfile.TemporaryDirectory(prefix="h", dir="/tmp") as path:
+        yield path
+
+
+@pytest.fixture
+def home(short: str) -> Path:
     """What is there before the setup: a token, and what is sent along."""
-    (tmp_path / ".ray").mkdir()
-    (tmp_path / ".ray" / "auth_token").write_text("t")
-    (tmp_path / ".rayfed-hn" / "wheel").mkdir(parents=True)
-    (tmp_path / ".rayfed-hn" / "machine").symlink_to(ROOT / "cluster" / "machine")
-    wheel(tmp_path, OLD, built=1_000_000)
-    return tmp_path
+    path = Path(short)
+    (path / ".ray").mkdir()
+    (path / ".ray" / "auth_token").write_text("t")
+    (path / ".rayfed-hn" / "wheel").mkdir(parents=True)
+    (path / ".rayfed-hn" / "machine").symlink_to(ROOT / "cluster" / "machine")
+    wheel(path, OLD, built=1_000_000)
+    return path
 
 
 @pytest.fixture(params=FILES)
@@ -101,3 +113,72 @@ def test_no_wheel_is_an_error(home: Path, setup: Setup) -> None:
     (home / ".rayfed-hn" / "wheel" / OLD).unlink()
     with pytest.raises(subprocess.CalledProcessError):
         setup()
+
+
+def check(home: str, tmpdir: str | None = None) -> subprocess.CompletedProcess[str]:
+    """What a machine says to an account of this home, with env.sh as it is or with a folder."""
+    machine = Path(home) / ".rayfed-hn" / "machine"
+    shutil.copytree(ROOT / "cluster" / "machine", machine)
+    if tmpdir is not None:
+        with (machine / "env.sh").open("a") as file:
+            file.write(f'export RAY_TMPDIR="{tmpdir}"\n')
+    machine.parent.chmod(0o700)
+    setup = read("onprem")["setup_commands"]
+    (command,) = [one for one in setup if "check.sh" in one]
+    assert setup.index(command) < setup.index(next(one for one in setup if "install.sh" in one))
+    return subprocess.run(
+        ["bash", "-euc", command],
+        env={"HOME": home, "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+    )
+
+
+def of_length(short: str, size: int) -> str:
+    folder = f"{short}/".ljust(size - len("/.rayfed-hn"), "x")
+    os.mkdir(folder)
+    return folder
+
+
+def test_a_home_of_28_bytes_has_room_for_sockets(short: str) -> None:
+    done = check(of_length(short, ROOM))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_longer_home_is_refused_with_what_to_do(short: str) -> None:
+    home = of_length(short, ROOM + 1)
+    done = check(home)
+    assert done.returncode == 2
+    assert f"RAY_TMPDIR, {home}/.rayfed-hn: 40 bytes, and Ray's sockets leave it 39" in done.stderr
+    assert "in cluster/machine/env.sh, set it to a short folder" in done.stderr
+
+
+def test_the_short_folder_is_made_and_nobody_else_can_enter_it(short: str) -> None:
+    home, tmpdir = of_length(short, ROOM + 1), f"{short}/ray"
+    assert check(home, tmpdir).returncode == 0
+    assert Path(tmpdir).stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_that_others_can_enter_is_refused(short: str) -> None:
+    home, tmpdir = of_length(short, ROOM + 1), f"{short}/ray"
+    Path(tmpdir).mkdir(mode=0o755)
+    done = check(home, tmpdir)
+    assert (done.returncode, "others can enter it" in done.stderr) == (2, True)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_the_room_is_what_rays_own_names_leave() -> None:
+    """Of the session that runs here; a process has a number of up to seven digits."""
+    from ray._private.utils import validate_socket_filepath
+    from ray._private.worker import _global_node
+
+    assert _global_node is not None
+    socket = _global_node.plasma_store_socket_name
+    tail = socket.removeprefix(os.path.dirname(_global_node.get_temp_dir_path()))
+    number = re.search(r"_(\d+)/sockets/", tail)
+    assert number
+    tail = tail.replace(number[0], "_4194303/sockets/")
+    validate_socket_filepath("/".ljust(ROOM, "x") + tail)
+    with pytest.raises(OSError, match="cannot exceed 107 bytes"):
+        validate_socket_filepath("/".ljust(ROOM + 1, "x") + tail)

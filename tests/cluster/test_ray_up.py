@@ -100,7 +100,9 @@ def test_more_machines_are_had_without_ending_what_runs(page: str) -> None:
     from ray.scripts.scripts import up
 
     text = (ROOT / "cluster" / page).read_text()
-    again = re.findall(r"ray (up(?: --[a-z-]+)*)(?: cluster/\S+)?[`'](?=\s(?:again|makes it so))", text)
+    again = re.findall(
+        r"ray (up(?: --[a-z-]+)*)(?: cluster/\S+)?[`'](?=\s(?:again|makes it so))", text
+    )
     assert again
     for words in again:
         context = up.make_context("ray up", [*words.split()[1:], str(ROOT / "cluster/aws.yaml")])
