@@ -19,7 +19,20 @@ from rayfed_hn.loading import is_knob, load
 NEEDS = {"aws", "gcp", "ssh", "kubernetes", "docker", "root", "network", "gpu"}
 PROGRAMS = {
     *("awk", "base64", "bash", "cat", "cd", "cp", "curl", "docker", "echo", "eval", "export"),
-    *("git", "helm", "kubectl", "mkdir", "openssl", "pip", "python", "ray", "rm", "sleep", "ssh"),
+    *(
+        "gcloud",
+        "git",
+        "helm",
+        "kubectl",
+        "mkdir",
+        "openssl",
+        "pip",
+        "python",
+        "ray",
+        "rm",
+        "sleep",
+        "ssh",
+    ),
     *("tensorboard", "tr", "umask", "wait"),
 }
 OURS = ("benchmarks/", "cluster/", "conf/", "docs/", "tests/")  # what begins so is a file of ours
