@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from typing import Any
@@ -207,6 +208,17 @@ def test_entries_that_are_there_twice_are_caught() -> None:
     container = inside(cluster, (*HEAD, "containers", 0))
     container["env"] *= 2
     assert any("('HOME',) twice" in text for text in complaints(cluster))
+
+
+def test_every_chart_is_of_a_repository_that_the_page_adds() -> None:
+    """A fresh helm knows none."""
+    page = (KUBERAY.parent / "README.md").read_text()
+    added = dict(re.findall(r"^helm repo add (\S+) (\S+)$", page, re.MULTILINE))
+    charts = re.findall(r"^helm install \S+ (\S+)/\S+ ", page, re.MULTILINE)
+    assert sorted(added) == sorted(charts)
+    assert charts
+    assert page.index("helm repo add") < page.index("helm install")
+    assert all(f"`{address}`" in page for address in added.values())
 
 
 def test_no_secret_is_in_a_file() -> None:
