@@ -19,21 +19,8 @@ from rayfed_hn.loading import is_knob, load
 NEEDS = {"aws", "gcp", "ssh", "kubernetes", "docker", "root", "network", "gpu"}
 PROGRAMS = {
     *("awk", "base64", "bash", "cat", "cd", "cp", "curl", "docker", "echo", "eval", "export"),
-    *(
-        "gcloud",
-        "git",
-        "helm",
-        "kubectl",
-        "mkdir",
-        "openssl",
-        "pip",
-        "python",
-        "ray",
-        "rm",
-        "sleep",
-        "ssh",
-    ),
-    *("tensorboard", "tr", "umask", "wait"),
+    *("git", "helm", "kubectl", "mkdir", "openssl", "pip", "python", "ray", "rm", "sleep", "ssh"),
+    *("gcloud", "tensorboard", "tr", "umask", "wait"),
 }
 OURS = ("benchmarks/", "cluster/", "conf/", "docs/", "tests/")  # what begins so is a file of ours
 MADE_BY_RUNS = re.compile(r"runs/\S+/(best|config)\.yaml")
