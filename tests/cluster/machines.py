@@ -7,7 +7,9 @@ closed here to the fields that we use, so that a typo is seen before anything is
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -171,6 +173,18 @@ def _commands(document: dict[str, Any]) -> Iterator[str]:
         yield "the head starts nobody"
     if "--address=$RAY_HEAD_IP:6379" not in worker[-1]:
         yield "machines do not join the head"
+
+
+def of_machines(**given: str) -> dict[str, str]:
+    """What the shell of a machine finds in its environment, besides what it was given."""
+    done = subprocess.run(
+        ["bash", "-euc", f"source {ROOT}/cluster/machine/env.sh; env -0"],
+        env={"HOME": "/home/ubuntu", "PATH": os.environ["PATH"]} | given,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return dict(pair.split("=", 1) for pair in done.stdout.split("\0") if pair)
 
 
 def placeholders(text: str) -> set[str]:

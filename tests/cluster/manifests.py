@@ -19,6 +19,7 @@ import yaml
 
 KUBERAY = Path(__file__).parents[2] / "cluster" / "kuberay"
 SCHEMAS = Path(__file__).parent / "kuberay" / "kuberay-v1.7.0.json.gz"
+PART, COMPONENT = "app.kubernetes.io/part-of", "app.kubernetes.io/component"
 TEXT = {"type": "string"}
 WORDS = {"type": "object", "additionalProperties": TEXT}
 METADATA = {
@@ -47,6 +48,35 @@ def whole() -> list[dict[str, Any]]:
 
 def of_kind(found: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
     return [one for one in found if one.get("kind") == kind]
+
+
+def at(value: Any, path: str) -> Any:
+    """What lies under a path of keys; None where nothing does."""
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def cluster_specs(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    clusters = [one["spec"] for one in of_kind(found, "RayCluster")]
+    jobs = [at(one, "spec.rayClusterSpec") for one in of_kind(found, "RayJob")]
+    return [spec for spec in (*clusters, *jobs) if spec]
+
+
+def pod_templates(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    groups = [
+        group
+        for spec in cluster_specs(found)
+        for group in (spec["headGroupSpec"], *(spec.get("workerGroupSpecs") or []))
+    ]
+    submitters = [at(one, "spec.submitterPodTemplate") for one in of_kind(found, "RayJob")]
+    return [*(group["template"] for group in groups), *filter(None, submitters)]
+
+
+def claims_of(pod: dict[str, Any]) -> Iterator[str]:
+    for volume in pod.get("volumes") or []:
+        if "persistentVolumeClaim" in volume:
+            yield volume["persistentVolumeClaim"]["claimName"]
 
 
 def complaints(document: dict[str, Any]) -> list[str]:

@@ -96,3 +96,17 @@ def test_what_is_copied_is_let_through_and_nothing_else_is() -> None:
     assert copied == let_through
     for name in copied:
         assert (ROOT / name).exists(), name
+
+
+def test_the_demo_is_written_where_the_image_s_user_may_write() -> None:
+    """A folder that the daemon makes for a mount is root's, so that the page mounts none."""
+    page = (ROOT / "cluster" / "README.md").read_text()
+    (run,) = re.findall(r"^docker run .*rayfed-hn:\S+ demo$", page, re.MULTILINE)
+    assert not {"-v", "--volume", "--mount"} & set(re.split(r"[ =]", run))
+    name = re.search(r"--name (\S+)", run)
+    assert name, "what it made is gone with it"
+    assert f"docker cp {name[1]}:/home/rayfed/demo . && docker rm {name[1]}" in page
+    lines = instructions(DOCKERFILE.read_text())
+    (user,) = [line for line in lines if "useradd" in line]
+    assert {"--create-home", "rayfed"} <= set(user.split())
+    assert [line for line in lines if line.startswith("WORKDIR")][-1] == "WORKDIR /home/rayfed"

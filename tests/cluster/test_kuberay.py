@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from typing import Any
@@ -10,14 +11,25 @@ from typing import Any
 import pytest
 import yaml
 from broken_keys import Where, inside, uncaught
-from manifests import KUBERAY, complaints, documents, of_kind, whole
-from pod_rules import at, objections, pod_templates
+from cluster_rules import objections
+from manifests import KUBERAY, at, complaints, documents, of_kind, pod_templates, whole
 
 import rayfed_hn
 
 CLUSTER = ("cluster/cluster.yaml",)
 HEAD: Where = ("spec", "headGroupSpec", "template", "spec")
 NORTH: Where = ("spec", "workerGroupSpecs", 0, "template", "spec")
+GPU: Where = ("spec", "workerGroupSpecs", 2, "template", "spec")
+OBJECTS = "object-store-memory"
+TMP = {"name": "tmp", "mountPath": "/tmp"}
+CA = {"configMap": {"name": "kube-root-ca.crt"}}
+NO_GROUP = {
+    "runAsNonRoot": True,
+    "runAsUser": 10001,
+    "runAsGroup": 10001,
+    "fsGroupChangePolicy": "OnRootMismatch",
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
 
 
 def test_all_manifests_are_valid() -> None:
@@ -73,6 +85,42 @@ def test_every_misspelt_key_is_caught(number: int) -> None:
         (("spec", "workerGroupSpecs", 0, "labels", "hospital"), "south", "north: labelled south"),
         (("spec", "workerGroupSpecs", 2, "minReplicas"), 1, "gpu: begins with more than nothing"),
         (("spec", "workerGroupSpecs", 0, "replicas"), "1", "'1' is not of type 'integer'"),
+        (("spec", "headGroupSpec", "rayStartParams", OBJECTS), "4200000000", "head: objects of"),
+        (("spec", "workerGroupSpecs", 0, "rayStartParams", OBJECTS), "0", "north: objects of 0"),
+        (("spec", "workerGroupSpecs", 2, "rayStartParams"), {}, "gpu: objects of None bytes"),
+        ((*NORTH, "volumes", 1, "emptyDir", "sizeLimit"), "3Gi", "do not fit into /dev/shm"),
+        ((*HEAD, "containers", 0, "env"), [{"name": "HOME", "value": "/tmp"}], "head: environment"),
+        ((*NORTH, "containers", 0, "env", 1, "value"), "3", "hospital: environment"),
+        ((*NORTH, "containers", 0, "env", 0, "value"), "/", "hospital: environment"),
+        (("spec", "headGroupSpec", "serviceType"), "LoadBalancer", "serviceType is 'LoadBalancer'"),
+        (("spec", "headGroupSpec", "enableIngress"), True, "enableIngress is True"),
+        (("spec", "headGroupSpec", "headService"), {"spec": {}}, "headService is {'spec': {}}"),
+        (("spec", "headGroupSpec", "rayStartParams", "num-gpus"), "1", "head: starts with ["),
+        (("spec", "headGroupSpec", "resources"), {"CPU": "0"}, "head: not what its pod has"),
+        (
+            ("spec", "workerGroupSpecs", 0, "rayStartParams", "num-cpus"),
+            "0",
+            "north: starts with [",
+        ),
+        (("spec", "workerGroupSpecs", 0, "resources"), {"CPU": "0"}, "north: not what its pod"),
+        (("spec", "autoscalerOptions", "volumeMounts"), [TMP], "the autoscaler has no token"),
+        (("spec", "autoscalerOptions", "volumeMounts", 1, "mountPath"), "/t", "has no token"),
+        ((*HEAD, "volumes", 6, "projected", "sources"), [], "the autoscaler has no token"),
+        ((*HEAD, "volumes", 6, "projected", "sources", 0), CA, "the autoscaler has no token"),
+        ((*HEAD, "containers", 0, "volumeMounts", 0, "name"), "kubernetes", "a job sees its token"),
+        ((*HEAD, "containers", 0, "volumeMounts", 4, "mountPath"), "/bags/site=east", "is at"),
+        ((*HEAD, "volumes", 4, "persistentVolumeClaim", "claimName"), "bags-south", "is at"),
+        ((*HEAD, "initContainers"), [{"name": "first"}], "initContainers is ["),
+        ((*NORTH, "containers", 0, "volumeMounts", 4, "mountPath"), "/bags/site=south", "is at"),
+        ((*NORTH, "containers", 0, "volumeMounts", 5, "mountPath"), "/bags/slides", "is at"),
+        ((*NORTH, "containers", 0, "volumeMounts", 2, "mountPath"), "/run", "runs is at"),
+        ((*NORTH, "volumes", 0), {"name": "tmp", "hostPath": {"path": "/"}}, "of no kind"),
+        ((*NORTH, "securityContext", "fsGroup"), 0, "securityContext.fsGroup is 0"),
+        ((*NORTH, "securityContext", "fsGroup"), None, "None is not of type 'integer'"),
+        ((*NORTH, "securityContext"), NO_GROUP, "securityContext.fsGroup is None"),
+        ((*NORTH, "securityContext", "supplementalGroups"), [0], "supplementalGroups is [0]"),
+        ((*GPU, "tolerations"), [], "gpu: may not run where GPUs are"),
+        ((*GPU, "tolerations", 0, "effect"), "NoExecute", "gpu: may not run where GPUs are"),
     ],
     ids=str,
 )
@@ -107,11 +155,70 @@ def test_faults_in_the_job_are_caught(where: Where, value: Any, said: str) -> No
     assert any(said in text for text in said_all), said_all
 
 
+def network(number: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """All documents, and of one network policy what it allows."""
+    found = documents()
+    return found, of_kind(found, "NetworkPolicy")[number]["spec"]
+
+
+def test_prometheus_reaches_figures_and_nothing_else() -> None:
+    """Those that docs/operations.md speaks of, where KubeRay's PodMonitor finds them."""
+    found, spec = network(0)
+    (rule,) = [one for one in spec["ingress"] if "REPLACE-MONITORING" in str(one)]
+    assert [one["port"] for one in rule["ports"]] == [8080]
+    (head,) = (one["spec"]["headGroupSpec"] for one in of_kind(found, "RayCluster"))
+    ports = head["template"]["spec"]["containers"][0]["ports"]
+    assert {"name": "metrics", "containerPort": 8080} in ports
+    assert objections(found) == []
+    rule["ports"].append({"protocol": "TCP", "port": 8265})
+    assert objections(found) == ["ingress is not what it should be"]
+    spec["ingress"].remove(rule)
+    assert objections(found) == ["ingress is not what it should be"]
+
+
+@pytest.mark.parametrize(
+    ("blocks", "fine"),
+    [
+        (["REPLACE-API-SERVER"], True),
+        (["172.20.0.1/32"], True),
+        (["10.0.1.17/32", "10.0.2.44/32", "fd00::5/128"], True),
+        (["10.0.0.0/20"], True),
+        (["0.0.0.0/0"], False),
+        (["10.0.1.17/32", "10.0.0.0/8"], False),
+        (["::/0"], False),
+        (["10.0.1.17/20"], False),  # not the beginning of a block: Kubernetes refuses it
+        (["kubernetes.default"], False),
+        ([], False),
+    ],
+    ids=str,
+)
+def test_kubernetes_may_have_several_endpoints(blocks: list[str], fine: bool) -> None:
+    """Managed and replicated ones have two or three; a service's address is none of them."""
+    found, head = network(1)
+    (rule,) = head["egress"]
+    assert len(rule["to"]) == 1
+    rule["to"] = [{"ipBlock": {"cidr": block}} for block in blocks]
+    assert (objections(found) == []) == fine
+    rule["to"] = [{"podSelector": {}}]
+    assert objections(found) == ["the head reaches [{'podSelector': {}}]"]
+
+
 def test_entries_that_are_there_twice_are_caught() -> None:
     (cluster,) = documents(*CLUSTER)
     container = inside(cluster, (*HEAD, "containers", 0))
     container["env"] *= 2
     assert any("('HOME',) twice" in text for text in complaints(cluster))
+
+
+def test_every_chart_is_of_a_repository_that_the_page_adds() -> None:
+    """A fresh helm knows none."""
+    page = (KUBERAY.parent / "README.md").read_text()
+    added = dict(re.findall(r"^helm repo add (\S+) (\S+)$", page, re.MULTILINE))
+    charts = re.findall(r"^helm install \S+ (\S+)/\S+ ", page, re.MULTILINE)
+    assert sorted(added) == sorted(charts)
+    assert charts
+    assert page.index("helm repo add") < page.index("helm install")
+    assert all(f"`{address}`" in page for address in added.values())
 
 
 def test_no_secret_is_in_a_file() -> None:

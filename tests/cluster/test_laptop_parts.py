@@ -181,7 +181,7 @@ def test_shell_scripts_are_clean() -> None:
     tool = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if tool is None:
         pytest.skip("no shellcheck here; pip install -e '.[dev]' brings it")
-    scripts = sorted((ROOT / "cluster").glob("*.sh"))
-    assert scripts
+    scripts = sorted((ROOT / "cluster").rglob("*.sh"))
+    assert {path.parent.name for path in scripts} == {"cluster", "machine"}
     done = subprocess.run([tool, *scripts], capture_output=True, text=True)
     assert not done.stdout

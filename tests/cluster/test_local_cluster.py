@@ -7,19 +7,38 @@ import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from laptop_cluster import Laptop, laptop
+from laptop_cluster import SCRIPT, Laptop, laptop
 from listening import open_doors
+from machines import of_machines
+from processes import wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+
+
+GOODBYE = """
+import signal, sys, time
+from pathlib import Path
+
+def end(*_):
+    time.sleep(6)
+    Path(sys.argv[1]).write_text("goodbye")
+    sys.exit()
+
+signal.signal(signal.SIGTERM, end)
+Path(sys.argv[1]).write_text("begun")
+time.sleep(100)
+"""
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Laptop]:
     """On loopback addresses, where Ray's ports are those of this machine."""
     with laptop() as own:
-        own.run("up", 1, "--sites", "north", "--mode", "loopback")
+        up = [SCRIPT, "--state", own.state, "up", 1, "--sites", "north", "--mode", "loopback"]
+        own.command(up, RAY_JOB_STOP_WAIT_TIME_S=of_machines()["RAY_JOB_STOP_WAIT_TIME_S"])
         own.enter()
         yield own
         mark = own.known["mark"]
@@ -61,6 +80,19 @@ def test_what_would_be_deleted_with_the_job_is_refused(cluster: Laptop, bag_root
     told = cluster.job("rayfed-hn", "train", f"data.bags={bag_root}", fine=False)
     assert "run.dir: " in told
     assert "give run.dir an absolute path on a disk that all nodes share" in told
+
+
+def test_a_stopped_job_has_the_time_that_its_machine_gives_it(
+    cluster: Laptop, tmp_path: Path
+) -> None:
+    """Ray's own are 3 s. The job brings no environment: it is that in which Ray was started."""
+    script, said = tmp_path / "job.py", tmp_path / "said"
+    script.write_text(GOODBYE)
+    submit = ["ray", "job", "submit", "--no-wait", "--submission-id", "stopped", "--"]
+    cluster.command([*submit, "python", script, said])
+    wait_until(said.exists, 60, "the job does not begin")
+    cluster.command(["ray", "job", "stop", "stopped"])
+    assert said.read_text() == "goodbye"
 
 
 def test_status_and_a_second_up(cluster: Laptop) -> None:

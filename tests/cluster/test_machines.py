@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from broken_keys import Where, inside, uncaught
-from machines import FILES, ROOT, complaints, placeholders, read
+from machines import FILES, ROOT, complaints, of_machines, placeholders, read
 from packaging.requirements import Requirement
 from packaging.version import Version
 
@@ -103,45 +101,9 @@ def test_nothing_else_is_anybody_s_own() -> None:
 
 
 def test_the_environment_of_machines_is_what_a_shell_makes_of_it(tmp_path: Path) -> None:
-    script = CLUSTER / "machine" / "env.sh"
-    done = subprocess.run(
-        ["bash", "-euc", f"source {script}; env"],
-        env={"HOME": str(tmp_path), "PATH": os.environ["PATH"]},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    found = dict(line.split("=", 1) for line in done.stdout.splitlines())
+    found = of_machines(HOME=str(tmp_path))
     assert found["PATH"].startswith(f"{tmp_path}/.rayfed-hn/venv/bin:")
     assert found["RAY_AUTH_MODE"] == "token"
     assert found["RAY_TMPDIR"] == f"{tmp_path}/.rayfed-hn"
+    assert found["RAY_JOB_STOP_WAIT_TIME_S"] == "30"
     assert "RAY_AUTH_TOKEN" not in found
-
-
-def test_setup_is_what_a_shell_can_read_and_makes_the_same_machine_twice(tmp_path: Path) -> None:
-    """Its own commands, with pip and sudo stood in for by what takes note of them."""
-    folder = tmp_path / ".rayfed-hn"
-    (tmp_path / ".ray").mkdir()
-    (tmp_path / ".ray" / "auth_token").write_text("t")
-    (folder / "wheel").mkdir(parents=True)
-    (folder / "wheel" / "rayfed_hn-0-py3-none-any.whl").touch()
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    note = f'#!/bin/bash\necho "$(basename "$0") $*" >> {tmp_path}/said\n'
-    made = f"{note}mkdir -p {folder}/venv/bin && cp {tools}/pip {folder}/venv/bin/pip\n"
-    for tool, text in (("pip", note), ("python3.11", made)):
-        (tools / tool).write_text(text)
-        (tools / tool).chmod(0o755)
-    environment = {"HOME": str(tmp_path), "PATH": f"{tools}:{os.environ['PATH']}"}
-    for _ in range(2):
-        for command in read("onprem")["setup_commands"]:
-            subprocess.run(["bash", "-euc", command], env=environment, check=True)
-    said = (tmp_path / "said").read_text().splitlines()
-    assert sum(line.startswith("python3.11 -m venv") for line in said) == 1
-    wheel = f"{folder}/wheel/rayfed_hn-0-py3-none-any.whl"
-    install = f"pip install --quiet --constraint {folder}/machine/constraints.txt {wheel}"
-    again = f"pip install --quiet --no-deps --force-reinstall {wheel}"
-    assert said[1:] == [install, again] * 2
-    assert (tmp_path / ".bashrc").read_text() == "source ~/.rayfed-hn/machine/env.sh\n"
-    assert folder.stat().st_mode & 0o777 == 0o700
-    assert (tmp_path / ".ray" / "auth_token").stat().st_mode & 0o777 == 0o600

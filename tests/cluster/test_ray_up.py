@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import Any
 
@@ -91,3 +92,18 @@ def test_an_option_that_ray_does_not_have_is_seen() -> None:
 
     with pytest.raises(click.NoSuchOption):
         start.make_context("ray start", ["--head", "--dashboard-hosts=127.0.0.1"])
+
+
+@pytest.mark.parametrize("page", ["README.md", "aws.yaml", "gcp.yaml"])
+def test_more_machines_are_had_without_ending_what_runs(page: str) -> None:
+    """A second ``ray up`` runs ``ray stop`` on the head again, or is told not to."""
+    from ray.scripts.scripts import up
+
+    text = (ROOT / "cluster" / page).read_text()
+    again = re.findall(
+        r"ray (up(?: --[a-z-]+)*)(?: cluster/\S+)?[`'](?=\s(?:again|makes it so))", text
+    )
+    assert again
+    for words in again:
+        context = up.make_context("ray up", [*words.split()[1:], str(ROOT / "cluster/aws.yaml")])
+        assert context.params["no_restart"], words

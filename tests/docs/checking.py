@@ -20,7 +20,7 @@ NEEDS = {"aws", "gcp", "ssh", "kubernetes", "docker", "root", "network", "gpu"}
 PROGRAMS = {
     *("awk", "base64", "bash", "cat", "cd", "cp", "curl", "docker", "echo", "eval", "export"),
     *("git", "helm", "kubectl", "mkdir", "openssl", "pip", "python", "ray", "rm", "sleep", "ssh"),
-    *("tensorboard", "tr", "umask", "wait"),
+    *("gcloud", "tensorboard", "tr", "umask", "wait"),
 }
 OURS = ("benchmarks/", "cluster/", "conf/", "docs/", "tests/")  # what begins so is a file of ours
 MADE_BY_RUNS = re.compile(r"runs/\S+/(best|config)\.yaml")
