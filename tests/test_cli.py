@@ -20,6 +20,7 @@ from rayfed_hn import cli
 from rayfed_hn.bags import store
 from rayfed_hn.bags.entry import read_bag
 from rayfed_hn.federation.results import READOUTS
+from rayfed_hn.verbs.common import COPY
 
 pytestmark = pytest.mark.ray
 SHORT = ["rounds.num_versions=2", "training.steps=2", "resources.sites_per_actor=9"]
@@ -397,3 +398,30 @@ def test_set_aside_slides_wait_for_retry_and_pictures_are_drawn(
     assert Path("bags/site=north/pictures/good.jpg").stat().st_size > 1000
     assert run(monkeypatch, *words, "--retry") == 3
     assert "set aside: white: no tissue found" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        (("embed", "data.manifest=slides.csv", "data.bags=/nowhere"), "data.manifest"),
+        (("train", "data.bags=bags"), "data.bags"),
+        (("resume", "runs/one"), "RUN"),
+    ],
+)
+def test_what_a_job_has_no_copy_of(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    words: tuple[str, ...],
+    key: str,
+) -> None:
+    copy = tmp_path / COPY / "working_dir_files"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    assert run(monkeypatch, *words) == 2
+    told = capsys.readouterr().err
+    assert f"rayfed-hn: {key}: " in told
+    assert "a job has a copy of the working directory with code and settings alone" in told
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, *words) == 2
+    assert "a job has a copy" not in capsys.readouterr().err

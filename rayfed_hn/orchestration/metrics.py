@@ -1,7 +1,7 @@
 """Figures of a run for Prometheus, through the exporter that Ray has on every node.
 
-Names begin with ``ray_rayfed_hn_``; every series is labelled with the name of the run directory, or of the bag store. None
-says anything of a site, a slide or a patient.
+Names begin with ``ray_rayfed_hn_``; every series is labelled with the name of the run
+directory, or of the bag store. None says anything of a site, a slide or a patient.
 """
 
 from __future__ import annotations

@@ -121,3 +121,4 @@ def print_sites(summary: dict[str, Any]) -> None:
     ]
     if idle and summary["method"] != "pooled":
         print(f"note: no update of {', '.join(idle)} went into any version; give the run more")
+    print(f"\nDigest of what the server has learned: {summary['digest']}")
