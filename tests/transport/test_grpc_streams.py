@@ -15,6 +15,7 @@ from cryptography import x509
 
 from rayfed_hn.errors import ConfigError, FederationError
 from rayfed_hn.transport import certificates
+from rayfed_hn.transport import join as join_module
 from rayfed_hn.transport.certificates import make_certificates
 from rayfed_hn.transport.credentials import Credentials, site_named
 from rayfed_hn.transport.dial import Refused, StreamLost, check_trust, stream
@@ -22,6 +23,7 @@ from rayfed_hn.transport.frames import PIECE_BYTES, Ending, Frame, Kind, end, re
 from rayfed_hn.transport.join import join, stay
 from rayfed_hn.transport.links import Closed, Opened, Received
 from rayfed_hn.transport.listen import METHOD, SERVICE, GrpcTransport
+from rayfed_hn.transport.site_agent import Reply
 
 HERE = "127.0.0.1"
 SECONDS = 20  # for anything, on a busy machine
@@ -282,6 +284,28 @@ def test_a_site_gives_up_a_server_that_is_not_there(pki: Path) -> None:
         stay(own, f"{HERE}:9", credentials(pki, "site-a"), 1.0, told.append)
     assert len(told) == 1  # the same reason is told once
     assert f"no stream to {HERE}:9" in told[0]
+
+
+def test_however_long_a_stream_was_open_the_site_dials_again(
+    pki: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(join_module, "FIRST_PAUSE", 0.01)
+    listening = GrpcTransport(f"{HERE}:0", credentials(pki, "server"), SITES)
+    own: Any = Forever()
+    own.take = lambda frame: Reply(ended=frame.kind is Kind.END)
+    words = own, place(listening), credentials(pki, "site-a"), 0.3, str
+    site = threading.Thread(target=stay, args=words)
+    site.start()
+    for frame in (Frame(Kind.READY), end(Ending.FINISHED)):
+        assert listening.next(SECONDS) == Opened("a")
+        assert isinstance(listening.next(SECONDS), Received)
+        listening.send("a", frame)
+        threading.Event().wait(0.5)  # longer than its patience
+        listening.close("a")
+        assert listening.next(SECONDS) == Closed("a")
+    site.join(SECONDS)
+    assert not site.is_alive()
+    listening.stop()
 
 
 def test_a_site_with_a_wrong_certificate_ends_at_once(server: GrpcTransport, pki: Path) -> None:
