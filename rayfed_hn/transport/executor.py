@@ -38,10 +38,13 @@ class Line:
         site: Which.
         life: Of the process that was admitted last; 0: none yet.
         here: Whether it has a stream.
-        since: When it had one last, by the clock of the executor.
+        since: When it had one last, by the clock of the executor; earlier by ``missed``.
+        missed: Seconds without a stream before the present one, since its last answer.
         asked: What was sent and not answered, by number.
         waiting: What is sent once it is here.
-        heard: When it said something last or was asked while idle; only waiting counts.
+        heard: When it said something last or was asked while idle; only waiting counts. Earlier by
+            ``quiet``.
+        quiet: Seconds that it owed an answer on streams before, since its last answer.
         troubles: In a row, since its last answer.
         away: What was told of it while it is expected back; None as long as it is not away.
         gone: Why it is lost for good.
@@ -52,9 +55,11 @@ class Line:
     life: int = 0
     here: bool = False
     since: float = 0.0
+    missed: float = 0.0
     asked: dict[int, Request] = field(default_factory=dict)
     waiting: list[Request] = field(default_factory=list)
     heard: float = 0.0
+    quiet: float = 0.0
     troubles: int = 0
     away: list[SiteLost] | None = None
     gone: str | None = None
@@ -64,6 +69,29 @@ class Line:
     def under_way(self) -> bool:
         """Whether anything of it is still to come."""
         return bool(self.asked or self.waiting or self.away)
+
+    def broke(self, now: float, waited: float) -> None:
+        """Its stream is gone. Else a line that breaks again and again would never run out of time.
+
+        Args:
+            now: By the clock of the executor.
+            waited: Seconds that the executor has waited.
+        """
+        self.here, self.since = False, now - self.missed
+        if self.asked:
+            self.quiet = waited - self.heard
+
+    def arrived(self, life: int, now: float, waited: float) -> bool:
+        """It has a stream again; returns whether its process is another than before."""
+        anew = self.life not in (0, life)
+        self.here, self.life = True, life
+        self.missed = now - self.since if self.under_way else 0.0
+        self.heard = waited - self.quiet
+        return anew
+
+    def spoke(self, waited: float) -> None:
+        """It has answered."""
+        self.heard, self.missed, self.quiet, self.troubles = waited, 0.0, 0.0, 0
 
     def unanswered(self) -> list[Request]:
         """Everything that it was asked in vain, in order; forgotten from here on."""
@@ -189,7 +217,7 @@ class TransportExecutor:
 
     def _ask(self, line: Line, request: Request) -> None:
         if not line.asked:
-            line.heard = self._waited
+            line.heard = self._waited - line.quiet
         self._reception.begin([line.site])
         for one in (*line.memory.before(request), request):
             self._number += 1
@@ -207,7 +235,7 @@ class TransportExecutor:
             case Here():
                 self._arrived(line, news.life)
             case Gone():
-                line.here, line.since = False, self._clock()
+                line.broke(self._clock(), self._waited)
                 if news.fault is not None:
                     self._trouble(line, "it sent what makes no sense")
             case Answered():
@@ -217,13 +245,12 @@ class TransportExecutor:
         request = line.asked.pop(news.number, None)
         if request is None:
             return  # an answer that came twice, or that nobody waits for any more
-        line.heard, line.troubles = self._waited, 0
+        line.spoke(self._waited)
         if line.memory.answered(request):
             self._events.append(self._read(request, news.message))
 
     def _arrived(self, line: Line, life: int) -> None:
-        line.here, anew = True, line.life not in (0, life)
-        line.life = life
+        anew = line.arrived(life, self._clock(), self._waited)
         if line.gone is not None:
             self._reception.dismiss(line.site, Ending.GIVEN_UP)
             return
@@ -231,13 +258,12 @@ class TransportExecutor:
             self.restarts[line.site] += 1
             if line.asked:
                 self._trouble(line, "its process died")
-            line.waiting = line.unanswered()
+            line.waiting, line.quiet = line.unanswered(), 0.0
             line.memory.restarted()
         if line.gone is not None:
             return
         self._events.extend(SiteBack(line.site) for _ in (line.away or ())[:1])
         line.away = None
-        line.heard = self._waited
         for number, request in line.asked.items():
             self._reception.send(line.site, request_frame(request, number))
         waiting, line.waiting = line.waiting, []
@@ -246,7 +272,7 @@ class TransportExecutor:
 
     def _hang_up(self, line: Line) -> None:
         """Close the stream of a site that says nothing; it may come back with an answer."""
-        line.heard = self._waited
+        line.heard, line.quiet = self._waited, 0.0
         self._reception.drop(line.site)
         self._trouble(line, f"it did not answer within {self._care.silence:g} s")
 

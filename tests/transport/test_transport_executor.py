@@ -191,6 +191,59 @@ def test_who_was_silent_and_answers_late_is_forgiven(tmp_path: Path) -> None:
     assert [type(event) for event in events(moved, 1)] == [Update]
 
 
+def test_a_line_that_breaks_at_every_request_runs_out_of_time(tmp_path: Path) -> None:
+    cables, moved = two(tmp_path)
+    puppet = cables.agents["a"]
+
+    def breaks(cables: Cables, site: str, frame: Frame) -> bool:
+        assert cables.now < 1000, "this would go on for ever"
+        if frame.kind is Kind.TRAIN and site == "a":
+            cables.cut("a")
+            cables.at(cables.now + 8, lambda: cables.connect("a", puppet))
+        return not cables.agents.keys() >= {site}
+
+    cables.fault = breaks
+    moved.submit([request("a", 1)])
+    assert moved.next_event() == SiteLost("a", 7, "its site is away", 1, returns=True)
+    assert moved.now == 20  # without a stream, in two and a half times
+    for turn in range(2, 5):
+        assert moved.next_event() == SiteBack("a")
+        moved.submit([request("a", turn)])
+        last = moved.next_event()
+        assert last == SiteLost("a", 7, "its site is away", turn, returns=True)
+    while not isinstance(last, SiteLost) or last.returns:
+        last = moved.next_event()
+        if isinstance(last, SiteBack):
+            moved.submit([request("a", 9)])
+    assert (last.reason, moved.now) == ("its site did not come back within 60 s", 60)
+
+
+def test_silence_on_several_streams_is_silence(tmp_path: Path) -> None:
+    cables, moved = two(tmp_path)
+    puppet = Puppet("a", silent=True)
+    cables.connect("a", puppet)
+    moved.submit([request("a", 1)])
+    for again in range(1, 40):  # it never says nothing for more than 5 s
+        cables.at(5 * again, lambda: cables.connect("a", puppet))
+    reason = "it did not answer within 10 s, 2 times in a row"
+    assert events(moved, 1) == [SiteLost("a", 7, reason, 1)]
+    assert moved.now <= 25
+
+
+def test_who_has_nothing_to_answer_may_come_and_go(tmp_path: Path) -> None:
+    cables, moved = two(tmp_path, Care(wait=None, limit=60))
+    puppet = cables.agents["a"]
+    moved.submit([request("b", 1)])
+    cables.after = lambda cables, site, frame: site == "b"  # never arrives
+    for day in range(3):
+        cables.at(100 * day, lambda: cables.cut("a"))
+        cables.at(100 * day + 50, lambda: cables.connect("a", puppet))
+    moved.set_alarm(7, 400.0)
+    assert moved.next_event() == Deadline(7)
+    moved.submit([request("a", 1)])
+    assert isinstance(moved.next_event(), Update)
+
+
 @pytest.mark.parametrize("what", ["garbage", "too long", "hello", "ready", "unknown end"])
 def test_what_makes_no_sense_ends_the_stream(tmp_path: Path, what: str) -> None:
     cables, moved = two(tmp_path)
