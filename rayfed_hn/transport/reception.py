@@ -100,7 +100,7 @@ class Reception:
         tell: Called with what the operator should know, in a line.
 
     Attributes:
-        cards: Of the sites that were ever admitted.
+        cards: Of the sites that were ever admitted; one that is not kept yet may be replaced.
         present: Who is here now, and the life of its process.
     """
 
@@ -116,6 +116,7 @@ class Reception:
         self._transport, self._sites, self._welcome = transport, tuple(sites), welcome
         self._classes, self._kept, self._tell = tuple(classes), kept, tell
         self.cards = kept.read(self._sites)
+        self._not_kept: dict[str, Hello] = {}  # greetings that brought a card
         self.present: dict[str, int] = {}
         self._waiting: dict[str, Hello] = {}  # welcomed, and not ready yet
         self._begun: set[str] = set()
@@ -139,6 +140,12 @@ class Reception:
                 told = now
                 self._tell(f"waiting for {', '.join(missing)} to join")
             self.next(min(begun + seconds, told + TELL_SECONDS) - now)
+
+    def keep(self) -> None:
+        """A run was made of these cards, and goes on with no others."""
+        for site, hello in self._not_kept.items():
+            self._kept.write(site, hello)
+        self._not_kept.clear()
 
     def begin(self, sites: Sequence[str]) -> None:
         """From here on these sites know something that a new process of theirs must know too."""
@@ -221,13 +228,12 @@ class Reception:
             return Ending.OTHER_RUN
         if site in self._begun and not hello.run:
             return Ending.FORGOTTEN
-        known = self.cards.get(site)
+        known = None if site in self._not_kept else self.cards.get(site)
         return Ending.OTHER_BAGS if known is not None and known != hello.card else None
 
     def _admit(self, site: str, hello: Hello) -> Here:
-        if site not in self.cards:
-            self._kept.write(site, hello)
-            self.cards[site] = hello.card
+        if self.cards.get(site) != hello.card:
+            self.cards[site], self._not_kept[site] = hello.card, hello
         if hello.code != program():
             self._tell(f"note: {site} runs another version of the program; bits may differ")
         self.present[site] = hello.life

@@ -91,6 +91,7 @@ class Service:
             plan = plan_of(found, self._config, self._folder / "no-bags-here")
             plan = replace(plan, run_id=self._run, apart=True)
             plan.check()
+            self._reception.keep()
         except (RayfedError, OSError):
             self._reception.close(Ending.FAILED)
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,7 +13,7 @@ from cables import Cables
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rayfed_hn.errors import ConfigError, FederationError
+from rayfed_hn.errors import ConfigError, DataError, FederationError
 from rayfed_hn.federation.wire import Message
 from rayfed_hn.transport.frames import Frame, Kind
 from rayfed_hn.transport.site_agent import SiteAgent
@@ -213,3 +214,19 @@ def test_a_site_refuses_other_settings_and_names_the_key(
     assert str(error).startswith(f"{key}: ")
     assert "a does not agree to the settings of this run" in told
     assert not (tmp_path / "run" / "cards").exists()
+
+
+def test_a_site_that_was_embedded_otherwise_can_be_mended(root: Path, tmp_path: Path) -> None:
+    for whole in (False, True):
+        cables = Cables()
+        all_join(root, tmp_path, cables)
+        if not whole:  # another process of it, and one that was embedded otherwise
+            other = agent_of(root, tmp_path, "b")
+            other.card = replace(other.card, recipe="cd" * 32)
+            cables.connect("b", other)
+            with pytest.raises(DataError, match="bags of different recipes"):
+                serve(cables, tmp_path)
+            assert not (tmp_path / "run" / "cards").exists()
+        else:
+            summary = serve(cables, tmp_path, ("run.resume=true",))
+            assert summary["digest"] == together(root).digest

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from cables import Cables
-from puppets import Puppet, executor, reception, request
+from puppets import CLASSES, HASH, Puppet, card, executor, reception, request
 
 from rayfed_hn.errors import DataError, FederationError
 from rayfed_hn.federation.messages import (
@@ -25,6 +27,7 @@ from rayfed_hn.models.standardise import Standardisation
 from rayfed_hn.transport.care import Care
 from rayfed_hn.transport.executor import TransportExecutor
 from rayfed_hn.transport.frames import Ending, Frame, Kind, end
+from rayfed_hn.transport.greetings import Hello
 from rayfed_hn.transport.reception import CardFolder
 from rayfed_hn.transport.requests import request_frame
 
@@ -348,6 +351,25 @@ def test_other_bags_than_before_are_turned_away(tmp_path: Path) -> None:
     while cables._arrivals or cables._down:
         desk.next(0.0)
     assert told[-1] == "a was turned away: other bags"
+
+
+def test_until_a_run_is_made_of_them_cards_may_be_replaced(tmp_path: Path) -> None:
+    cables = Cables()
+    desk, _ = reception(cables, tmp_path, "ab")
+    for number in (3, 4):
+        puppet = Puppet("a", life=number)
+        changed = Hello(number, "", HASH, card("a", num_known=number + 2, num_cases=number - 1))
+        changed = replace(changed, card=replace(changed.card, labels={"yes": number + 2}))
+        frame = Frame(Kind.HELLO, changed.to_bytes(CLASSES))
+        puppet.hello = partial(Frame, frame.kind, frame.payload)
+        cables.connect("a", puppet)
+        while cables._arrivals or cables._down:
+            desk.next(0.0)
+        assert desk.cards["a"].num_known == number + 2
+    assert not (tmp_path / "cards").exists()
+    desk.keep()
+    desk, _ = reception(cables, tmp_path, "ab")
+    assert desk.cards["a"].num_known == 6
 
 
 def test_a_card_that_is_damaged_is_named(tmp_path: Path) -> None:
