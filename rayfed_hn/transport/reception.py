@@ -236,6 +236,7 @@ class Reception:
             self.cards[site], self._not_kept[site] = hello.card, hello
         if hello.code != program():
             self._tell(f"note: {site} runs another version of the program; bits may differ")
+        self._transport.admit(site)
         self.present[site] = hello.life
         self._tell(f"{site} is here")
         return Here(site, hello.life)

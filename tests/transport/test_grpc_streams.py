@@ -64,8 +64,9 @@ def test_frames_pass_both_ways_under_the_name_of_the_certificate(
     payload = bytes(range(256)) * 20_000  # several pieces
     server.allow(len(payload))
     with stream(place(server), credentials(pki, "site-a"), len(payload)) as line:
-        line.send(Frame(Kind.ANSWER, payload, 7))
         assert server.next(SECONDS) == Opened("a")
+        server.admit("a")
+        line.send(Frame(Kind.ANSWER, payload, 7))
         received = server.next(SECONDS)
         assert isinstance(received, Received)
         assert received.site == "a"
@@ -200,6 +201,58 @@ def test_who_floods_the_server_has_to_wait(server: GrpcTransport, pki: Path) -> 
         assert server._arrivals.qsize() <= 2  # the rest is held back at the site
         found = [server.next(SECONDS) for _ in range(50)]
         assert [f.frame.number for f in found if isinstance(f, Received)] == list(range(50))
+
+
+def test_who_dials_again_and_again_leaves_nothing_behind(server: GrpcTransport, pki: Path) -> None:
+    for number in range(4):
+        with stream(place(server), credentials(pki, "site-a"), 2**16) as line:
+            for _ in range(5):
+                line.send(Frame(Kind.ANSWER, bytes(2**15), number))
+            threading.Event().wait(0.3)
+    threading.Event().wait(0.3)
+    found = []
+    while (arrival := server.next(0.2)) is not None:
+        found.append(arrival)
+    assert found[:2] == [Opened("a"), Closed("a")]
+    frames = [arrival.frame.number for arrival in found if isinstance(arrival, Received)]
+    assert set(frames) <= {3}
+    assert len(frames) <= 3  # two that wait, and one in the hand
+    kept = [thread for thread in threading.enumerate() if "_read" in thread.name]
+    assert len(kept) <= 1
+
+
+def test_who_was_not_admitted_sends_no_long_frames(server: GrpcTransport, pki: Path) -> None:
+    server.allow(2**20)
+    with stream(place(server), credentials(pki, "site-a"), 2**16) as line:
+        line.send(Frame(Kind.ANSWER, bytes(2**17), 1))
+        assert server.next(SECONDS) == Opened("a")
+        closed = server.next(SECONDS)
+        assert isinstance(closed, Closed)
+        assert "at most 65,536 allowed" in str(closed.fault)
+
+
+def test_a_site_that_reads_nothing_keeps_nobody_out(server: GrpcTransport, pki: Path) -> None:
+    own = credentials(pki, "site-a")
+    secure = grpc.ssl_channel_credentials(own.authority, own.key, own.certificate)
+    channels: list[grpc.Channel] = []
+    calls: list[Any] = []
+    for number in range(12):
+        options = [("grpc.use_local_subchannel_pool", 1), ("number", number)]
+        channels.append(grpc.secure_channel(place(server), secure, options))
+        out: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        calls.append(channels[-1].stream_stream(f"/{SERVICE}/{METHOD}")(iter(out.get, None)))
+        arrival = server.next(2)
+        while arrival is not None and not isinstance(arrival, Opened):
+            arrival = server.next(2)
+        server.send("a", Frame(Kind.TRAIN, bytes(2**24), 1))  # more than gRPC takes unread
+        threading.Event().wait(0.05)
+    with stream(place(server), credentials(pki, "site-b"), 2**16):
+        arrival = server.next(SECONDS)
+        while arrival is not None and arrival != Opened("b"):
+            arrival = server.next(SECONDS)
+        assert arrival == Opened("b")
+    for channel in channels:
+        channel.close()
 
 
 def test_a_port_that_is_taken_is_named(server: GrpcTransport, pki: Path) -> None:
