@@ -20,6 +20,7 @@ _SHARED = (
     *("task.", "model.", "training.", "method.", "hypernetwork.", "rounds.", "simulation."),
     *("privacy.", "evaluation.", "run.seed", "data.folds", "data.fold", "data.positive_label"),
     "data.max_",
+    "run.keep_commits",  # by which a site keeps what it may be asked for again (``kept_turns``)
 )
 # Files of the server's machine, and what each side does at home.
 _OWN = (

@@ -71,7 +71,7 @@ class _Stream:
     def end_soon(self) -> None:
         """End after what was sent; without waiting for whoever reads nothing."""
         self.out.put(None)
-        timer = threading.Timer(_GRACE_SECONDS, self.cancel)
+        timer = threading.Timer(_GRACE_SECONDS, self._context.cancel)
         timer.daemon = True
         timer.start()
         if not self._context.add_callback(timer.cancel):

@@ -199,6 +199,7 @@ def test_a_new_folder_cannot_take_the_place_of_one_that_remembers(
         ("privacy.noise_scale=0.5", "privacy.noise_scale"),
         ("rounds.num_versions=3", "rounds.num_versions"),
         ("run.seed=1", "run.seed"),
+        ("run.keep_commits=9", "run.keep_commits"),
         ("task.classes=1,0", "task.classes"),
     ],
 )
