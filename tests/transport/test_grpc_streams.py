@@ -262,6 +262,7 @@ def test_a_port_that_is_taken_is_named(server: GrpcTransport, pki: Path) -> None
 
 def test_certificates_say_who_one_is_and_keys_are_private(pki: Path, tmp_path: Path) -> None:
     assert credentials(pki, "site-a").site == "a"
+    assert "PRIVATE" not in repr(credentials(pki, "site-a"))
     with pytest.raises(ConfigError, match="it names no site"):
         _ = credentials(pki, "server").site
     assert site_named(b"nonsense") is None
