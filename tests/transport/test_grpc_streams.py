@@ -12,6 +12,7 @@ import grpc
 import pytest
 from apart import SITES, agent_of, config_of, serve, stores, together
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from rayfed_hn.errors import ConfigError, FederationError
 from rayfed_hn.transport import certificates
@@ -281,6 +282,52 @@ def test_certificates_say_who_one_is_and_keys_are_private(pki: Path, tmp_path: P
         Credentials.read(pki / "site-a.key", pki / "site-a.key", pki / "ca.pem")
     with pytest.raises(ConfigError, match=r"--ca: .*none\.pem cannot be read"):
         Credentials.read(pki / "site-a.pem", pki / "site-a.key", pki / "none.pem")
+
+
+def test_keys_that_do_not_fit_are_named_before_anything_is_dialled(
+    pki: Path, tmp_path: Path
+) -> None:
+    junk, locked = tmp_path / "junk.key", tmp_path / "locked.key"
+    junk.write_bytes(b"junk")
+    key = serialization.load_pem_private_key((pki / "site-a.key").read_bytes(), None)
+    locked.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+    )
+    for path, words in (
+        (pki / "site-b.key", r"site-b\.key is not the key of .*site-a\.pem"),
+        (junk, r"junk\.key holds no PEM private key"),
+        (locked, r"locked\.key is encrypted"),
+    ):
+        path.chmod(0o600)
+        with pytest.raises(ConfigError, match=f"^--key: .*{words}"):
+            Credentials.read(pki / "site-a.pem", path, pki / "ca.pem")
+
+
+def test_no_key_is_written_for_a_probe(
+    server: GrpcTransport, pki: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[object] = []
+    monkeypatch.setattr("tempfile.mkdtemp", lambda *words, **more: made.append(words))
+    check_trust(place(server), credentials(pki, "site-a"))
+    with pytest.raises(Refused, match="hangs up"):
+        check_trust(place(server), credentials(pki, "other/site-a"))
+    assert made == []
+
+
+@pytest.mark.parametrize("left", ["ca.key", "site-b.key", "server.pem"])
+def test_what_is_there_is_not_written_over(tmp_path: Path, left: str) -> None:
+    path = tmp_path / left
+    if left != "ca.key":
+        make_certificates(tmp_path, ["a"], [], days=1)
+    path.write_bytes(b"of somebody")
+    before = {found: found.read_bytes() for found in tmp_path.iterdir()}
+    with pytest.raises(ConfigError, match=rf"^FOLDER: .*{left} is there already"):
+        make_certificates(tmp_path, ["b"], ["localhost"], days=1)
+    assert {found: found.read_bytes() for found in tmp_path.iterdir()} == before
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", "a b", "a" * 60, "\x00"])
