@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,6 +121,8 @@ class Reception:
         self._waiting: dict[str, Hello] = {}  # welcomed, and not ready yet
         self._begun: set[str] = set()
         self._dismissed: dict[str, Ending] = {}
+        self._connected: set[str] = set()
+        self._unaware: set[str] = set()  # without a stream when all was over
 
     def gather(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         """Wait until every site has given its card.
@@ -171,17 +173,34 @@ class Reception:
         self._turn_away(site, why)
 
     def close(self, why: Ending) -> None:
-        """Tell all sites that this was it."""
+        """Tell all sites that this was it, now or when they come."""
+        self._unaware = set(self._sites) - self._connected
         for site in self._sites:
-            self._transport.send(site, end(self._dismissed.get(site, why)))
+            self._dismissed.setdefault(site, why)
+            self._transport.send(site, end(self._dismissed[site]))
             self._transport.close(site)
+
+    def linger(
+        self, sites: Iterable[str], seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Wait for those of some sites that had no stream when all was over, to tell them so."""
+        sites, until = set(sites), clock() + seconds
+        if missing := sorted(sites & self._unaware):
+            self._tell(f"waiting {seconds:g} s for {', '.join(missing)}, to say that this was it")
+        while sites & self._unaware and (left := until - clock()) > 0:
+            arrival = self._transport.next(left)
+            if arrival is None:
+                return
+            self._look_at(arrival)
 
     def _look_at(self, arrival: Arrival) -> News | None:
         site = arrival.site
         if isinstance(arrival, Opened):
+            self._connected.add(site)
             return None  # it has to say who it is first
         if isinstance(arrival, Closed):
             self._waiting.pop(site, None)
+            self._connected.discard(site)
             if arrival.fault is not None:
                 self._tell(f"{site} sent what makes no sense: {arrival.fault}")
             here = self.present.pop(site, None) is not None
@@ -215,7 +234,7 @@ class Reception:
         return Answered(site, frame.number, frame.payload)
 
     def _greet(self, site: str, hello: Hello) -> None:
-        why = self._dismissed.get(site) or self._misfit(site, hello)
+        why = self._dismissed.get(site, self._misfit(site, hello))
         if why is not None:
             self._tell(f"{site} was turned away: {why.name.lower().replace('_', ' ')}")
             self._turn_away(site, why)
@@ -242,5 +261,6 @@ class Reception:
         return Here(site, hello.life)
 
     def _turn_away(self, site: str, why: Ending) -> None:
+        self._unaware.discard(site)
         self._transport.send(site, end(why))
         self._transport.close(site)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,8 @@ class Service:
         summary |= history(self._folder, plan.config.run.keep_commits)
         write_summary(self._folder, summary)
         write_privacy(self._folder, summary)
+        with suppress(KeyboardInterrupt):  # all is written; whoever is in a hurry may go
+            self._reception.linger(result.best_versions, plan.config.resources.node_wait)
         return summary
 
     def _train(

@@ -231,3 +231,30 @@ def test_a_site_that_was_embedded_otherwise_can_be_mended(root: Path, tmp_path: 
         else:
             summary = serve(cables, tmp_path, ("run.resume=true",))
             assert summary["digest"] == together(root).digest
+
+
+@pytest.mark.parametrize("later", [5, 500])
+def test_a_site_whose_line_is_down_at_the_end_hears_of_it(
+    root: Path, tmp_path: Path, later: float
+) -> None:
+    def cut(cables: Cables, site: str, frame: Frame) -> bool:
+        if frame.kind is Kind.EVALUATE and len(evaluated) == 1:
+            before, agent = evaluated[0], cables.agents[evaluated[0]]
+            cables.cut(before)  # which has answered this
+            cables.at(cables.now + later, lambda: cables.connect(before, agent))
+        evaluated.extend([site] if frame.kind is Kind.EVALUATE else [])
+        return False
+
+    evaluated, told = list[str](), list[str]()
+    cables = Cables(cut)
+    all_join(root, tmp_path, cables)
+    summary = serve(cables, tmp_path, ("resources.node_wait=60",), told)
+    assert (summary["digest"], summary["exit_code"]) == (together(root).digest, 0)
+    first, last = evaluated
+    assert f"waiting 60 s for {first}, to say that this was it" in told
+    assert cables.ended[last].error is None
+    if later < 60:
+        assert cables.ended[first].ended
+        assert cables.ended[first].error is None
+    else:
+        assert first not in cables.ended
