@@ -17,6 +17,7 @@ from rayfed_hn.federation.messages import TrainRequest
 from rayfed_hn.federation.plan import Plan
 from rayfed_hn.federation.promises import noise_multiplier
 from rayfed_hn.federation.run_summary import bags_summary, plan_summary
+from rayfed_hn.federation.site import note_failure
 from rayfed_hn.federation.site_host import SiteHost
 from rayfed_hn.federation.wire import Message
 from rayfed_hn.files import write_text
@@ -174,7 +175,7 @@ class SiteAgent:
             self._asked.check(request)
         except MessageError as error:
             self._tell(f"a request was refused: {error}")
-            return failure_message(error)
+            return failure_message(error, note_failure(self._plan("").log(self.site)))
         message = host.answer(request)
         if read_failure(message) is None:
             self._last = key, message

@@ -60,6 +60,8 @@ def test_metrics_of_one_network_after_another_are_not_told(
     assert (
         "asked to train 3 different networks for version 0; no server needs more" in site.told[-1]
     )
+    log = (root / "a" / "site=a" / "site.log").read_text()
+    assert "asked to train 3 different networks for version 0" in log
     again = Site(root, tmp_path, *words)  # another process
     assert again.ask(asked[5]) is None
     assert again.ask(asked[1]) == first[1] or not words
