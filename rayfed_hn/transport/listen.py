@@ -201,7 +201,8 @@ class GrpcTransport:
                 frame = stream.assembler.add(piece)
                 if frame is not None:
                     stream.room.acquire()
-                    self._put(stream, frame)
+                    if not self._put(stream, frame):
+                        break
         except MessageError as error:
             fault = str(error)
         except Exception:  # gRPC says in many ways that a stream has ended
@@ -221,11 +222,13 @@ class GrpcTransport:
             self._streams[stream.site] = stream
             self._arrivals.put((Opened(stream.site), stream))
 
-    def _put(self, stream: _Stream, frame: Frame) -> None:
+    def _put(self, stream: _Stream, frame: Frame) -> bool:
+        """Whether anybody will look at it."""
         with self._lock:
             if stream.open:
                 stream.received.append(frame)
                 self._arrivals.put((None, stream))
+            return stream.open
 
     def _closed(self, stream: _Stream, fault: str | None = None) -> None:
         with self._lock:

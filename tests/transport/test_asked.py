@@ -89,6 +89,13 @@ def test_what_is_asked_again_counts_once_its_answer_is_not_kept(tmp_path: Path) 
         notes.check(same[most % len(same)])
 
 
+def test_a_fast_site_may_be_asked_often_while_others_are_waited_for(tmp_path: Path) -> None:
+    config = config_of("rounds.buffer_size=3", "rounds.robust=median")
+    notes = Asked(tmp_path, config)
+    for turn in range(most_turns(config) + 1):
+        notes.check(TrainRequest("a", 0, np.zeros(3, np.float32), turn))
+
+
 def test_candidates_are_judged_twice_at_most(tmp_path: Path) -> None:
     none = np.zeros((0, 3), np.float32)
     asked = [CandidatesRequest("a", 2, np.full(3, n, np.float32), none, 1) for n in range(3)]

@@ -207,7 +207,7 @@ def test_who_floods_the_server_has_to_wait(server: GrpcTransport, pki: Path) -> 
 def test_who_dials_again_and_again_leaves_nothing_behind(server: GrpcTransport, pki: Path) -> None:
     for number in range(4):
         with stream(place(server), credentials(pki, "site-a"), 2**16) as line:
-            for _ in range(5):
+            for _ in range(9):
                 line.send(Frame(Kind.ANSWER, bytes(2**15), number))
             threading.Event().wait(0.3)
     threading.Event().wait(0.3)
