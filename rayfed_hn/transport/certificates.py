@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cryptography import x509
@@ -49,10 +49,7 @@ def make_certificates(
     if server:
         wanted[SERVER] = (SERVER, [_address(name) for name in server])
     authority = _Authority.read(folder)
-    new = wanted.keys() if authority else (AUTHORITY, *wanted)
-    for path in (folder / f"{stem}.{suffix}" for stem in new for suffix in ("pem", "key")):
-        if path.exists():
-            raise ConfigError(f"FOLDER: {path} is there already; take it away first")
+    _check_new(folder, wanted if authority else (AUTHORITY, *wanted))
     if authority is None:
         authority = _Authority.make(folder, days)
         made.append(folder / f"{AUTHORITY}.pem")
@@ -60,6 +57,12 @@ def make_certificates(
         authority.issue(folder / stem, name, addresses, days)
         made.append(folder / f"{stem}.pem")
     return made
+
+
+def _check_new(folder: Path, stems: Iterable[str]) -> None:
+    for path in (folder / f"{stem}.{suffix}" for stem in stems for suffix in ("pem", "key")):
+        if path.exists():
+            raise ConfigError(f"FOLDER: {path} is there already; take it away first")
 
 
 class _Authority:
