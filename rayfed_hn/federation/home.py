@@ -35,6 +35,15 @@ def _card(config: Config, root: Path, site: str) -> SiteCard:
     bring_bags(root, [site])
     if site not in list_sites(root):
         raise DataError(f"{root} has no bags of {site}")
+    return counted(config, root, site)
+
+
+def counted(config: Config, root: Path, site: str) -> SiteCard:
+    """The card of a site whose bags are here.
+
+    Raises:
+        DataError: They cannot be used.
+    """
     bags = open_sites(root, [site], config.data)[site]
     recipe = recipe_digest(read_recipe(root))
     card = card_of(config, bags, Folds.of(config), task_of(config, ()), recipe)

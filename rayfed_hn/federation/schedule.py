@@ -14,13 +14,25 @@ from rayfed_hn.seeds import derive
 def kept_turns(config: Config) -> int:
     """Turns of which a site keeps what it knew and what it sent, since the server may go back.
 
-    It may go back ``run.keep_commits``; between two of them a site has at most as many turns as
-    updates go into a version, and one that came too late; and as many refused ones as it may have
-    in a row. One more is in flight at the oldest commit, and needs what the site knew before.
+    It may go back ``run.keep_commits``. One turn more is in flight at the oldest commit, and needs
+    what the site knew before.
     """
-    rounds = config.rounds
-    between = (rounds.buffer_size or 1) + 1
-    return config.run.keep_commits * between + rounds.max_refusals + 2
+    return _turns(config, config.run.keep_commits)
+
+
+def most_turns(config: Config) -> int:
+    """Turns that a site may have in a run, with those of versions that had to be made again."""
+    return _turns(config, config.rounds.num_versions + config.run.keep_commits)
+
+
+def turns_between(config: Config) -> int:
+    """Turns that a site may have between two versions: updates of one, and one that came late."""
+    return (config.rounds.buffer_size or 1) + 1
+
+
+def _turns(config: Config, versions: int) -> int:
+    """Of so many versions, with as many refused updates as there may be in a row."""
+    return versions * turns_between(config) + config.rounds.max_refusals + 2
 
 
 @dataclass(frozen=True)

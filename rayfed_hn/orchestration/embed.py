@@ -186,7 +186,9 @@ def _run_on_ray(
         batch_size=slides_per_task,
         fn_constructor_args=(root.resolve(), attempts.resolve(), config, factory),
         compute=ray.data.ActorPoolStrategy(
-            size=num_workers,
+            min_size=num_workers,
+            max_size=num_tasks if config.resources.autoscaling else num_workers,
+            initial_size=num_workers,
             max_concurrent_calls_per_actor=config.embed.slides_in_flight,
             max_tasks_in_flight_per_actor=config.embed.slides_in_flight,
             enable_true_multi_threading=True,
@@ -243,6 +245,8 @@ def _silence_ray_data() -> None:
     context.enable_progress_bars = False
     context.enable_operator_progress_bars = False
     context.print_on_execution_start = False
+    # Workers are given no more than they can do at once, so that 1 is as busy as they get.
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
     # A block that Ray loses for its own reasons is missed in the end, and takes nothing along.
     context.max_errored_blocks = -1
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)

@@ -7,12 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rayfed_hn.bags.store import list_sites, read_recipe, recipe_digest
+from rayfed_hn.bags.store import list_sites
 from rayfed_hn.config import RELEASE_NOTHING, Config
 from rayfed_hn.errors import ConfigError
-from rayfed_hn.federation.cards import SiteCard, card_of
-from rayfed_hn.federation.data import Folds, open_sites
-from rayfed_hn.federation.labels import check_cases, task_of_config
+from rayfed_hn.federation.cards import SiteCard
+from rayfed_hn.federation.home import counted
+from rayfed_hn.federation.labels import task_of_config
 from rayfed_hn.models.tasks import Task
 from rayfed_hn.trees import flatten
 
@@ -20,6 +20,7 @@ _SHARED = (
     *("task.", "model.", "training.", "method.", "hypernetwork.", "rounds.", "simulation."),
     *("privacy.", "evaluation.", "run.seed", "data.folds", "data.fold", "data.positive_label"),
     "data.max_",
+    "run.keep_commits",  # by which a site keeps what it may be asked for again (``kept_turns``)
 )
 # Files of the server's machine, and what each side does at home.
 _OWN = (
@@ -105,13 +106,10 @@ def own_card(config: Config, root: Path, site: str) -> SiteCard:
         ConfigError: There are none of this site.
         DataError: Its bags cannot be used.
     """
-    task, recipe = stated_task(config), recipe_digest(read_recipe(root))
+    stated_task(config)
     if site not in list_sites(root):
         raise ConfigError(
             f"data.bags: {root} has no bags of {site}, the site that the certificate is of; it has "
             f"{', '.join(list_sites(root)) or 'none'}"
         )
-    bags = open_sites(root, [site], config.data)[site]
-    card = card_of(config, bags, Folds.of(config), task, recipe)
-    check_cases(task, {site: bags.entries})
-    return card
+    return counted(config, root, site)

@@ -9,7 +9,7 @@ from rayfed_hn.config import Config
 
 @dataclass(frozen=True)
 class Care:
-    """How long the others wait.
+    """How long the others wait. All of it is counted in sum since a site's last answer.
 
     Attributes:
         restarts: Times in a row, without an answer in between, that a site may be started anew,
@@ -17,7 +17,7 @@ class Care:
         silence: Seconds that a site that was asked may say nothing; None: any time.
         wait: Seconds that a site may have no stream before it counts as away; None: it does not, as
             simulated time stands still meanwhile.
-        limit: Seconds after which it is lost for good.
+        limit: Seconds without a stream after which it is lost for good.
     """
 
     restarts: int = 3

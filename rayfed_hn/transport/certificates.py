@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cryptography import x509
@@ -45,20 +45,24 @@ def make_certificates(
             )
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     made: list[Path] = []
-    authority = _Authority.read(folder)
-    if authority is None:
-        authority = _Authority.make(folder, days)
-        made.append(folder / f"{AUTHORITY}.pem")
     wanted = {f"site-{name}": (f"{PREFIX}{name}", []) for name in sites}
     if server:
         wanted[SERVER] = (SERVER, [_address(name) for name in server])
-    for stem in wanted:
-        if (folder / f"{stem}.pem").exists():
-            raise ConfigError(f"FOLDER: {folder / stem}.pem is there already; take it away first")
+    authority = _Authority.read(folder)
+    _check_new(folder, wanted if authority else (AUTHORITY, *wanted))
+    if authority is None:
+        authority = _Authority.make(folder, days)
+        made.append(folder / f"{AUTHORITY}.pem")
     for stem, (name, addresses) in wanted.items():
         authority.issue(folder / stem, name, addresses, days)
         made.append(folder / f"{stem}.pem")
     return made
+
+
+def _check_new(folder: Path, stems: Iterable[str]) -> None:
+    for path in (folder / f"{stem}.{suffix}" for stem in stems for suffix in ("pem", "key")):
+        if path.exists():
+            raise ConfigError(f"FOLDER: {path} is there already; take it away first")
 
 
 class _Authority:
@@ -164,7 +168,7 @@ def _write(stem: Path, certificate: x509.Certificate, key: ec.EllipticCurvePriva
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    handle = os.open(f"{stem}.key", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    handle = os.open(f"{stem}.key", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "wb") as file:
         file.write(secret)
     Path(f"{stem}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import NameOID
 
 from rayfed_hn.errors import ConfigError
@@ -17,18 +20,24 @@ _SITE = re.compile(r"[A-Za-z0-9._-]{1,59}")  # a common name has 64 characters a
 
 @dataclass(frozen=True)
 class Credentials:
-    """PEM of a certificate, its key, and the authority that the other side's must be of."""
+    """PEM of a certificate, its key, and the authority that the other side's must be of.
+
+    Attributes:
+        files: Where certificate and key were read.
+    """
 
     certificate: bytes
-    key: bytes
+    key: bytes = field(repr=False)
     authority: bytes
+    files: tuple[Path, Path]
 
     @classmethod
     def read(cls, certificate: Path, key: Path, authority: Path) -> Credentials:
         """Read the three files.
 
         Raises:
-            ConfigError: One cannot be read or is none, or others may read the key.
+            ConfigError: One cannot be read or is none, others may read the key, or it is not the
+                certificate's.
         """
         options = {"--certificate": certificate, "--key": key, "--ca": authority}
         found = {option: _read(option, path) for option, path in options.items()}
@@ -39,7 +48,13 @@ class Credentials:
                 x509.load_pem_x509_certificates(found[option])
             except ValueError:
                 raise ConfigError(f"{option}: {options[option]} holds no PEM certificate") from None
-        return cls(*found.values())
+        own = _public(_key(found["--key"], key))
+        if own != _public(x509.load_pem_x509_certificates(found["--certificate"])[0]):
+            raise ConfigError(
+                f"--key: {key} is not the key of {certificate}; give the two that were made "
+                "together"
+            )
+        return cls(*found.values(), files=(certificate, key))
 
     @property
     def site(self) -> str:
@@ -65,6 +80,24 @@ def _read(option: str, path: Path) -> bytes:
             f"{option}: {path} cannot be read ({error.strerror}); 'rayfed-hn certificates' makes "
             "some to try it out"
         ) from None
+
+
+def _key(pem: bytes, path: Path) -> PrivateKeyTypes:
+    try:
+        return serialization.load_pem_private_key(pem, None)
+    except TypeError:
+        raise ConfigError(
+            f"--key: {path} is encrypted, and nobody is asked for a passphrase; give it without "
+            "one, in a file that only its user may read"
+        ) from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise ConfigError(f"--key: {path} holds no PEM private key") from None
+
+
+def _public(owner: PrivateKeyTypes | x509.Certificate) -> bytes:
+    return owner.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
 
 
 def site_named(pem: bytes) -> str | None:

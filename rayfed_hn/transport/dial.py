@@ -6,11 +6,9 @@ import os
 import queue
 import socket
 import ssl
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what is wrong is told by us, in a line
@@ -137,9 +135,6 @@ def _context(credentials: Credentials) -> ssl.SSLContext:
     context = ssl.create_default_context(cadata=credentials.authority.decode())
     context.set_alpn_protocols(["h2"])
     context.verify_flags &= ~getattr(ssl, "VERIFY_X509_STRICT", 0)  # no stricter than gRPC is
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "chain.pem")  # the standard library takes files only
-        path.touch(mode=0o600)
-        path.write_bytes(credentials.certificate + b"\n" + credentials.key)
-        context.load_cert_chain(path)
+    certificate, key = credentials.files  # the standard library takes files only
+    context.load_cert_chain(certificate, key, password="")  # and would ask for one
     return context

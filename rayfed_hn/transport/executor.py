@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,61 +17,17 @@ from rayfed_hn.federation.messages import (
     PrepareRequest,
     Request,
     SiteBack,
-    SiteLost,
     TrainRequest,
     read_answer,
 )
-from rayfed_hn.federation.recalled import Recalled, lost
+from rayfed_hn.federation.recalled import lost
 from rayfed_hn.transport.care import Care
 from rayfed_hn.transport.frames import Ending
+from rayfed_hn.transport.line import Line
 from rayfed_hn.transport.reception import Answered, Gone, Here, News, Reception
 from rayfed_hn.transport.requests import request_frame
 
 TELL_SECONDS = 60.0  # of silence, after which somebody at the console wants to know
-
-
-@dataclass(eq=False)
-class Line:
-    """What is between the server and one site.
-
-    Attributes:
-        site: Which.
-        life: Of the process that was admitted last; 0: none yet.
-        here: Whether it has a stream.
-        since: When it had one last, by the clock of the executor.
-        asked: What was sent and not answered, by number.
-        waiting: What is sent once it is here.
-        heard: When it said something last or was asked while idle; only waiting counts.
-        troubles: In a row, since its last answer.
-        away: What was told of it while it is expected back; None as long as it is not away.
-        gone: Why it is lost for good.
-        memory: What a new process of it is told again.
-    """
-
-    site: str
-    life: int = 0
-    here: bool = False
-    since: float = 0.0
-    asked: dict[int, Request] = field(default_factory=dict)
-    waiting: list[Request] = field(default_factory=list)
-    heard: float = 0.0
-    troubles: int = 0
-    away: list[SiteLost] | None = None
-    gone: str | None = None
-    memory: Recalled = field(default_factory=Recalled)
-
-    @property
-    def under_way(self) -> bool:
-        """Whether anything of it is still to come."""
-        return bool(self.asked or self.waiting or self.away)
-
-    def unanswered(self) -> list[Request]:
-        """Everything that it was asked in vain, in order; forgotten from here on."""
-        asked = [r for r in self.asked.values() if not self.memory.echoes(r)]
-        found = [*asked, *self.waiting]
-        self.asked.clear()
-        self.waiting.clear()
-        return found
 
 
 class TransportExecutor:
@@ -189,7 +145,7 @@ class TransportExecutor:
 
     def _ask(self, line: Line, request: Request) -> None:
         if not line.asked:
-            line.heard = self._waited
+            line.heard = self._waited - line.quiet
         self._reception.begin([line.site])
         for one in (*line.memory.before(request), request):
             self._number += 1
@@ -207,7 +163,7 @@ class TransportExecutor:
             case Here():
                 self._arrived(line, news.life)
             case Gone():
-                line.here, line.since = False, self._clock()
+                line.broke(self._clock(), self._waited)
                 if news.fault is not None:
                     self._trouble(line, "it sent what makes no sense")
             case Answered():
@@ -217,13 +173,12 @@ class TransportExecutor:
         request = line.asked.pop(news.number, None)
         if request is None:
             return  # an answer that came twice, or that nobody waits for any more
-        line.heard, line.troubles = self._waited, 0
+        line.spoke(self._waited)
         if line.memory.answered(request):
             self._events.append(self._read(request, news.message))
 
     def _arrived(self, line: Line, life: int) -> None:
-        line.here, anew = True, line.life not in (0, life)
-        line.life = life
+        anew = line.arrived(life, self._clock(), self._waited)
         if line.gone is not None:
             self._reception.dismiss(line.site, Ending.GIVEN_UP)
             return
@@ -231,13 +186,12 @@ class TransportExecutor:
             self.restarts[line.site] += 1
             if line.asked:
                 self._trouble(line, "its process died")
-            line.waiting = line.unanswered()
+            line.waiting, line.quiet = line.unanswered(), 0.0
             line.memory.restarted()
         if line.gone is not None:
             return
         self._events.extend(SiteBack(line.site) for _ in (line.away or ())[:1])
         line.away = None
-        line.heard = self._waited
         for number, request in line.asked.items():
             self._reception.send(line.site, request_frame(request, number))
         waiting, line.waiting = line.waiting, []
@@ -246,7 +200,7 @@ class TransportExecutor:
 
     def _hang_up(self, line: Line) -> None:
         """Close the stream of a site that says nothing; it may come back with an answer."""
-        line.heard = self._waited
+        line.heard, line.quiet = self._waited, 0.0
         self._reception.drop(line.site)
         self._trouble(line, f"it did not answer within {self._care.silence:g} s")
 

@@ -18,6 +18,47 @@ from rayfed_hn.transport.site_agent import SiteAgent
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds between two tries
 
 
+class _Dialling:
+    """How long a site goes on without the server, and how soon it tries again.
+
+    Args:
+        address: Of the server.
+        patience: Seconds without it after which the site gives up.
+        tell: Called with what the operator should know, in a line.
+    """
+
+    def __init__(self, address: str, patience: float, tell: Callable[[str], object]) -> None:
+        self._address, self._patience, self._tell = address, patience, tell
+        self._alone_since = time.monotonic()
+        self.heard()
+
+    def heard(self) -> None:
+        """The server said something on this stream."""
+        self._heard, self._pause, self._told = True, FIRST_PAUSE, ""
+
+    def lost(self, why: str) -> None:
+        """There is no stream, or none any more. However long one was open, it counts from here.
+
+        Raises:
+            FederationError: That was it.
+        """
+        if self._heard:
+            self._heard, self._alone_since = False, time.monotonic()
+        elif time.monotonic() - self._alone_since > self._patience:
+            raise FederationError(
+                f"the server at {self._address} could not be reached for {self._patience:g} s "
+                f"(resources.node_limit; {why}); the same command with run.resume=true goes on"
+            )
+        if why != self._told:
+            self._tell(f"no stream to {self._address} ({why}); trying again")
+            self._told = why
+
+    def wait(self) -> None:
+        """Pass the time until the next try."""
+        time.sleep(self._pause * random.uniform(0.5, 1.0))
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+
+
 def stay(
     agent: SiteAgent,
     address: str,
@@ -38,39 +79,38 @@ def stay(
         ConfigError: The certificates do not fit, or the server's settings are not the site's.
         FederationError: The server is gone, or wants no more of this site.
     """
-    seen, pause, told = time.monotonic(), FIRST_PAUSE, ""
+    dialling = _Dialling(address, patience, tell)
     while True:
         try:
-            with stream(address, credentials, agent.limit) as line:
-                line.send(agent.hello())
-                while True:
-                    frame = line.receive()
-                    seen, pause, told = time.monotonic(), FIRST_PAUSE, ""
-                    reply = agent.take(frame)
-                    if reply.frame is not None:
-                        line.send(reply.frame)
-                    if reply.ended:
-                        line.finish()
-                        if reply.error is not None:
-                            raise reply.error
-                        return
+            _talk(agent, address, credentials, dialling.heard)
+            return
         except StreamLost as lost:
-            why = str(lost)
+            dialling.lost(str(lost))
             _check_trust(address, credentials)
         except MessageError as error:
-            why = str(error)
+            dialling.lost(str(error))
         except Refused as refused:
             raise ConfigError(f"--server {address}: {refused}") from None
-        if time.monotonic() - seen > patience:
-            raise FederationError(
-                f"the server at {address} could not be reached for {patience:g} s "
-                f"(resources.node_limit; {why}); the same command with run.resume=true goes on"
-            )
-        if why != told:
-            tell(f"no stream to {address} ({why}); trying again")
-            told = why
-        time.sleep(pause * random.uniform(0.5, 1.0))
-        pause = min(2 * pause, LONGEST_PAUSE)
+        dialling.wait()
+
+
+def _talk(
+    agent: SiteAgent, address: str, credentials: Credentials, heard: Callable[[], object]
+) -> None:
+    """Hold one stream, until one of the two sides has said that this was all."""
+    with stream(address, credentials, agent.limit) as line:
+        line.send(agent.hello())
+        while True:
+            frame = line.receive()
+            heard()
+            reply = agent.take(frame)
+            if reply.frame is not None:
+                line.send(reply.frame)
+            if reply.ended:
+                line.finish()
+                if reply.error is not None:
+                    raise reply.error
+                return
 
 
 def _check_trust(address: str, credentials: Credentials) -> None:

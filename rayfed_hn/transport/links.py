@@ -60,6 +60,10 @@ class Transport(Protocol):
         """Close a site's stream after what was sent; ``Closed`` follows."""
         ...
 
+    def admit(self, site: str) -> None:
+        """Let a site's stream send more than greetings."""
+        ...
+
     def allow(self, num_bytes: int) -> None:
-        """Say how long a frame may be from now on."""
+        """Say how long a frame of a site that was admitted may be from now on."""
         ...

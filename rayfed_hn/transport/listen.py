@@ -9,8 +9,11 @@ from __future__ import annotations
 import os
 import queue
 import threading
+import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # who is refused is told by us, in a line
@@ -31,6 +34,7 @@ from rayfed_hn.transport.links import Arrival, Closed, Opened, Received
 
 SERVICE, METHOD = "rayfed_hn.Federation", "Join"
 STOP_SECONDS = 5.0
+_GRACE_SECONDS = 5.0  # that a site has to read what was sent before its stream was closed
 _UNREAD = 2  # frames of a stream that wait for the server; whoever sends more has to wait
 # Whoever vanishes without a word is noticed within half a minute.
 KEEPALIVE = [
@@ -46,13 +50,37 @@ SIZES = [
 
 
 class _Stream:
-    """One stream of one site."""
+    """One stream of one site.
 
-    def __init__(self, site: str, limit: int) -> None:
-        self.site, self.assembler = site, Assembler(limit)
+    Attributes:
+        received: Frames that nobody has asked for yet.
+        room: For more of them.
+        open: Whether anything may still come of it.
+        admitted: Whether it may send more than greetings.
+    """
+
+    def __init__(self, site: str, context: Any) -> None:
+        self.site, self.assembler, self._context = site, Assembler(GREETING_BYTES), context
+        self.received: deque[Frame] = deque()
+        self.admitted = False
         self.out: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
         self.room = threading.Semaphore(_UNREAD)
         self.open = True
+        context.add_callback(lambda: self.out.put(None))
+
+    def end_soon(self) -> None:
+        """End after what was sent; without waiting for whoever reads nothing."""
+        self.out.put(None)
+        timer = threading.Timer(_GRACE_SECONDS, self._context.cancel)
+        timer.daemon = True
+        timer.start()
+        if not self._context.add_callback(timer.cancel):
+            timer.cancel()
+
+    def cancel(self) -> None:
+        """End now, and forget what came."""
+        self.received.clear()
+        self._context.cancel()
 
 
 class GrpcTransport:
@@ -72,12 +100,17 @@ class GrpcTransport:
 
     def __init__(self, address: str, credentials: Credentials, sites: Sequence[str]) -> None:
         self._sites, self._limit = frozenset(sites), GREETING_BYTES
-        self._arrivals: queue.SimpleQueue[tuple[Arrival, _Stream]] = queue.SimpleQueue()
+        # What has happened to which stream; None: it has received something.
+        self._arrivals: queue.SimpleQueue[tuple[Opened | Closed | None, _Stream]] = (
+            queue.SimpleQueue()
+        )
         self._streams: dict[str, _Stream] = {}
+        self._before: dict[str, _Stream] = {}  # of every site the last one that has ended
         self._told: dict[str, _Stream] = {}  # of which ``next`` has told
         self._lock = threading.Lock()
-        # A stream takes one of these threads and one of its own; replaced ones end at once.
-        most = 2 * len(self._sites) + 2
+        # A stream takes one of these threads and one of its own. A site has one stream and another
+        # that ends soon; any others end as fast as they come.
+        most = 3 * len(self._sites) + 2
         self._server = grpc.server(
             ThreadPoolExecutor(most, thread_name_prefix="stream"),
             maximum_concurrent_rpcs=most,
@@ -101,17 +134,24 @@ class GrpcTransport:
         self._server.start()
 
     def next(self, timeout: float | None) -> Arrival | None:
-        try:
-            arrival, stream = self._arrivals.get(timeout=timeout)
-        except queue.Empty:
-            return None
-        if isinstance(arrival, Received):
-            stream.room.release()
-        elif isinstance(arrival, Opened):
-            self._told[stream.site] = stream
-        else:
-            del self._told[stream.site]
-        return arrival
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = None if until is None else max(0.0, until - time.monotonic())
+            try:
+                arrival, stream = self._arrivals.get(timeout=left)
+            except queue.Empty:
+                return None
+            if isinstance(arrival, Opened):
+                self._told[stream.site] = stream
+            elif isinstance(arrival, Closed):
+                del self._told[stream.site]
+            else:
+                with suppress(IndexError):  # it was forgotten
+                    frame = stream.received.popleft()
+                    stream.room.release()
+                    return Received(stream.site, frame)
+                continue
+            return arrival
 
     def send(self, site: str, frame: Frame) -> None:
         stream = self._told.get(site)
@@ -121,13 +161,17 @@ class GrpcTransport:
     def close(self, site: str) -> None:
         stream = self._told.get(site)
         if stream is not None:
-            stream.out.put(None)
             self._closed(stream)
+
+    def admit(self, site: str) -> None:
+        stream = self._told.get(site)
+        if stream is not None:
+            stream.admitted, stream.assembler.limit = True, self._limit
 
     def allow(self, num_bytes: int) -> None:
         self._limit = max(num_bytes, GREETING_BYTES)
-        with self._lock:
-            for stream in self._streams.values():
+        for stream in self._told.values():
+            if stream.admitted:
                 stream.assembler.limit = self._limit
 
     def stop(self) -> None:
@@ -144,8 +188,7 @@ class GrpcTransport:
         if site not in self._sites:
             context.abort(grpc.StatusCode.PERMISSION_DENIED, "the certificate is of no site here")
         assert site is not None
-        stream = _Stream(site, self._limit)
-        context.add_callback(lambda: stream.out.put(None))
+        stream = _Stream(site, context)
         self._opened(stream)
         threading.Thread(target=self._read, args=(stream, requests), daemon=True).start()
         for frame in iter(stream.out.get, None):
@@ -158,29 +201,34 @@ class GrpcTransport:
                 frame = stream.assembler.add(piece)
                 if frame is not None:
                     stream.room.acquire()
-                    self._put(stream, Received(stream.site, frame))
+                    if not self._put(stream, frame):
+                        break
         except MessageError as error:
             fault = str(error)
         except Exception:  # gRPC says in many ways that a stream has ended
             pass
         finally:
             self._closed(stream, fault)
-            stream.out.put(None)
 
     def _opened(self, stream: _Stream) -> None:
         with self._lock:
+            if stream.site in self._before:
+                self._before.pop(stream.site).cancel()
             before = self._streams.get(stream.site)
             if before is not None:
                 before.out.put(end(Ending.REPLACED))
-                before.out.put(None)
                 self._end(before, None)
+                before.received.clear()
             self._streams[stream.site] = stream
             self._arrivals.put((Opened(stream.site), stream))
 
-    def _put(self, stream: _Stream, arrival: Arrival) -> None:
+    def _put(self, stream: _Stream, frame: Frame) -> bool:
+        """Whether anybody will look at it."""
         with self._lock:
             if stream.open:
-                self._arrivals.put((arrival, stream))
+                stream.received.append(frame)
+                self._arrivals.put((None, stream))
+            return stream.open
 
     def _closed(self, stream: _Stream, fault: str | None = None) -> None:
         with self._lock:
@@ -191,4 +239,7 @@ class GrpcTransport:
         stream.open = False
         if self._streams.get(stream.site) is stream:
             del self._streams[stream.site]
+            self._before[stream.site] = stream
+        stream.room.release()  # for who waits to say more
+        stream.end_soon()
         self._arrivals.put((Closed(stream.site, fault), stream))

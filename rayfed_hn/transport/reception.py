@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,7 +100,7 @@ class Reception:
         tell: Called with what the operator should know, in a line.
 
     Attributes:
-        cards: Of the sites that were ever admitted.
+        cards: Of the sites that were ever admitted; one that is not kept yet may be replaced.
         present: Who is here now, and the life of its process.
     """
 
@@ -116,10 +116,13 @@ class Reception:
         self._transport, self._sites, self._welcome = transport, tuple(sites), welcome
         self._classes, self._kept, self._tell = tuple(classes), kept, tell
         self.cards = kept.read(self._sites)
+        self._not_kept: dict[str, Hello] = {}  # greetings that brought a card
         self.present: dict[str, int] = {}
         self._waiting: dict[str, Hello] = {}  # welcomed, and not ready yet
         self._begun: set[str] = set()
         self._dismissed: dict[str, Ending] = {}
+        self._connected: set[str] = set()
+        self._unaware: set[str] = set()  # without a stream when all was over
 
     def gather(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         """Wait until every site has given its card.
@@ -139,6 +142,12 @@ class Reception:
                 told = now
                 self._tell(f"waiting for {', '.join(missing)} to join")
             self.next(min(begun + seconds, told + TELL_SECONDS) - now)
+
+    def keep(self) -> None:
+        """A run was made of these cards, and goes on with no others."""
+        for site, hello in self._not_kept.items():
+            self._kept.write(site, hello)
+        self._not_kept.clear()
 
     def begin(self, sites: Sequence[str]) -> None:
         """From here on these sites know something that a new process of theirs must know too."""
@@ -164,17 +173,34 @@ class Reception:
         self._turn_away(site, why)
 
     def close(self, why: Ending) -> None:
-        """Tell all sites that this was it."""
+        """Tell all sites that this was it, now or when they come."""
+        self._unaware = set(self._sites) - self._connected
         for site in self._sites:
-            self._transport.send(site, end(self._dismissed.get(site, why)))
+            self._dismissed.setdefault(site, why)
+            self._transport.send(site, end(self._dismissed[site]))
             self._transport.close(site)
+
+    def linger(
+        self, sites: Iterable[str], seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Wait for those of some sites that had no stream when all was over, to tell them so."""
+        sites, until = set(sites), clock() + seconds
+        if missing := sorted(sites & self._unaware):
+            self._tell(f"waiting {seconds:g} s for {', '.join(missing)}, to say that this was it")
+        while sites & self._unaware and (left := until - clock()) > 0:
+            arrival = self._transport.next(left)
+            if arrival is None:
+                return
+            self._look_at(arrival)
 
     def _look_at(self, arrival: Arrival) -> News | None:
         site = arrival.site
         if isinstance(arrival, Opened):
+            self._connected.add(site)
             return None  # it has to say who it is first
         if isinstance(arrival, Closed):
             self._waiting.pop(site, None)
+            self._connected.discard(site)
             if arrival.fault is not None:
                 self._tell(f"{site} sent what makes no sense: {arrival.fault}")
             here = self.present.pop(site, None) is not None
@@ -208,7 +234,7 @@ class Reception:
         return Answered(site, frame.number, frame.payload)
 
     def _greet(self, site: str, hello: Hello) -> None:
-        why = self._dismissed.get(site) or self._misfit(site, hello)
+        why = self._dismissed.get(site, self._misfit(site, hello))
         if why is not None:
             self._tell(f"{site} was turned away: {why.name.lower().replace('_', ' ')}")
             self._turn_away(site, why)
@@ -221,19 +247,20 @@ class Reception:
             return Ending.OTHER_RUN
         if site in self._begun and not hello.run:
             return Ending.FORGOTTEN
-        known = self.cards.get(site)
+        known = None if site in self._not_kept else self.cards.get(site)
         return Ending.OTHER_BAGS if known is not None and known != hello.card else None
 
     def _admit(self, site: str, hello: Hello) -> Here:
-        if site not in self.cards:
-            self._kept.write(site, hello)
-            self.cards[site] = hello.card
+        if self.cards.get(site) != hello.card:
+            self.cards[site], self._not_kept[site] = hello.card, hello
         if hello.code != program():
             self._tell(f"note: {site} runs another version of the program; bits may differ")
+        self._transport.admit(site)
         self.present[site] = hello.life
         self._tell(f"{site} is here")
         return Here(site, hello.life)
 
     def _turn_away(self, site: str, why: Ending) -> None:
+        self._unaware.discard(site)
         self._transport.send(site, end(why))
         self._transport.close(site)

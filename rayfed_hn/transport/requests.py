@@ -132,6 +132,8 @@ def _turn(number: int) -> int:
 
 
 def _train(tensors: _Tensors, numbers: list[int], site: str, shapes: Shapes) -> Request:
+    if numbers[0] == shapes.num_versions:
+        raise MessageError(f"asked to train for version {numbers[0]}, when all is over")
     return TrainRequest(site, numbers[0], _network(tensors, shapes), _turn(numbers[1]))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,7 @@ class Service:
             plan = plan_of(found, self._config, self._folder / "no-bags-here")
             plan = replace(plan, run_id=self._run, apart=True)
             plan.check()
+            self._reception.keep()
         except (RayfedError, OSError):
             self._reception.close(Ending.FAILED)
             raise
@@ -120,6 +122,8 @@ class Service:
         summary |= history(self._folder, plan.config.run.keep_commits)
         write_summary(self._folder, summary)
         write_privacy(self._folder, summary)
+        with suppress(KeyboardInterrupt):  # all is written; whoever is in a hurry may go
+            self._reception.linger(result.best_versions, plan.config.resources.node_wait)
         return summary
 
     def _train(

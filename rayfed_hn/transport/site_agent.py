@@ -17,12 +17,14 @@ from rayfed_hn.federation.messages import TrainRequest
 from rayfed_hn.federation.plan import Plan
 from rayfed_hn.federation.promises import noise_multiplier
 from rayfed_hn.federation.run_summary import bags_summary, plan_summary
+from rayfed_hn.federation.site import note_failure
 from rayfed_hn.federation.site_host import SiteHost
 from rayfed_hn.federation.wire import Message
 from rayfed_hn.files import write_text
 from rayfed_hn.run_directory import known_run
 from rayfed_hn.saving import saving
 from rayfed_hn.transport.agreement import check_settings, own_card, stated_task
+from rayfed_hn.transport.asked import Asked
 from rayfed_hn.transport.frames import (
     GREETING_BYTES,
     Ending,
@@ -99,6 +101,7 @@ class SiteAgent:
         self._run = known_run(folder)
         self._last: tuple[bytes, Message] | None = None
         self._shapes = Shapes.of(self._plan(""))
+        self._asked = Asked(folder, config)
         self.num_answers = 0
 
     @property
@@ -169,9 +172,10 @@ class SiteAgent:
             return self._last[1]
         try:
             request = read_request(frame, self.site, self._shapes)
+            self._asked.check(request)
         except MessageError as error:
             self._tell(f"a request was refused: {error}")
-            return failure_message(error)
+            return failure_message(error, note_failure(self._plan("").log(self.site)))
         message = host.answer(request)
         if read_failure(message) is None:
             self._last = key, message

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rayfed_hn.config import Config
+from rayfed_hn.config import FORMAL, RELEASE_NOTHING, Config
 from rayfed_hn.errors import BudgetSpent, ConfigError, DataError, Interrupted
 from rayfed_hn.loading import load, require
 from rayfed_hn.reporting.incidents import incidents
 from rayfed_hn.run_directory import check_free, claim
 from rayfed_hn.storage.keeping import bring
-from rayfed_hn.storage.remote import is_remote, named, remote_of
+from rayfed_hn.storage.remote import is_remote, named, origin_of, remote_of
 
 COPY = "runtime_resources"  # Ray's folder in which a job's copy of the working directory lies
 
@@ -79,6 +79,29 @@ def in_a_job(path: Path) -> str:
         "a job has a copy of the working directory with code and settings alone; give an absolute "
         f"path on a disk that all nodes share, such as /shared/{path.name}"
     )
+
+
+def check_ledgers(config: Config, root: Path, *, apart: bool = False) -> None:
+    """Refuse formal guarantees for bags that have no disk of their own.
+
+    Args:
+        config: Of the run.
+        root: The bag store.
+        apart: Whether sites are elsewhere: what they release is charged, whatever is simulated.
+
+    Raises:
+        ConfigError: A machine could be lost with what its sites have charged, or two of them could
+            charge a site without knowing of each other.
+    """
+    remote, formal = origin_of(root), config.privacy.mechanism in FORMAL
+    releases = formal and config.method.name not in RELEASE_NOTHING
+    if remote is not None and releases and (apart or not config.simulation.enabled):
+        remedy = "" if apart else ", or set simulation.enabled=true"
+        raise ConfigError(
+            f"data.bags: {remote.uri} is in object storage, and a site's ledger, which lies beside "
+            "its bags, has to be on a disk before an update leaves; keep bags on the disks of "
+            f"their sites{remedy}"
+        )
 
 
 def planned_dir(config: Config, verb: str, *, measured: bool = False) -> Path:

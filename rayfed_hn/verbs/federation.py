@@ -13,14 +13,14 @@ from rayfed_hn.config import Config
 from rayfed_hn.errors import ConfigError
 from rayfed_hn.federation.record import package_versions, write_summary
 from rayfed_hn.loading import require
-from rayfed_hn.privacy.words import is_formal
 from rayfed_hn.progress import bar
 from rayfed_hn.reporting.boards import write_curves
 from rayfed_hn.reporting.tracking import check_tracker, tracked
 from rayfed_hn.run_directory import claim, run_id
-from rayfed_hn.storage.remote import named, origin_of
+from rayfed_hn.storage.remote import named
 from rayfed_hn.verbs.common import (
     before_anything_starts,
+    check_ledgers,
     configuration,
     connected,
     existing,
@@ -98,21 +98,6 @@ def train(words: Sequence[str], only_plan: bool = False) -> int:
     return summary["exit_code"]
 
 
-def _check_ledgers(plan: Plan) -> None:
-    """Refuse formal guarantees for bags that have no disk of their own.
-
-    Raises:
-        ConfigError: A node could be lost with what its sites have charged.
-    """
-    remote = origin_of(plan.root)
-    if remote is not None and is_formal(plan.promise()) and not plan.config.simulation.enabled:
-        raise ConfigError(
-            f"data.bags: {remote.uri} is in object storage, and a site's ledger, which lies beside "
-            "its bags, has to be on a disk before an update leaves; keep bags on the disks of "
-            "their sites, or set simulation.enabled=true"
-        )
-
-
 def _planned(config: Config, root: Path) -> tuple[Plan, list[Damage]]:
     """What will be trained, and what is damaged of the run that is to go on."""
     from rayfed_hn.federation.commits import check_commits
@@ -125,7 +110,7 @@ def _planned(config: Config, root: Path) -> tuple[Plan, list[Damage]]:
             plan = plan_where_bags_are(config, root)
         else:
             plan = make_plan(config, root)
-        _check_ledgers(plan)
+        check_ledgers(config, plan.root)
         going_on = config.run.resume and config.run.dir is not None
         folder, keep = Path(config.run.dir or "").resolve(), config.run.keep_commits
         damaged = check_commits(folder, keep, plan.digest) if going_on else []

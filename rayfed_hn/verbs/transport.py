@@ -14,6 +14,7 @@ from rayfed_hn.run_directory import VERB, known_run
 from rayfed_hn.storage.remote import named
 from rayfed_hn.verbs.common import (
     before_anything_starts,
+    check_ledgers,
     configuration,
     existing,
     print_troubles,
@@ -82,6 +83,7 @@ def join(words: Sequence[str], server: str, files: Files) -> int:
     site = credentials.site
     remedy = "make the bag store with 'rayfed-hn embed' first"
     root = existing(config.data.bags, "data.bags", remedy).resolve()
+    check_ledgers(config, root, apart=True)
     folder = run_dir(config, "join")
     with _unclaimed_if_unknown(folder), bar("versions", config.rounds.num_versions) as progress:
         with before_anything_starts():

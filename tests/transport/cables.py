@@ -40,6 +40,7 @@ class Cables:
     limit: int = GREETING_BYTES
     agents: dict[str, Agent] = field(default_factory=dict)
     ended: dict[str, Reply] = field(default_factory=dict)
+    _admitted: set[str] = field(default_factory=set)
     _made: int = 0
     _streams: dict[str, int] = field(default_factory=dict)
     _told: dict[str, int] = field(default_factory=dict)
@@ -65,6 +66,7 @@ class Cables:
         """The stream breaks; what is under way on it is lost."""
         if self.agents.pop(site, None) is not None:
             del self._streams[site]
+            self._admitted.discard(site)
             self._arrivals.append(Closed(site))
         self._down = deque(entry for entry in self._down if entry[0] != site)
 
@@ -78,7 +80,7 @@ class Cables:
 
     def raw(self, site: str, parts: list[bytes]) -> None:
         """Pieces from a site, whatever they are."""
-        assembler = Assembler(self.limit)
+        assembler = Assembler(self.limit if site in self._admitted else GREETING_BYTES)
         for piece in parts:
             try:
                 frame = assembler.add(piece)
@@ -126,6 +128,10 @@ class Cables:
             if site in self.agents:
                 self._hear(site, self.agents[site].take(entry[1]))
         self.cut(site)
+
+    def admit(self, site: str) -> None:
+        if self._is_told(site):
+            self._admitted.add(site)
 
     def allow(self, num_bytes: int) -> None:
         self.limit = max(num_bytes, GREETING_BYTES)

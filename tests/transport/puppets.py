@@ -89,6 +89,7 @@ def executor(
     """Of sites that are all here."""
     desk, _ = reception(cables, folder, sites)
     desk.gather(100, cables.clock)
+    desk.keep()
     return TransportExecutor(desk, sites, care=care, clock=cables.clock)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,7 +13,7 @@ from cables import Cables
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rayfed_hn.errors import ConfigError, FederationError
+from rayfed_hn.errors import ConfigError, DataError, FederationError
 from rayfed_hn.federation.wire import Message
 from rayfed_hn.transport.frames import Frame, Kind
 from rayfed_hn.transport.site_agent import SiteAgent
@@ -198,6 +199,7 @@ def test_a_new_folder_cannot_take_the_place_of_one_that_remembers(
         ("privacy.noise_scale=0.5", "privacy.noise_scale"),
         ("rounds.num_versions=3", "rounds.num_versions"),
         ("run.seed=1", "run.seed"),
+        ("run.keep_commits=9", "run.keep_commits"),
         ("task.classes=1,0", "task.classes"),
     ],
 )
@@ -213,3 +215,46 @@ def test_a_site_refuses_other_settings_and_names_the_key(
     assert str(error).startswith(f"{key}: ")
     assert "a does not agree to the settings of this run" in told
     assert not (tmp_path / "run" / "cards").exists()
+
+
+def test_a_site_that_was_embedded_otherwise_can_be_mended(root: Path, tmp_path: Path) -> None:
+    for whole in (False, True):
+        cables = Cables()
+        all_join(root, tmp_path, cables)
+        if not whole:  # another process of it, and one that was embedded otherwise
+            other = agent_of(root, tmp_path, "b")
+            other.card = replace(other.card, recipe="cd" * 32)
+            cables.connect("b", other)
+            with pytest.raises(DataError, match="bags of different recipes"):
+                serve(cables, tmp_path)
+            assert not (tmp_path / "run" / "cards").exists()
+        else:
+            summary = serve(cables, tmp_path, ("run.resume=true",))
+            assert summary["digest"] == together(root).digest
+
+
+@pytest.mark.parametrize("later", [5, 500])
+def test_a_site_whose_line_is_down_at_the_end_hears_of_it(
+    root: Path, tmp_path: Path, later: float
+) -> None:
+    def cut(cables: Cables, site: str, frame: Frame) -> bool:
+        if frame.kind is Kind.EVALUATE and len(evaluated) == 1:
+            before, agent = evaluated[0], cables.agents[evaluated[0]]
+            cables.cut(before)  # which has answered this
+            cables.at(cables.now + later, lambda: cables.connect(before, agent))
+        evaluated.extend([site] if frame.kind is Kind.EVALUATE else [])
+        return False
+
+    evaluated, told = list[str](), list[str]()
+    cables = Cables(cut)
+    all_join(root, tmp_path, cables)
+    summary = serve(cables, tmp_path, ("resources.node_wait=60",), told)
+    assert (summary["digest"], summary["exit_code"]) == (together(root).digest, 0)
+    first, last = evaluated
+    assert f"waiting 60 s for {first}, to say that this was it" in told
+    assert cables.ended[last].error is None
+    if later < 60:
+        assert cables.ended[first].ended
+        assert cables.ended[first].error is None
+    else:
+        assert first not in cables.ended

@@ -12,9 +12,11 @@ import grpc
 import pytest
 from apart import SITES, agent_of, config_of, serve, stores, together
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from rayfed_hn.errors import ConfigError, FederationError
 from rayfed_hn.transport import certificates
+from rayfed_hn.transport import join as join_module
 from rayfed_hn.transport.certificates import make_certificates
 from rayfed_hn.transport.credentials import Credentials, site_named
 from rayfed_hn.transport.dial import Refused, StreamLost, check_trust, stream
@@ -22,6 +24,7 @@ from rayfed_hn.transport.frames import PIECE_BYTES, Ending, Frame, Kind, end, re
 from rayfed_hn.transport.join import join, stay
 from rayfed_hn.transport.links import Closed, Opened, Received
 from rayfed_hn.transport.listen import METHOD, SERVICE, GrpcTransport
+from rayfed_hn.transport.site_agent import Reply
 
 HERE = "127.0.0.1"
 SECONDS = 20  # for anything, on a busy machine
@@ -62,8 +65,9 @@ def test_frames_pass_both_ways_under_the_name_of_the_certificate(
     payload = bytes(range(256)) * 20_000  # several pieces
     server.allow(len(payload))
     with stream(place(server), credentials(pki, "site-a"), len(payload)) as line:
-        line.send(Frame(Kind.ANSWER, payload, 7))
         assert server.next(SECONDS) == Opened("a")
+        server.admit("a")
+        line.send(Frame(Kind.ANSWER, payload, 7))
         received = server.next(SECONDS)
         assert isinstance(received, Received)
         assert received.site == "a"
@@ -200,6 +204,58 @@ def test_who_floods_the_server_has_to_wait(server: GrpcTransport, pki: Path) -> 
         assert [f.frame.number for f in found if isinstance(f, Received)] == list(range(50))
 
 
+def test_who_dials_again_and_again_leaves_nothing_behind(server: GrpcTransport, pki: Path) -> None:
+    for number in range(4):
+        with stream(place(server), credentials(pki, "site-a"), 2**16) as line:
+            for _ in range(9):
+                line.send(Frame(Kind.ANSWER, bytes(2**15), number))
+            threading.Event().wait(0.3)
+    threading.Event().wait(0.3)
+    found = []
+    while (arrival := server.next(0.2)) is not None:
+        found.append(arrival)
+    assert found[:2] == [Opened("a"), Closed("a")]
+    frames = [arrival.frame.number for arrival in found if isinstance(arrival, Received)]
+    assert set(frames) <= {3}
+    assert len(frames) <= 3  # two that wait, and one in the hand
+    kept = [thread for thread in threading.enumerate() if "_read" in thread.name]
+    assert len(kept) <= 1
+
+
+def test_who_was_not_admitted_sends_no_long_frames(server: GrpcTransport, pki: Path) -> None:
+    server.allow(2**20)
+    with stream(place(server), credentials(pki, "site-a"), 2**16) as line:
+        line.send(Frame(Kind.ANSWER, bytes(2**17), 1))
+        assert server.next(SECONDS) == Opened("a")
+        closed = server.next(SECONDS)
+        assert isinstance(closed, Closed)
+        assert "at most 65,536 allowed" in str(closed.fault)
+
+
+def test_a_site_that_reads_nothing_keeps_nobody_out(server: GrpcTransport, pki: Path) -> None:
+    own = credentials(pki, "site-a")
+    secure = grpc.ssl_channel_credentials(own.authority, own.key, own.certificate)
+    channels: list[grpc.Channel] = []
+    calls: list[Any] = []
+    for number in range(12):
+        options = [("grpc.use_local_subchannel_pool", 1), ("number", number)]
+        channels.append(grpc.secure_channel(place(server), secure, options))
+        out: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        calls.append(channels[-1].stream_stream(f"/{SERVICE}/{METHOD}")(iter(out.get, None)))
+        arrival = server.next(2)
+        while arrival is not None and not isinstance(arrival, Opened):
+            arrival = server.next(2)
+        server.send("a", Frame(Kind.TRAIN, bytes(2**24), 1))  # more than gRPC takes unread
+        threading.Event().wait(0.05)
+    with stream(place(server), credentials(pki, "site-b"), 2**16):
+        arrival = server.next(SECONDS)
+        while arrival is not None and arrival != Opened("b"):
+            arrival = server.next(SECONDS)
+        assert arrival == Opened("b")
+    for channel in channels:
+        channel.close()
+
+
 def test_a_port_that_is_taken_is_named(server: GrpcTransport, pki: Path) -> None:
     with pytest.raises(ConfigError, match=f"^--listen: {HERE}:{server.port} cannot"):
         GrpcTransport(place(server), credentials(pki, "server"), SITES)
@@ -207,6 +263,7 @@ def test_a_port_that_is_taken_is_named(server: GrpcTransport, pki: Path) -> None
 
 def test_certificates_say_who_one_is_and_keys_are_private(pki: Path, tmp_path: Path) -> None:
     assert credentials(pki, "site-a").site == "a"
+    assert "PRIVATE" not in repr(credentials(pki, "site-a"))
     with pytest.raises(ConfigError, match="it names no site"):
         _ = credentials(pki, "server").site
     assert site_named(b"nonsense") is None
@@ -225,6 +282,52 @@ def test_certificates_say_who_one_is_and_keys_are_private(pki: Path, tmp_path: P
         Credentials.read(pki / "site-a.key", pki / "site-a.key", pki / "ca.pem")
     with pytest.raises(ConfigError, match=r"--ca: .*none\.pem cannot be read"):
         Credentials.read(pki / "site-a.pem", pki / "site-a.key", pki / "none.pem")
+
+
+def test_keys_that_do_not_fit_are_named_before_anything_is_dialled(
+    pki: Path, tmp_path: Path
+) -> None:
+    junk, locked = tmp_path / "junk.key", tmp_path / "locked.key"
+    junk.write_bytes(b"junk")
+    key = serialization.load_pem_private_key((pki / "site-a.key").read_bytes(), None)
+    locked.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+    )
+    for path, words in (
+        (pki / "site-b.key", r"site-b\.key is not the key of .*site-a\.pem"),
+        (junk, r"junk\.key holds no PEM private key"),
+        (locked, r"locked\.key is encrypted"),
+    ):
+        path.chmod(0o600)
+        with pytest.raises(ConfigError, match=f"^--key: .*{words}"):
+            Credentials.read(pki / "site-a.pem", path, pki / "ca.pem")
+
+
+def test_no_key_is_written_for_a_probe(
+    server: GrpcTransport, pki: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[object] = []
+    monkeypatch.setattr("tempfile.mkdtemp", lambda *words, **more: made.append(words))
+    check_trust(place(server), credentials(pki, "site-a"))
+    with pytest.raises(Refused, match="hangs up"):
+        check_trust(place(server), credentials(pki, "other/site-a"))
+    assert made == []
+
+
+@pytest.mark.parametrize("left", ["ca.key", "site-b.key", "server.pem"])
+def test_what_is_there_is_not_written_over(tmp_path: Path, left: str) -> None:
+    path = tmp_path / left
+    if left != "ca.key":
+        make_certificates(tmp_path, ["a"], [], days=1)
+    path.write_bytes(b"of somebody")
+    before = {found: found.read_bytes() for found in tmp_path.iterdir()}
+    with pytest.raises(ConfigError, match=rf"^FOLDER: .*{left} is there already"):
+        make_certificates(tmp_path, ["b"], ["localhost"], days=1)
+    assert {found: found.read_bytes() for found in tmp_path.iterdir()} == before
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", "a b", "a" * 60, "\x00"])
@@ -282,6 +385,28 @@ def test_a_site_gives_up_a_server_that_is_not_there(pki: Path) -> None:
         stay(own, f"{HERE}:9", credentials(pki, "site-a"), 1.0, told.append)
     assert len(told) == 1  # the same reason is told once
     assert f"no stream to {HERE}:9" in told[0]
+
+
+def test_however_long_a_stream_was_open_the_site_dials_again(
+    pki: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(join_module, "FIRST_PAUSE", 0.01)
+    listening = GrpcTransport(f"{HERE}:0", credentials(pki, "server"), SITES)
+    own: Any = Forever()
+    own.take = lambda frame: Reply(ended=frame.kind is Kind.END)
+    words = own, place(listening), credentials(pki, "site-a"), 0.3, str
+    site = threading.Thread(target=stay, args=words)
+    site.start()
+    for frame in (Frame(Kind.READY), end(Ending.FINISHED)):
+        assert listening.next(SECONDS) == Opened("a")
+        assert isinstance(listening.next(SECONDS), Received)
+        listening.send("a", frame)
+        threading.Event().wait(0.5)  # longer than its patience
+        listening.close("a")
+        assert listening.next(SECONDS) == Closed("a")
+    site.join(SECONDS)
+    assert not site.is_alive()
+    listening.stop()
 
 
 def test_a_site_with_a_wrong_certificate_ends_at_once(server: GrpcTransport, pki: Path) -> None:

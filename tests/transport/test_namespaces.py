@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -120,3 +122,86 @@ def test_the_script_is_a_script_and_says_what_it_needs(tmp_path: Path) -> None:
         done = subprocess.run([SCRIPT, *words], capture_output=True, text=True, check=False)
         assert done.returncode == 2
         assert any(part in done.stderr for part in missing.split("|"))
+
+
+FAKE = """#!/bin/sh
+# What federation.sh needs of rayfed-hn, without a federation.
+verb=$1
+shift
+case $verb in
+certificates)
+  mkdir -p "$1"
+  for stem in ca server $(echo "$3" | sed 's/,/ site-/g; s/^/site-/'); do
+    touch "$1/$stem.pem" "$1/$stem.key"
+  done
+  ;;
+serve)
+  echo Listening
+  echo $$ >"$HOME/pid"
+  FAKE_SERVE
+  ;;
+join)
+  case "$*" in *wrong.pem*) echo "this certificate"; exit 2 ;; esac
+  echo $$ >"$HOME/pid"
+  FAKE_JOIN
+  ;;
+esac
+"""
+
+
+def fake(place: Path, serve: str, join: str) -> list[Path | str]:
+    """The script's words, for a program that everybody can run and that does this."""
+    program = place / "fake"
+    program.write_text(FAKE.replace("FAKE_SERVE", serve).replace("FAKE_JOIN", join))
+    program.chmod(0o755)
+    for site in ("a", "b"):
+        (place / "bags" / f"site={site}").mkdir(parents=True)
+    (place / "bags" / "recipe.json").touch()
+    (place / "study.yaml").touch()
+    return [SCRIPT, place / "bags", place / "homes", place / "study.yaml"]
+
+
+def test_what_the_script_started_ends_with_it(place: Path) -> None:
+    before = namespaces()
+    words = fake(place, "exec sleep 300", "trap '' TERM; sleep 300; sleep 300")
+    started = subprocess.Popen(
+        words,
+        env=os.environ | {"RAYFED_HN": str(place / "fake")},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    found = [place / "homes" / party / "pid" for party in ("server", "a", "b")]
+    until = time.monotonic() + 60
+    while not all(path.exists() and path.read_text().strip() for path in found):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    started.terminate()
+    started.wait(60)
+    numbers = [int(path.read_text()) for path in found]
+    left = [number for number in numbers if Path("/proc", str(number)).exists()]
+    for number in left:
+        os.kill(number, signal.SIGKILL)
+    assert left == []
+    assert namespaces() == before
+
+
+@pytest.mark.parametrize(("bags", "said", "code"), [(400, "Permission denied", 0), (0, "NOT", 1)])
+def test_only_a_refusal_is_taken_for_one(place: Path, bags: int, said: str, code: int) -> None:
+    words = fake(place, "sleep 1; mkdir run; touch run/summary.json", "exit 0")
+    for number in range(bags):  # with many of them, who reads the first only breaks the pipe
+        for site in ("a", "b"):
+            name = f"{number:03}-{'x' * 200}.arrow"
+            (place / "bags" / f"site={site}" / name).touch()
+    done = subprocess.run(
+        words,
+        env=os.environ | {"RAYFED_HN": str(place / "fake")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    for site in ("a", "b"):
+        (line,) = [x for x in done.stdout.splitlines() if f"the bags of {site}" in x]
+        assert said in line
+    assert done.returncode == code, done.stderr

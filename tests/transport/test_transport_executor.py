@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from cables import Cables
-from puppets import Puppet, executor, reception, request
+from puppets import CLASSES, HASH, Puppet, card, executor, reception, request
 
 from rayfed_hn.errors import DataError, FederationError
 from rayfed_hn.federation.messages import (
@@ -25,6 +27,7 @@ from rayfed_hn.models.standardise import Standardisation
 from rayfed_hn.transport.care import Care
 from rayfed_hn.transport.executor import TransportExecutor
 from rayfed_hn.transport.frames import Ending, Frame, Kind, end
+from rayfed_hn.transport.greetings import Hello
 from rayfed_hn.transport.reception import CardFolder
 from rayfed_hn.transport.requests import request_frame
 
@@ -191,6 +194,60 @@ def test_who_was_silent_and_answers_late_is_forgiven(tmp_path: Path) -> None:
     assert [type(event) for event in events(moved, 1)] == [Update]
 
 
+def test_a_line_that_breaks_at_every_request_runs_out_of_time(tmp_path: Path) -> None:
+    cables, moved = two(tmp_path)
+    puppet = cables.agents["a"]
+
+    def breaks(cables: Cables, site: str, frame: Frame) -> bool:
+        assert cables.now < 1000, "this would go on for ever"
+        if frame.kind is Kind.TRAIN and site == "a":
+            cables.cut("a")
+            cables.at(cables.now + 8, lambda: cables.connect("a", puppet))
+        return not cables.agents.keys() >= {site}
+
+    cables.fault = breaks
+    moved.submit([request("a", 1)])
+    last = moved.next_event()
+    assert last == SiteLost("a", 7, "its site is away", 1, returns=True)
+    assert moved.now == 20  # without a stream, in two and a half times
+    for turn in range(2, 5):
+        assert moved.next_event() == SiteBack("a")
+        moved.submit([request("a", turn)])
+        last = moved.next_event()
+        assert last == SiteLost("a", 7, "its site is away", turn, returns=True)
+    while not isinstance(last, SiteLost) or last.returns:
+        last = moved.next_event()
+        if isinstance(last, SiteBack):
+            moved.submit([request("a", 9)])
+    assert (last.reason, moved.now) == ("its site did not come back within 60 s", 60)
+
+
+def test_silence_on_several_streams_is_silence(tmp_path: Path) -> None:
+    cables, moved = two(tmp_path)
+    puppet = Puppet("a", silent=True)
+    cables.connect("a", puppet)
+    moved.submit([request("a", 1)])
+    for again in range(1, 40):  # it never says nothing for more than 5 s
+        cables.at(5 * again, lambda: cables.connect("a", puppet))
+    reason = "it did not answer within 10 s, 2 times in a row"
+    assert events(moved, 1) == [SiteLost("a", 7, reason, 1)]
+    assert moved.now <= 25
+
+
+def test_who_has_nothing_to_answer_may_come_and_go(tmp_path: Path) -> None:
+    cables, moved = two(tmp_path, Care(wait=None, limit=60))
+    puppet = cables.agents["a"]
+    moved.submit([request("b", 1)])
+    cables.after = lambda cables, site, frame: site == "b"  # never arrives
+    for day in range(3):
+        cables.at(100 * day, lambda: cables.cut("a"))
+        cables.at(100 * day + 50, lambda: cables.connect("a", puppet))
+    moved.set_alarm(7, 400.0)
+    assert moved.next_event() == Deadline(7)
+    moved.submit([request("a", 1)])
+    assert isinstance(moved.next_event(), Update)
+
+
 @pytest.mark.parametrize("what", ["garbage", "too long", "hello", "ready", "unknown end"])
 def test_what_makes_no_sense_ends_the_stream(tmp_path: Path, what: str) -> None:
     cables, moved = two(tmp_path)
@@ -295,6 +352,25 @@ def test_other_bags_than_before_are_turned_away(tmp_path: Path) -> None:
     while cables._arrivals or cables._down:
         desk.next(0.0)
     assert told[-1] == "a was turned away: other bags"
+
+
+def test_until_a_run_is_made_of_them_cards_may_be_replaced(tmp_path: Path) -> None:
+    cables = Cables()
+    desk, _ = reception(cables, tmp_path, "ab")
+    for number in (3, 4):
+        puppet = Puppet("a", life=number)
+        changed = Hello(number, "", HASH, card("a", num_known=number + 2, num_cases=number - 1))
+        changed = replace(changed, card=replace(changed.card, labels={"yes": number + 2}))
+        frame = Frame(Kind.HELLO, changed.to_bytes(CLASSES))
+        puppet.hello = partial(Frame, frame.kind, frame.payload)
+        cables.connect("a", puppet)
+        while cables._arrivals or cables._down:
+            desk.next(0.0)
+        assert desk.cards["a"].num_known == number + 2
+    assert not (tmp_path / "cards").exists()
+    desk.keep()
+    desk, _ = reception(cables, tmp_path, "ab")
+    assert desk.cards["a"].num_known == 6
 
 
 def test_a_card_that_is_damaged_is_named(tmp_path: Path) -> None:

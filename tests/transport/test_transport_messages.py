@@ -87,6 +87,7 @@ BAD: dict[str, tuple[Kind, dict[str, Any], str]] = {
     "odd scale": (Kind.PREPARE, {"centre": SCALE.centre_D * np.nan}, "not finite"),
     "two shared": (Kind.CANDIDATES, {"shared": np.ones((2, 3), np.float32)}, "shared networks"),
     "shared number": (Kind.CANDIDATES, {"shared": N(1.0, np.float32)}, "shared networks"),
+    "after the end": (Kind.TRAIN, {"numbers": N([9, 0])}, "when all is over"),
     "odd shared": (Kind.CANDIDATES, {"shared": np.full((3, 3), np.nan, np.float32)}, "finite"),
     "metric above 1": (Kind.EVALUATE, {"mean_metric": N([1.5])}, "a validation metric"),
     "many metrics": (Kind.EVALUATE, {"mean_metric": np.ones(65)}, "metrics of 65 candidates"),

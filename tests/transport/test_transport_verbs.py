@@ -91,6 +91,22 @@ def test_what_cannot_start_is_said_before_it_does(
     assert complaint in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("simulated", ["true", "false"])
+def test_ledgers_of_sites_that_are_apart_have_to_be_on_a_disk(
+    made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], simulated: str
+) -> None:
+    monkeypatch.setenv("RAYFED_HN_CACHE", str(made / "cache"))
+    bags = f"file://{made}/bags"
+    words = ["join", CLASSES, f"data.bags={bags}", "run.dir=r", "--server", "localhost:9"]
+    words += ["privacy.mechanism=site_ldp", "privacy.target_epsilon=8"]
+    words += [f"simulation.enabled={simulated}", "resources.node_limit=0.05"]
+    assert run_verb(monkeypatch, *words, *secured("site-a")) == 2
+    told = capsys.readouterr().err
+    assert f"data.bags: {bags} is in object storage, and a site's ledger" in told
+    assert "simulation.enabled" not in told  # it would be charged all the same
+    assert not (made / "r").exists()
+
+
 def test_a_folder_that_no_run_took_can_be_used_again(
     made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
