@@ -169,7 +169,7 @@ class Remote:
 
 
 def _copy_whole(source: Path, to: Path) -> None:
-    """Copy a file to a folder that others read, under a name of its own until all of it is there."""
+    """Copy a file to a folder that others read, under another name until all of it is there."""
     to.parent.mkdir(parents=True, exist_ok=True)
     partial = to.with_name(f".{to.name}.{uuid.uuid4().hex}.partial")
     try:
