@@ -217,7 +217,9 @@ def origin_of(path: Path) -> Remote | None:
         scheme, *rest = path.resolve().relative_to(cache()).parts
     except ValueError:
         return None
-    return Remote(f"{scheme}://{'/' if scheme == 'file' else ''}{'/'.join(rest)}") if rest else None
+    if scheme not in SCHEMES or not rest:  # what was set aside is a copy of nothing
+        return None
+    return Remote(f"{scheme}://{'/' if scheme == 'file' else ''}{'/'.join(rest)}")
 
 
 def named(path: Path) -> str:

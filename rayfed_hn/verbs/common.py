@@ -14,11 +14,24 @@ from rayfed_hn.errors import BudgetSpent, ConfigError, DataError, Interrupted
 from rayfed_hn.loading import load, require
 from rayfed_hn.reporting.incidents import incidents
 from rayfed_hn.run_directory import check_free, claim
-from rayfed_hn.storage.keeping import bring
+from rayfed_hn.storage.keeping import bring, bring_run
 from rayfed_hn.storage.remote import is_remote, named, remote_of
 
 
-def configuration(words: Sequence[str]) -> Config:
+def configuration(
+    words: Sequence[str], *, goes_on: bool = False, only_plan: bool = False
+) -> Config:
+    """The configuration of a command, with what it names in object storage brought here.
+
+    Args:
+        words: A file, and section.key=value.
+        goes_on: The command goes on with a run that is there, even if it is not told to.
+        only_plan: Nothing is written.
+
+    Raises:
+        ConfigError: It cannot be used.
+        StorageError: What it names cannot be brought.
+    """
     files = [word for word in words if "=" not in word]
     if len(files) > 1:
         raise ConfigError(f"'{files[1]}' is not of the form section.key=value")
@@ -30,11 +43,14 @@ def configuration(words: Sequence[str]) -> Config:
         if encoder.startswith(prefix):
             encoder = f"{prefix}{_absolute(encoder.removeprefix(prefix))}"
     weights = _absolute(config.embed.weights)
-    simulation = config.simulation
+    simulation, directory = config.simulation, config.run.dir
+    if directory:
+        goes_on = goes_on or config.run.resume
+        directory = bring(directory) if only_plan else bring_run(directory, goes_on=goes_on)
     return replace(
         config,
         data=data,
-        run=replace(config.run, dir=_here(config.run.dir, alone=True)),
+        run=replace(config.run, dir=directory),
         embed=replace(config.embed, encoder=encoder, weights=weights),
         rounds=replace(config.rounds, replay=_absolute(config.rounds.replay)),
         simulation=replace(
@@ -50,12 +66,7 @@ def _bags(config: Config) -> str | None:
     bags = config.data.bags
     if bags and config.resources.bags_on_nodes and is_remote(bags):
         return str(remote_of(bags).copy)
-    return _here(bags)
-
-
-def _here(place: str | None, *, alone: bool = False) -> str | None:
-    """The copy of what is in object storage; any other place as it is."""
-    return place and bring(place, alone=alone)
+    return bags and bring(bags)
 
 
 def _absolute(path: str | None) -> str | None:
