@@ -11,6 +11,7 @@ import os
 import socket
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 from rayfed_hn.errors import StorageError
@@ -107,6 +108,30 @@ def set_aside(folder: Path) -> Path:
         to.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.rename(to)
     return to
+
+
+def lock_of(copy: Path) -> Path:
+    """The lock of a copy, which stays where it is when the copy is set aside."""
+    return copy.with_name(f".{copy.name}.lock")
+
+
+def part(remote: Remote, copy: Path, changed: Callable[[], bool]) -> Path | None:
+    """Part a copy from a run that went on elsewhere; where to, if it had anything to itself.
+
+    Args:
+        remote: The run.
+        copy: Where it was worked on; nobody else may be at work there.
+        changed: Whether there is anything in the copy that was never sent.
+
+    Raises:
+        StorageError: That cannot be found out, or the copy cannot be moved.
+    """
+    if not is_of_another(remote, copy):
+        return None
+    if changed():
+        return set_aside(copy)
+    (copy / CLAIM).unlink(missing_ok=True)
+    return None
 
 
 def _local(folder: Path) -> bytes | None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from rayfed_hn.errors import ConfigError, Interrupted, StorageError
 from rayfed_hn.locks import Holder, lent
-from rayfed_hn.storage.claim import Claim, TakenUp, is_of_another, set_aside, take
+from rayfed_hn.storage.claim import Claim, TakenUp, lock_of, part, set_aside, take
 from rayfed_hn.storage.mirror import Mirror
 from rayfed_hn.storage.remote import Remote, is_remote, remote_of
 
@@ -111,14 +111,14 @@ def _brought(text: str, *, alone: bool) -> str:
 
 
 @contextmanager
-def kept(remote: Remote, *, alone: bool, every: float = PUSH_SECONDS) -> Iterator[Path]:
+def kept(remote: Remote, *, alone: bool, every: float | None = None) -> Iterator[Path]:
     """A copy of a remote folder on this disk that is sent whenever it has changed, and in the end.
 
     Args:
         remote: The folder.
         alone: Nobody else may write this folder while this process does: whoever has taken it up
             on another machine ends.
-        every: Seconds between two looks.
+        every: Seconds between two looks; None: ``PUSH_SECONDS``.
 
     Raises:
         ConfigError: A process of this machine is at work there.
@@ -127,14 +127,16 @@ def kept(remote: Remote, *, alone: bool, every: float = PUSH_SECONDS) -> Iterato
     """
     remote.check()
     copy = remote.copy
-    lock = copy.with_name(f".{copy.name}.lock")
+    lock = lock_of(copy)
     with ExitStack() as stack:
         if alone:
             _refuse(remote, stack.enter_context(lent(lock, wait_seconds=WAIT_SECONDS)))
         sender = _Sender(remote, copy, None if alone else lock)
         sender.begin()
         ended = threading.Event()
-        thread = threading.Thread(target=sender.keep, args=(ended, every), daemon=True)
+        thread = threading.Thread(
+            target=sender.keep, args=(ended, every or PUSH_SECONDS), daemon=True
+        )
         thread.start()
         try:
             yield copy
@@ -187,10 +189,11 @@ class _Sender:
 
     def _part(self) -> None:
         """What was never sent from here has no place in a run that went on elsewhere."""
-        if is_of_another(self._remote, self._copy) and self._mirror.changed():
+        where = part(self._remote, self._copy, self._mirror.changed)
+        if where is not None:
             print(
                 f"{self._remote.uri}: was taken up elsewhere since; what was not sent from here is "
-                f"in {set_aside(self._copy)}"
+                f"in {where}"
             )
 
     def keep(self, ended: threading.Event, every: float) -> None:
