@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rayfed_hn.errors import StorageError
-from rayfed_hn.files import write_text
+from rayfed_hn.files import write_atomically, write_text
 from rayfed_hn.saving import saving
 from rayfed_hn.storage.remote import Remote, cache
 
@@ -99,14 +99,19 @@ def is_of_another(remote: Remote, copy: Path) -> bool:
 def set_aside(folder: Path) -> Path:
     """Move a copy out of the way, so that what is in it is never mixed with another; where to.
 
+    Its claim stays: what an actor that is being killed still writes has no other place either.
+
     Raises:
         StorageError: It cannot be moved.
     """
     now = time.strftime("%Y%m%d-%H%M%S")
     to = cache() / SET_ASIDE / f"{folder.name}-{now}-{uuid.uuid4().hex[:4]}"
     with saving(to):
+        claim = _local(folder)
         to.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.rename(to)
+        if claim is not None:
+            write_atomically(folder / CLAIM, lambda made: made.write_bytes(claim))
     return to
 
 
@@ -128,10 +133,9 @@ def part(remote: Remote, copy: Path, changed: Callable[[], bool]) -> Path | None
     """
     if not is_of_another(remote, copy):
         return None
-    if changed():
-        return set_aside(copy)
+    where = set_aside(copy) if changed() else None
     (copy / CLAIM).unlink(missing_ok=True)
-    return None
+    return where
 
 
 def _local(folder: Path) -> bytes | None:

@@ -90,6 +90,10 @@ def test_whoever_takes_a_run_up_last_is_believed(
         work()
     assert remote.read("state") == b"second"
     assert machines.set_aside("first") == [{"state": "first again"}]
+    fill(remote.copy, late="by an actor that is being killed")
+    with kept(remote, alone=True, every=60) as again:
+        assert not (again / "late").exists()
+    assert remote.read("late") is None
     assert str(remote.copy) not in str(told.value)
     assert "trying again" not in capsys.readouterr().err
     assert "sent when" not in str(told.value)
