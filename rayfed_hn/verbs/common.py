@@ -43,10 +43,8 @@ def configuration(
         if encoder.startswith(prefix):
             encoder = f"{prefix}{_absolute(encoder.removeprefix(prefix))}"
     weights = _absolute(config.embed.weights)
-    simulation, directory = config.simulation, config.run.dir
-    if directory:
-        goes_on = goes_on or config.run.resume
-        directory = bring(directory) if only_plan else bring_run(directory, goes_on=goes_on)
+    simulation = config.simulation
+    directory = _directory(config, goes_on=goes_on, only_plan=only_plan)
     return replace(
         config,
         data=data,
@@ -59,6 +57,15 @@ def configuration(
             absences=_absolute(simulation.absences),
         ),
     )
+
+
+def _directory(config: Config, *, goes_on: bool, only_plan: bool) -> str | None:
+    """Where the run is to be; it is this command's from now on, if that is in object storage."""
+    place = config.run.dir
+    if not place:
+        return place
+    goes_on = goes_on or config.run.resume
+    return bring(place) if only_plan else bring_run(place, goes_on=goes_on)
 
 
 def _bags(config: Config) -> str | None:

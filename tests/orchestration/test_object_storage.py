@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,19 @@ import pytest
 from command_line import run_verb
 from s3_server import s3_server
 
+from rayfed_hn.errors import StorageAway, StorageError
 from rayfed_hn.federation.experiment import run_in_process
 from rayfed_hn.federation.plan import make_plan
 from rayfed_hn.loading import load
 from rayfed_hn.orchestration import crew as crew_module
 from rayfed_hn.orchestration import train as train_module
-from rayfed_hn.orchestration.actors import CentralActor
+from rayfed_hn.orchestration.actors import CentralActor, _Centre
 from rayfed_hn.points import DRIVER_VERSION
+from rayfed_hn.storage import elsewhere as elsewhere_module
 from rayfed_hn.storage import keeping as keeping_module
 from rayfed_hn.storage.claim import CLAIM, SET_ASIDE, token_of
 from rayfed_hn.storage.mirror import Mirror
-from rayfed_hn.storage.remote import remote_of
+from rayfed_hn.storage.remote import Remote, remote_of
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 WORDS = [
@@ -149,6 +152,39 @@ def _token_of_another_disk(folder: Path) -> str:
     token = token_of(folder)
     (folder / CLAIM).unlink()  # by which the central actor would know that it shares this one
     return token
+
+
+def test_a_central_actor_that_cannot_send_ends_the_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bag_root: Path, bucket: str
+) -> None:
+    """With the error as it is: the driver tells no more of it than that."""
+
+    class Committing:
+        def start(self) -> int:
+            return 0
+
+        def run(self) -> Iterator[int]:
+            for version in (1, 2):
+                (run.copy / "metrics.jsonl").write_text(str(version))
+                yield version
+
+    def away(*given: object) -> None:
+        raise StorageError("no network")
+
+    monkeypatch.setenv("RAYFED_HN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(elsewhere_module, "RETRY_SECONDS", 0.0)
+    run = remote_of(f"{bucket}/runs/three")
+    run.copy.mkdir(parents=True)
+    plan = replace(make_plan(load(None, WORDS), bag_root), holder="of another machine")
+    centre: Any = _Centre(plan, {}, [], run.copy, False, 0.0)
+    monkeypatch.setattr(centre, "_make", Committing)
+    centre.start()
+    news = centre.run()
+    assert next(news) == 1
+    assert run.read("metrics.jsonl") == b"1"
+    monkeypatch.setattr(Remote, "upload", away)
+    with pytest.raises(StorageAway, match=f"'rayfed-hn resume {run.uri}' goes on"):
+        next(news)
 
 
 def test_a_run_there_is_not_written_over(
