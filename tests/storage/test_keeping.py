@@ -13,9 +13,9 @@ from test_mirror import fill, there
 from rayfed_hn.errors import ConfigError, Interrupted, StorageError
 from rayfed_hn.storage import keeping as keeping_module
 from rayfed_hn.storage.claim import CLAIM, SET_ASIDE, TakenUp
-from rayfed_hn.storage.keeping import bring, bring_run, brought, kept, storage
+from rayfed_hn.storage.keeping import bring_run, kept, storage
 from rayfed_hn.storage.mirror import POINTER, Mirror
-from rayfed_hn.storage.remote import Remote, origin_of, remote_of
+from rayfed_hn.storage.remote import Remote, remote_of
 
 
 class Machines:
@@ -245,32 +245,6 @@ def test_ctrl_c_while_the_last_is_sent_says_what_was_not(
 
     with pytest.raises(Interrupted, match="what was not sent is whole in"):
         work()
-
-
-def test_words_of_a_command(place: str, tmp_path: Path) -> None:
-    remote = remote_of(place)
-    Mirror(tmp_path / "made", remote).push()
-    plain = ["train", "conf.yaml", "data.bags=bags", "model.name=mean", "--site", "a=b"]
-    with storage():
-        assert brought(plain) == plain
-        words = brought(["onboard", f"{place}/bags", f"run.dir={place}"])
-        assert brought(["resume", place]) == ["resume", place]  # which it does itself
-        more = brought(["predict", str(tmp_path), "--bags", place, f"--against={place}"])
-    assert words == ["onboard", str((remote / "bags").copy), f"run.dir={place}"]
-    assert more[3:] == [str(remote.copy), f"--against={remote.copy}"]
-    assert origin_of(remote.copy / "sites") == Remote(f"{place}/sites")
-    assert origin_of(tmp_path) is None
-    with pytest.raises(StorageError, match="give a path"):
-        bring(place)
-
-
-@pytest.mark.parametrize(
-    "words", [("--to", "s3://b/x"), ("--to=s3://b/x",), ("data.manifest=s3://b/x",)]
-)
-def test_what_is_read_or_written_on_disks_alone(words: tuple[str, ...]) -> None:
-    key = words[0].partition("=")[0]
-    with pytest.raises(ConfigError, match=f"^{key}: s3://b/x is in object storage, where only run"):
-        brought(["predict", *words])
 
 
 def test_storage_that_cannot_be_reached_is_named(
