@@ -55,9 +55,9 @@ audit.help = help_of(
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
+@click.argument("run", metavar="RUN")
 @click.argument("words", nargs=-1, metavar="[resources.key=value ...] [data.bags=PATH]")
-def resume(run: Path, words: tuple[str, ...]) -> int:
+def resume(run: str, words: tuple[str, ...]) -> int:
     """Go on with an interrupted run: train, compare, tune, scale or embed, as its directory says.
 
     RUN is its run.dir; its config.yaml is used as it stands. train goes on from its last commit,

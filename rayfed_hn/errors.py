@@ -39,6 +39,10 @@ class StorageError(DataError):
     """A file cannot be written."""
 
 
+class StorageAway(StorageError):
+    """Object storage could not be reached for as long as anybody waits for it."""
+
+
 class BudgetSpent(RayfedError):
     """A site releases no more: its epsilon would be beyond what it may spend."""
 

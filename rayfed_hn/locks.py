@@ -7,6 +7,8 @@ import json
 import os
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +57,39 @@ def hold(path: Path, wait_seconds: float = 0.0) -> Holder | None:
     path = path.resolve()
     if _is_ours(path):
         return None
+    file = _take(path, fcntl.LOCK_EX, wait_seconds)
+    if isinstance(file, Holder):
+        return file
+    _held[path] = file
+    return None
+
+
+@contextmanager
+def lent(path: Path, *, shared: bool = False, wait_seconds: float = 0.0) -> Iterator[Holder | None]:
+    """Take a lock for a while; unlike ``hold``, it is taken from others of this process too.
+
+    Args:
+        path: The lock's file; its folder need not exist.
+        shared: Others may have it at the same time, who share it too.
+        wait_seconds: How long to wait for whoever holds it.
+
+    Yields:
+        Whoever holds it still; None if it is ours.
+
+    Raises:
+        ConfigError: The folder takes no locks.
+    """
+    mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    file = _take(path, mode, wait_seconds)
+    try:
+        yield file if isinstance(file, Holder) else None
+    finally:
+        if not isinstance(file, Holder):
+            os.close(file)
+
+
+def _take(path: Path, mode: int, wait_seconds: float) -> int | Holder:
+    """The open file of a lock that is ours now, or whoever holds it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -62,18 +97,18 @@ def hold(path: Path, wait_seconds: float = 0.0) -> Holder | None:
         raise _no_lock(path, error) from error
     end = time.monotonic() + wait_seconds
     try:
-        while not _taken(file):
+        while not _taken(file, mode):
             if time.monotonic() >= end:
                 holder = _holder(file)
                 os.close(file)
                 return holder
             time.sleep(LOOK_SECONDS)
-        _sign(file)
+        if mode == fcntl.LOCK_EX:
+            _sign(file)
     except OSError as error:
         os.close(file)
         raise _no_lock(path, error) from error
-    _held[path] = file
-    return None
+    return file
 
 
 def _no_lock(path: Path, error: OSError) -> ConfigError:
@@ -94,9 +129,9 @@ def _is_ours(path: Path) -> bool:
     return False
 
 
-def _taken(file: int) -> bool:
+def _taken(file: int, mode: int) -> bool:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, mode | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

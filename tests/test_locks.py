@@ -16,7 +16,7 @@ import pytest
 
 from rayfed_hn.errors import ConfigError
 from rayfed_hn.loading import load
-from rayfed_hn.locks import JOB, hold
+from rayfed_hn.locks import JOB, hold, lent
 from rayfed_hn.run_directory import claim
 
 HOLD = """
@@ -90,3 +90,18 @@ def test_a_lock_whose_file_was_deleted_is_taken_anew(tmp_path: Path) -> None:
     (tmp_path / "lock").unlink()
     assert hold(tmp_path / "lock") is None
     assert (tmp_path / "lock").exists()
+
+
+def test_a_lock_that_is_lent_is_shared_among_those_who_share_it(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with lent(path, shared=True) as one, lent(path, shared=True) as other:
+        assert one is None
+        assert other is None
+        with lent(path) as holder:
+            assert holder is not None
+    with lent(path) as mine:
+        assert mine is None
+        with lent(path, shared=True, wait_seconds=0.2) as holder:
+            assert holder is not None
+            assert holder.process == str(os.getpid())
+    assert hold(path) is None

@@ -10,6 +10,7 @@ from rayfed_hn.errors import (
     LedgerError,
     MessageError,
     SetAside,
+    StorageAway,
     StorageError,
 )
 from rayfed_hn.federation.wire import Message, expect, open_message, serialise
@@ -36,6 +37,7 @@ _FAILURES: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     ((MemoryError,), "the site ran out of memory"),
     ((BudgetSpent,), BudgetSpent.told),
     ((LedgerError,), "the site's privacy ledger is damaged"),
+    ((StorageAway,), "the site could not keep its files in object storage, which was out of reach"),
     ((StorageError,), "the site could not write its files (is its disk full?)"),
     ((DataError, SetAside, OSError), "the site could not read its bags"),
     ((MessageError, ValueError), "the site refused the request"),

@@ -62,6 +62,7 @@ class Plan(Survey):
         root: The bag store.
         noise_multiplier: Of a mechanism with a formal guarantee.
         run_id: Of the run whose releases sites charge; empty for what is only simulated.
+        holder: The token of whoever has taken the run up, where it is in object storage.
         apart: Whether sites are elsewhere: what they release leaves them, whatever is simulated.
     """
 
@@ -69,6 +70,7 @@ class Plan(Survey):
     root: Path
     noise_multiplier: float | None = field(default=None, kw_only=True)
     run_id: str = field(default="", kw_only=True)
+    holder: str = field(default="", kw_only=True)
     apart: bool = field(default=False, kw_only=True)
 
     @property
@@ -259,8 +261,7 @@ class Plan(Survey):
 
     def log(self, participant: str) -> Path | None:
         """A participant's own log."""
-        ground = self._ground(participant)
-        return None if ground is None else ground / "site.log"
+        return (ground := self._ground(participant)) and ground / "site.log"
 
     def pictures(self, participant: str, folder: Path | None) -> Path | None:
         """Where a participant draws where its network looks; None: nowhere.
@@ -296,5 +297,4 @@ def make_plan(config: Config, root: Path) -> Plan:
 
 def plan_of(found: Survey, config: Config, root: Path) -> Plan:
     """The plan of what was found, unchecked."""
-    multiplier = noise_multiplier(config)
-    return Plan(**vars(found), config=config, root=root, noise_multiplier=multiplier)
+    return Plan(**vars(found), config=config, root=root, noise_multiplier=noise_multiplier(config))

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from rayfed_hn.errors import StorageError
 from rayfed_hn.federation.failures import failure_message
 from rayfed_hn.federation.messages import Request, TrainRequest
 from rayfed_hn.federation.plan import Plan
@@ -54,9 +55,8 @@ class SiteHost:
         self._device, self._resume = device, resume
         self._alone = device == "cpu" or not plan.config.resources.train_together
         folders = tuple(f"sites/{name}/" for name in names)
-        self._share = Share(folder, lambda name: name.startswith(folders))
-        if resume:
-            self._share.pull()
+        self._share = Share(folder, lambda name: name.startswith(folders), plan.holder)
+        self._taken_up: bool | StorageError = not resume
         self._sites: dict[str, Site] = {}
         self._failed: dict[str, bytes] = {}
 
@@ -72,18 +72,42 @@ class SiteHost:
         sites that are asked to train do so together; on a CPU that is slower than one by one.
         """
         batch: list[np.ndarray] = []
-        size, begun = 0, time.monotonic()
+        size, begun, asked = 0, time.monotonic(), iter(requests)
         for message in map(self.answer, requests) if self._alone else self._together(requests):
             batch.append(np.frombuffer(message, np.uint8))
             size += batch[-1].size
             reached(SITE_ANSWERED)
             if size >= BATCH_BYTES or time.monotonic() - begun >= BATCH_SECONDS:
-                self._share.push()  # before the server may count on it
-                yield batch
+                yield self._sent(batch, asked)
                 batch, size, begun = [], 0, time.monotonic()
         if batch:
-            self._share.push()
-            yield batch
+            yield self._sent(batch, asked)
+
+    def _sent(self, batch: list[np.ndarray], asked: Iterator[Request]) -> list[np.ndarray]:
+        """Answers to the next requests, once what the sites keep is safe; failures if it is not."""
+        answered = [next(asked) for _ in batch]
+        try:
+            self._share.push()  # before the server may count on it
+        except StorageError as error:
+            logs = (self._plan.log(request.site) for request in answered)
+            failed = (failure_message(error, note_failure(log)) for log in logs)
+            return [np.frombuffer(message, np.uint8) for message in failed]
+        return batch
+
+    def _take_up(self) -> None:
+        """Bring what the sites kept on another node, once.
+
+        Raises:
+            StorageError: It could not be brought.
+        """
+        if self._taken_up is False:
+            try:
+                self._share.pull()
+                self._taken_up = True
+            except StorageError as error:
+                self._taken_up = error
+        if isinstance(self._taken_up, StorageError):
+            raise self._taken_up
 
     def _together(self, requests: Sequence[Request]) -> Iterator[Message]:
         for start in range(0, len(requests), TOGETHER):
@@ -139,6 +163,7 @@ class SiteHost:
             raise KeyError(f"{name} does not live here")
         if name not in self._sites and name not in self._failed:
             try:
+                self._take_up()
                 own = None if self._folder is None else self._folder / "sites" / name
                 bring_bags(self._plan.root, self._plan.origins(name))
                 site = self._plan.site(name, own, self._device)

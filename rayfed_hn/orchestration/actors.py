@@ -6,6 +6,7 @@ Both are plain classes of the federation behind Ray's calls; nothing is computed
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +67,15 @@ class _Centre:
         gpus: float,
     ) -> None:
         calls = RayExecutor(hosts, plan.read, Care.of(plan.config, homes))
-        self._share = Share(folder, _is_of_centre)
-        if resume:
-            self._share.pull()
-        self._centre = Centre(plan, folder, calls, calls.restarts, resume, claim_device(gpus))
+        self._share, self._resume = Share(folder, _is_of_centre, plan.holder), resume
+        device = claim_device(gpus)
+        self._make = partial(Centre, plan, folder, calls, calls.restarts, resume, device)
 
     def start(self) -> int:
         """Take up the last commit, if asked to; returns the version to go on from."""
+        if self._resume:  # here, as what is raised while an actor is made comes through as a death
+            self._share.pull()
+        self._centre = self._make()
         return self._centre.start()
 
     @ray.method(num_returns="streaming")

@@ -21,6 +21,7 @@ from rayfed_hn.orchestration.metrics import TrainMetrics
 from rayfed_hn.orchestration.surveyed import plan_where_bags_are
 from rayfed_hn.points import DRIVER_ENDED, DRIVER_STARTED, DRIVER_VERSION, reached
 from rayfed_hn.run_directory import run_id
+from rayfed_hn.storage.claim import token_of
 from rayfed_hn.storage.mirror import Mirror
 from rayfed_hn.storage.remote import origin_of
 
@@ -41,7 +42,8 @@ def train(
         FederationError: All sites were lost, or the actors did not start.
     """
     begun = time.monotonic()
-    plan = replace(plan_where_bags_are(config, root), run_id=run_id(folder))
+    plan = plan_where_bags_are(config, root)
+    plan = replace(plan, run_id=run_id(folder), holder=token_of(folder))
     faults = Faults(folder)
     crew = Crew(plan, folder)
     try:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from rayfed_hn.errors import StorageAway, StorageError
 from rayfed_hn.files import write_atomically
+from rayfed_hn.locks import lent
+from rayfed_hn.storage.claim import Claim, TakenUp, lock_of, part, token_of
 from rayfed_hn.storage.mirror import Mirror
 from rayfed_hn.storage.remote import Remote, origin_of
 
-_STARTED_HERE = "config.yaml"  # written by whoever started a run, who sends all that is here too
+RETRY_SECONDS = 240.0
+FIRST_PAUSE, MOST_PAUSE = 1.0, 30.0  # seconds between two tries
 
 
 def bring_bags(root: Path, sites: Iterable[str]) -> None:
@@ -154,33 +159,68 @@ def collect(root: Path, marks: str) -> None:
 class Share:
     """What one process keeps of a run, where nobody else on its machine sends it.
 
+    Storage that is out of reach is tried again for four minutes (``RETRY_SECONDS``): less than
+    whoever starts actors waits for them.
+
     Args:
-        folder: The run directory; None, a plain folder, and one that the run was started in are
-            left alone.
+        folder: The run directory; nothing is moved of None and of a plain folder.
         mine: What this process keeps, by the path below the folder.
+        holder: The token of whoever has taken the run up; nothing is moved without one, and on a
+            disk that they share, from which they send all there is.
     """
 
-    def __init__(self, folder: Path | None, mine: Callable[[str], bool]) -> None:
+    def __init__(self, folder: Path | None, mine: Callable[[str], bool], holder: str = "") -> None:
         remote = None if folder is None else origin_of(folder)
         self._mirror: Mirror | None = None
-        self._mine = mine
-        if folder is not None and remote is not None and not (folder / _STARTED_HERE).exists():
-            self._mirror = Mirror(folder, remote, mine)
+        self._patience = RETRY_SECONDS
+        if folder is None or remote is None or not holder or token_of(folder) == holder:
+            return
+        self._remote, self._folder, self._mine = remote, folder, mine
+        self._mirror = Mirror(folder, remote, mine, Claim(remote, holder).check)
 
     def pull(self) -> None:
-        """Bring what was kept on another node.
+        """Have what was kept on another node, whatever is here.
 
         Raises:
-            StorageError: It cannot be brought.
+            StorageAway: It could not be brought.
+            TakenUp: Another process has taken the run up.
         """
         if self._mirror is not None:
-            self._mirror.pull(self._mine)
+            self._patiently(self._take_up)
 
     def push(self) -> None:
         """Send what has changed.
 
         Raises:
-            StorageError: It cannot be sent.
+            StorageAway: It could not be sent.
+            TakenUp: Another process has taken the run up.
         """
         if self._mirror is not None:
-            self._mirror.push()
+            self._patiently(self._mirror.push)
+
+    def _take_up(self) -> None:
+        assert self._mirror is not None
+        with lent(lock_of(self._folder)) as holder:
+            if holder is None:  # nor a command that has not noticed yet
+                part(self._remote, self._folder, Mirror(self._folder, self._remote).changed)
+        self._mirror.pull(self._mine, theirs=True)
+
+    def _patiently(self, move: Callable[[], object]) -> None:
+        end, pause = time.monotonic() + self._patience, FIRST_PAUSE
+        while True:
+            try:
+                move()
+                self._patience = RETRY_SECONDS
+                return
+            except TakenUp:
+                raise
+            except StorageError as error:
+                if time.monotonic() + pause > end:
+                    self._patience = 0.0  # whoever comes next need not wait for nothing again
+                    raise StorageAway(
+                        f"{error}; tried for {RETRY_SECONDS:g} s. What was committed there before "
+                        "is whole: see to it that all nodes can reach and write it, and "
+                        f"'rayfed-hn resume {self._remote.uri}' goes on"
+                    ) from None
+            time.sleep(pause)
+            pause = min(2 * pause, MOST_PAUSE)

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import tempfile
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +21,7 @@ from urllib.parse import quote, urlsplit
 import pyarrow.fs as arrow_fs
 
 from rayfed_hn.errors import ConfigError, StorageError
+from rayfed_hn.files import sync
 
 CACHE = "RAYFED_HN_CACHE"  # where copies lie; the same on every node
 SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "file")
@@ -102,10 +106,10 @@ class Remote:
 
     def write(self, name: str, content: bytes) -> None:
         """Write a small file, whole or not at all."""
-        with _told(self._uri_of(name)):
-            self._make_room(name)
-            with self._system.open_output_stream(self._path(name)) as stream:
-                stream.write(content)
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(content)
+            file.flush()
+            self.upload(Path(file.name), name)
 
     def download(self, name: str, to: Path) -> None:
         """Fill a file of this disk."""
@@ -118,12 +122,21 @@ class Remote:
                 file.write(chunk)
 
     def upload(self, source: Path, name: str) -> None:
-        """Put a file there; object stores show it when all of it has arrived."""
-        with _told(self._uri_of(name)), source.open("rb") as file:
-            self._make_room(name)
-            with self._system.open_output_stream(self._path(name)) as stream:
-                while chunk := file.read(CHUNK_BYTES):
-                    stream.write(chunk)
+        """Put a file there; nobody sees it before all of it has arrived."""
+        with _told(self._uri_of(name)):
+            if isinstance(self._system, arrow_fs.LocalFileSystem):
+                _copy_whole(source, Path(self._path(name)))
+                return
+            # Arrow's streams publish what was written so far when an exception closes them, Ctrl-C
+            # among others. This is one call, within which Python raises nothing: a process that is
+            # killed leaves nothing behind, and one that is interrupted ends after the file.
+            arrow_fs.copy_files(
+                str(source),
+                self._path(name),
+                arrow_fs.LocalFileSystem(),
+                self._system,
+                use_threads=False,
+            )
 
     def delete(self, name: str) -> None:
         """Take a file away, if it is there."""
@@ -132,11 +145,6 @@ class Remote:
                 self._system.delete_file(self._path(name))
             except FileNotFoundError:
                 return
-
-    def _make_room(self, name: str) -> None:
-        """Where folders are real, they have to be made."""
-        if isinstance(self._system, arrow_fs.LocalFileSystem):
-            self._system.create_dir(self._path(name).rpartition("/")[0], recursive=True)
 
     def _path(self, name: str) -> str:
         return f"{self._base}/{name}"
@@ -158,6 +166,20 @@ class Remote:
             return arrow_fs.FileSystem.from_uri(self.uri + _query(self.uri, os.environ))
         except (OSError, ValueError, NotImplementedError) as error:
             raise ConfigError(f"{self.uri}: cannot be opened ({error})") from None
+
+
+def _copy_whole(source: Path, to: Path) -> None:
+    """Copy a file to a folder that others read, under another name until all of it is there."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    partial = to.with_name(f".{to.name}.{uuid.uuid4().hex}.partial")
+    try:
+        with source.open("rb") as there, partial.open("xb") as here:
+            shutil.copyfileobj(there, here, CHUNK_BYTES)
+        sync(partial)
+        partial.replace(to)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def _query(uri: str, environment: Mapping[str, str]) -> str:
@@ -195,7 +217,9 @@ def origin_of(path: Path) -> Remote | None:
         scheme, *rest = path.resolve().relative_to(cache()).parts
     except ValueError:
         return None
-    return Remote(f"{scheme}://{'/' if scheme == 'file' else ''}{'/'.join(rest)}") if rest else None
+    if scheme not in SCHEMES or not rest:  # what was set aside is a copy of nothing
+        return None
+    return Remote(f"{scheme}://{'/' if scheme == 'file' else ''}{'/'.join(rest)}")
 
 
 def named(path: Path) -> str:

@@ -14,13 +14,26 @@ from rayfed_hn.errors import BudgetSpent, ConfigError, DataError, Interrupted
 from rayfed_hn.loading import load, require
 from rayfed_hn.reporting.incidents import incidents
 from rayfed_hn.run_directory import check_free, claim
-from rayfed_hn.storage.keeping import bring
+from rayfed_hn.storage.keeping import bring, bring_run
 from rayfed_hn.storage.remote import is_remote, named, origin_of, remote_of
 
 COPY = "runtime_resources"  # Ray's folder in which a job's copy of the working directory lies
 
 
-def configuration(words: Sequence[str]) -> Config:
+def configuration(
+    words: Sequence[str], *, goes_on: bool = False, only_plan: bool = False
+) -> Config:
+    """The configuration of a command, with what it names in object storage brought here.
+
+    Args:
+        words: A file, and section.key=value.
+        goes_on: The command goes on with a run that is there, even if it is not told to.
+        only_plan: Nothing is written.
+
+    Raises:
+        ConfigError: It cannot be used.
+        StorageError: What it names cannot be brought.
+    """
     files = [word for word in words if "=" not in word]
     if len(files) > 1:
         raise ConfigError(f"'{files[1]}' is not of the form section.key=value")
@@ -33,10 +46,11 @@ def configuration(words: Sequence[str]) -> Config:
             encoder = f"{prefix}{_absolute(encoder.removeprefix(prefix))}"
     weights = _absolute(config.embed.weights)
     simulation = config.simulation
+    directory = _directory(config, goes_on=goes_on, only_plan=only_plan)
     return replace(
         config,
         data=data,
-        run=replace(config.run, dir=_here(config.run.dir, alone=True)),
+        run=replace(config.run, dir=directory),
         embed=replace(config.embed, encoder=encoder, weights=weights),
         rounds=replace(config.rounds, replay=_absolute(config.rounds.replay)),
         simulation=replace(
@@ -47,17 +61,21 @@ def configuration(words: Sequence[str]) -> Config:
     )
 
 
+def _directory(config: Config, *, goes_on: bool, only_plan: bool) -> str | None:
+    """Where the run is to be; it is this command's from now on, if that is in object storage."""
+    place = config.run.dir
+    if not place:
+        return place
+    goes_on = goes_on or config.run.resume
+    return bring(place) if only_plan else bring_run(place, goes_on=goes_on)
+
+
 def _bags(config: Config) -> str | None:
     """Where the bags are; those of nodes' own are brought there."""
     bags = config.data.bags
     if bags and config.resources.bags_on_nodes and is_remote(bags):
         return str(remote_of(bags).copy)
-    return _here(bags)
-
-
-def _here(place: str | None, *, alone: bool = False) -> str | None:
-    """The copy of what is in object storage; any other place as it is."""
-    return place and bring(place, alone=alone)
+    return bags and bring(bags)
 
 
 def _absolute(path: str | None) -> str | None:

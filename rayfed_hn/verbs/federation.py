@@ -45,7 +45,7 @@ DEMO_WORDS = ("embed.tile_px=128", "compare.seeds=2")
 def demo(words: Sequence[str]) -> int:
     """See ``rayfed-hn demo --help``."""
     begun = time.monotonic()
-    config = configuration([*DEMO_WORDS, *words])
+    config = configuration([*DEMO_WORDS, *words], goes_on=True)
     home = Path(config.run.dir or "demo")
     claim(home, config, "demo", resume=True)
     with resumable(f"the same command goes on with what is in {home}"):
@@ -74,7 +74,7 @@ def demo(words: Sequence[str]) -> int:
 
 def train(words: Sequence[str], only_plan: bool = False) -> int:
     """See ``rayfed-hn train --help``."""
-    config = configuration(words)
+    config = configuration(words, only_plan=only_plan)
     check_tracker(config.run.track)
     root, here = _bags(config), not config.resources.bags_on_nodes
     planned = _planned(config, root) if here else None  # before a cluster is started for nothing
@@ -135,7 +135,7 @@ def compare(words: Sequence[str], only_plan: bool = False) -> int:
     """See ``rayfed-hn compare --help``."""
     from rayfed_hn.federation.cell import cells, check_cells
 
-    config = configuration(words)
+    config = configuration(words, only_plan=only_plan)
     check_tracker(config.run.track)
     with before_anything_starts():
         plan = check_cells(config, _bags(config))

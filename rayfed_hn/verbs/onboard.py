@@ -16,6 +16,7 @@ from rayfed_hn.files import write_text
 from rayfed_hn.loading import load
 from rayfed_hn.progress import bar
 from rayfed_hn.reporting.boards import write_curves
+from rayfed_hn.storage.keeping import bring_run
 from rayfed_hn.storage.remote import named
 from rayfed_hn.verbs.common import (
     before_anything_starts,
@@ -83,6 +84,9 @@ def _configuration(places: Places, words: Sequence[str]) -> Config:
     """The run's own settings, and what was asked for on the command line."""
     own = ["run.dir=", "run.resume=false", "data.leave_out=", "data.manifest=", "data.root="]
     config = load(places.run / "config.yaml", [*own, *words])
+    if config.run.dir:
+        place = bring_run(config.run.dir, goes_on=config.run.resume)
+        config = dataclasses.replace(config, run=dataclasses.replace(config.run, dir=place))
     if places.bags is not None:
         data = dataclasses.replace(config.data, bags=str(places.bags.resolve()))
         config = dataclasses.replace(config, data=data)

@@ -9,6 +9,7 @@ from typing import Any
 
 from rayfed_hn.errors import ConfigError
 from rayfed_hn.run_directory import verb_of
+from rayfed_hn.storage.keeping import bring_run
 from rayfed_hn.storage.remote import named
 from rayfed_hn.verbs.common import in_a_job
 
@@ -17,7 +18,7 @@ ANEW = ("demo", "onboard")  # the same command goes on, or starts again
 APART = ("serve", "join")  # which need their certificates again
 
 
-def resume(run: Path, words: Sequence[str]) -> int:
+def resume(place: str, words: Sequence[str]) -> int:
     """See ``rayfed-hn resume --help``."""
     for word in words:
         if not word.startswith(ALLOWED):
@@ -25,6 +26,7 @@ def resume(run: Path, words: Sequence[str]) -> int:
                 f"'{word}': resume goes on with the run as it is; only resources.key=value, and "
                 "data.bags where the bags have moved, can be given"
             )
+    run = Path(bring_run(place, goes_on=True))
     folder = run.resolve()
     if not (folder / "config.yaml").is_file():
         remedy = in_a_job(folder) or "give the run.dir that the interrupted command printed"

@@ -38,7 +38,7 @@ def scale(words: Sequence[str], only_plan: bool = False) -> int:
     from rayfed_hn.orchestration.scale import scale as run
     from rayfed_hn.reporting.scale_report import scale_table, write_scale_files
 
-    config = _with_lasting_bags(configuration(words))
+    config = _with_lasting_bags(configuration(words, only_plan=only_plan))
     check_tracker(config.run.track)
     folder = planned_dir(config, "scale", measured=True)
     with before_anything_starts():

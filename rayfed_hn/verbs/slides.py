@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 def embed(words: Sequence[str], retry: bool = False, only_plan: bool = False) -> int:
     """See ``rayfed-hn embed --help``."""
-    config = configuration(words)
+    config = configuration(words, only_plan=only_plan)
     existing(config.data.manifest, "data.manifest", "give the CSV of slides, data.manifest=FILE")
     bags = require(config.data.bags, "data.bags", "give the folder to write bags to")
     lasting(Path(bags), "data.bags")

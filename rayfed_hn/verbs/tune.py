@@ -34,7 +34,7 @@ def tune(words: Sequence[str], only_plan: bool = False) -> int:
     from rayfed_hn.tuning.search import Search
     from rayfed_hn.tuning.search import words as about
 
-    config = configuration(words)
+    config = configuration(words, only_plan=only_plan)
     root = existing(
         config.data.bags, "data.bags", "make the bag store with 'rayfed-hn embed' first"
     )

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import threading
 from pathlib import Path
 
 import pytest
 
-from rayfed_hn.errors import ConfigError, StorageError
-from rayfed_hn.storage.keeping import CLAIM, bring, brought, kept, storage
+from rayfed_hn.errors import StorageError
 from rayfed_hn.storage.mirror import POINTER, Mirror
-from rayfed_hn.storage.remote import Remote, origin_of, remote_of
+from rayfed_hn.storage.remote import Remote, remote_of
 
 
 def fill(folder: Path, **files: str) -> None:
@@ -96,7 +94,7 @@ def test_the_pointer_is_sent_last_and_as_it_was_at_first(
     monkeypatch.setattr(Remote, "upload", slow)
     mirror = Mirror(local, remote)
     mirror.push()
-    assert POINTER not in sent
+    assert sent[-1] == POINTER
     assert there(remote)[POINTER] == b"1"
     assert there(remote)["checkpoints/1/state"] == b"one"
     monkeypatch.setattr(Remote, "upload", upload)
@@ -138,118 +136,6 @@ def test_a_commit_that_goes_while_it_is_sent_is_no_error(
     monkeypatch.setattr(Remote, "upload", pruned)
     assert Mirror(local, remote).push() == 1
     assert set(remote.files()) == {"checkpoints/2/state"}
-
-
-def test_changes_are_sent_while_a_command_works_and_in_the_end(place: str) -> None:
-    remote = remote_of(place)
-    with kept(remote, alone=True, every=0.05) as local:
-        fill(local, one="1")
-        for _ in range(200):
-            if remote.read("one"):
-                break
-            threading.Event().wait(0.05)
-        assert remote.read("one") == b"1"
-        fill(local, two="2")
-    assert remote.read("two") == b"2"
-
-
-def test_whoever_takes_a_run_up_last_is_believed(
-    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    remote = remote_of(place)
-
-    def work() -> None:
-        with kept(remote, alone=True, every=0.05) as first:
-            fill(first, state="first")
-            while not (remote.read(CLAIM) and remote.read("state")):
-                threading.Event().wait(0.05)
-            monkeypatch.setenv("RAYFED_HN_CACHE", str(tmp_path / "another machine"))
-            with kept(remote, alone=True, every=60) as second:
-                assert (second / "state").read_text() == "first"
-                fill(second, state="second")
-            with kept(remote, alone=False, every=60) as reader:  # who only reads takes nothing
-                fill(reader, report="page")
-            fill(first, state="first again")
-
-    with pytest.raises(StorageError, match="another process has taken this folder up"):
-        work()
-    assert remote.read("state") == b"second"
-    assert remote.read("report") == b"page"
-
-
-def test_words_of_a_command(place: str, tmp_path: Path) -> None:
-    remote = remote_of(place)
-    Mirror(tmp_path / "made", remote).push()
-    plain = ["train", "conf.yaml", "data.bags=bags", "model.name=mean", "--site", "a=b"]
-    with storage():
-        assert brought(plain) == plain
-        words = brought(["train", f"run.dir={place}", f"{place}/bags"])
-        more = brought(["predict", str(tmp_path), "--bags", place, f"--against={place}"])
-    assert words == ["train", f"run.dir={remote.copy}", str((remote / "bags").copy)]
-    assert more[3:] == [str(remote.copy), f"--against={remote.copy}"]
-    assert origin_of(remote.copy / "sites") == Remote(f"{place}/sites")
-    assert origin_of(tmp_path) is None
-    with pytest.raises(StorageError, match="give a path"):
-        bring(place, alone=False)
-
-
-@pytest.mark.parametrize(
-    "words", [("--to", "s3://b/x"), ("--to=s3://b/x",), ("data.manifest=s3://b/x",)]
-)
-def test_what_is_read_or_written_on_disks_alone(words: tuple[str, ...]) -> None:
-    key = words[0].partition("=")[0]
-    with pytest.raises(ConfigError, match=f"^{key}: s3://b/x is in object storage, where only run"):
-        brought(["predict", *words])
-
-
-@pytest.mark.parametrize(
-    ("address", "says"),
-    [
-        ("http://example.org/bags", "http://: not a kind of storage that is known here"),
-        ("s3://key:secret@bucket/bags", "AWS_ACCESS_KEY_ID"),
-        ("s3://bucket/bags?endpoint_override=x", "AWS_ENDPOINT_URL"),
-        ("s3://bucket/a/../../b", "give scheme://place/folder alone"),
-    ],
-)
-def test_addresses_that_cannot_be_used(address: str, says: str) -> None:
-    with pytest.raises(ConfigError, match=says) as told:
-        remote_of(address)
-    assert "secret" not in str(told.value)
-
-
-def test_storage_that_cannot_be_reached_is_named(
-    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RAYFED_HN_CACHE", str(tmp_path / "cache"))
-    missing = remote_of("s3://no-such-bucket/run")
-    with (
-        pytest.raises(StorageError, match=r"run: there is no bucket no-such-bucket"),
-        kept(missing, alone=False),
-    ):
-        pytest.fail("nothing is begun")
-    with pytest.raises(StorageError, match=r"s3://no-such-bucket/run/a: .*NO_SUCH_BUCKET"):
-        missing.write("a", b"")
-
-
-def test_what_cannot_be_sent_is_kept_and_sent_later(
-    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    remote, upload = remote_of(place), Remote.upload
-
-    def broken(self: Remote, source: Path, name: str) -> None:
-        raise StorageError(f"{self.uri}: no network")
-
-    def work() -> None:
-        with kept(remote, alone=True, every=60) as local:
-            fill(local, one="1")
-
-    monkeypatch.setattr(Remote, "upload", broken)
-    with pytest.raises(StorageError, match="no network; what was not sent is whole in"):
-        work()
-    monkeypatch.setattr(Remote, "upload", upload)
-    with kept(remote, alone=True, every=60) as local:
-        assert (local / "one").read_text() == "1"
-    assert remote.read("one") == b"1"
 
 
 def test_what_changed_on_one_side_is_taken_from_it(place: str, tmp_path: Path) -> None:
