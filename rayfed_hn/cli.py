@@ -74,9 +74,8 @@ def demo(words: tuple[str, ...]) -> int:
 
 
 @_verb(
-    *("data.manifest", "data.root", "data.bags", "embed.", "run.dir", "run.resume"),
-    *("resources.cpus", "resources.gpus_per_encoder", "resources.autoscaling"),
-    *("resources.start_limit", "resources.insecure"),
+    *("data.manifest", "data.root", "data.bags", "embed.", "run.dir", "run.resume", "resources.c"),
+    *("resources.gpus_per_enc", "resources.auto", "resources.start_limit", "resources.insecure"),
     example="rayfed-hn embed data.manifest=slides/manifest.csv data.bags=bags",
 )
 @click.option("--plan", "only_plan", is_flag=True, help=ONLY_PLAN)
@@ -119,7 +118,7 @@ def train(words: tuple[str, ...], only_plan: bool) -> int:
     *("compare.", "data.bags", "data.leave_out", "data.positive_label", "data.splits", "data.max_"),
     *("run.", "task.", "hypernetwork.", "rounds.", "simulation."),
     *("training.", "model.", "privacy.", "evaluation.", "audit.exchanges"),
-    *("resources.cpus", "resources.autoscaling", "resources.start_limit", "resources.insecure"),
+    *("resources.cpus", "resources.auto", "resources.start_limit", "resources.insecure"),
     example="rayfed-hn compare data.bags=bags compare.methods=local,fedavg,hypernetwork\n"
     "  rayfed-hn compare data.bags=bags task.kind=ordinal task.classes=low,middle,high\n"
     "  rayfed-hn compare data.bags=bags compare.noise=0,0.03,0.1,0.3,1\n"

@@ -26,7 +26,7 @@ from rayfed_hn.orchestration.train import train
 
 SECONDS = 3.0  # that a slide takes, so that a node has come before all are done
 HEAD = {"resources": {"CPU": 1}, "node_config": {}, "max_workers": 0}
-WORKER = {"resources": {"CPU": 2}, "node_config": {}, "min_workers": 0, "max_workers": 2}
+WORKER = {"resources": {"CPU": 3}, "node_config": {}, "min_workers": 0, "max_workers": 1}
 LISTS = (
     *("setup_commands", "initialization_commands", "head_setup_commands", "worker_setup_commands"),
     *("head_start_ray_commands", "worker_start_ray_commands", "cluster_synced_files"),
@@ -34,12 +34,12 @@ LISTS = (
 )
 CLUSTER = {
     "cluster_name": "growing",
-    "max_workers": 2,
+    "max_workers": 1,
     "idle_timeout_minutes": 5,
     "upscaling_speed": 10,
-    "provider": {"type": "fake_multinode"},
-    "available_node_types": {"head": HEAD, "worker": WORKER},
-    "head_node_type": "head",
+    "provider": {"type": "fake_multinode", "disable_node_updaters": True},
+    "available_node_types": {"ray.head.default": HEAD, "worker": WORKER},
+    "head_node_type": "ray.head.default",
     "auth": {},
     "file_mounts": {},
     "file_mounts_sync_continuously": False,
@@ -76,6 +76,7 @@ def embedding(folder: Path) -> dict[str, object]:
 
 def training(folder: Path, bags: Path) -> dict[str, object]:
     words = ["rounds.num_versions=2", "training.steps=2", "resources.autoscaling=true"]
+    words += ["simulation.enabled=true"]
     config = load(None, words)
     summary = train(config, bags, folder / "run", lambda news: None)
     whole = run_in_process(make_plan(config, bags))

@@ -60,12 +60,12 @@ def test_slides_are_embedded_on_nodes_that_come(folder: Path) -> None:
     (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
     assert found("embed", folder, folder) == {
         "embedded": SLIDES,
-        "processes": 3,  # one a core: of the head, and of the node that has come
-        "cpus": 3.0,
+        "processes": 4,  # one a core: of the head, and of the node that has come
+        "cpus": 4.0,
     }
 
 
 def test_actors_wait_for_nodes_that_come(folder: Path, bag_root: Path) -> None:
     told = found("train", folder, bag_root)
-    assert told["cpus"] == 5.0  # the server's and three sites' cores: two nodes beside the head
+    assert told["cpus"] == 4.0  # the server's and three sites' cores
     assert told["digest"] == told["in_process"]

@@ -24,7 +24,7 @@ def test_all_of_it_and_each_trial_say_when_they_will_be_done(
     search, clock = Search.of(load(None, WORDS), bag_root), [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
-    hear = verb._Shown(search, progress.Bar("trials", 4, None, _started=0.0)).hear
+    hear = verb._Shown(search, progress.Bar("trials", 4, None)).hear
     hear(0, None)
     for version in range(4):
         clock[0] += 10.0
@@ -55,6 +55,6 @@ def test_versions_are_those_of_the_trial(
 ) -> None:
     words = ["tune.space.rounds.num_versions=grid(2, 4)", "tune.search=grid"]
     search = Search.of(load(None, words), bag_root)
-    bar = progress.Bar("trials", 2, None, _started=0.0)
+    bar = progress.Bar("trials", 2, None)
     verb._Shown(search, bar).hear(0, News(search.trials[1], 3, 0.5))
     assert "trial 1: version 3/4" in capsys.readouterr().out
