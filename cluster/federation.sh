@@ -28,6 +28,10 @@ for tool in ip setpriv; do command -v "$tool" >/dev/null || fail "$tool is missi
 [[ -f $bags/recipe.json ]] || fail "$bags is no bag store; make one with rayfed-hn embed"
 [[ -f $study ]] || fail "$study does not exist"
 [[ ! -e $folder ]] || fail "$folder is there already; give a new folder"
+told=$(setpriv --reuid "$FIRST_UID" --regid "$FIRST_UID" --clear-groups env -i HOME=/ PATH="$PATH" \
+  ${PYTHONPATH:+PYTHONPATH="$PYTHONPATH"} $RAYFED_HN --version 2>&1) || fail "user $FIRST_UID cannot run\
+ '$RAYFED_HN' (${told##*$'\n'}); install it where every user can read it, with a Python that every\
+ user can run, and name it: RAYFED_HN=/opt/rayfed-hn/bin/rayfed-hn"
 
 sites=() pids=()
 for path in "$bags"/site=*/; do sites+=("$(basename "${path#*site=}")"); done
@@ -120,7 +124,7 @@ as server $RAYFED_HN serve study.yaml "$@" "run.dir=$folder/server/run" --listen
 serving=$!
 pids+=("$serving")
 until grep -qs '^Listening' "$folder/server/log"; do
-  kill -0 "$serving" 2>/dev/null || { cat "$folder/server/log" >&2; fail "the server did not start"; }
+  kill -0 "$serving" 2>/dev/null || { cat "$folder/server/log" >&2; rm -r "$folder"; fail "the server did not start"; }
   sleep 0.2
 done
 

@@ -53,6 +53,7 @@ def ray_session() -> Iterator[None]:
 
     os.environ.setdefault("RAY_worker_niceness", "0")  # as the product has it
     ray.init(
+        address="local",  # not one that somebody else has started on this machine
         num_cpus=2,
         include_dashboard=False,
         log_to_driver=False,

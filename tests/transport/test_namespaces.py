@@ -205,3 +205,26 @@ def test_only_a_refusal_is_taken_for_one(place: Path, bags: int, said: str, code
         (line,) = [x for x in done.stdout.splitlines() if f"the bags of {site}" in x]
         assert said in line
     assert done.returncode == code, done.stderr
+
+
+def test_a_program_that_users_cannot_run_is_said_before_anything_is_made(place: Path) -> None:
+    """As one is that was installed in a home which others cannot enter."""
+    program = place / "home" / "rayfed-hn"
+    program.parent.mkdir(mode=0o700)
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    (place / "bags").mkdir()
+    (place / "bags" / "recipe.json").write_text("{}")
+    (place / "study.yaml").write_text("{}")
+    words = [str(place / name) for name in ("bags", "homes", "study.yaml")]
+    done = subprocess.run(
+        [str(SCRIPT), *words],
+        env=os.environ | {"RAYFED_HN": str(program)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert f"user {SOMEBODY} cannot run '{program}' (" in done.stderr
+    assert "Permission denied); install it where every user can read it" in done.stderr
+    assert not (place / "homes").exists()
