@@ -54,7 +54,8 @@ end_all() { # with this signal, what runs in the namespaces; 1 if there was noth
 }
 
 take_away() { # the programs too: what a shell started in the background outlives that shell
-  for _ in {1..50}; do end_all TERM || break; sleep 0.1; done
+  end_all TERM || true # once: it interrupts, and again it would interrupt the tidying up
+  for _ in {1..50}; do end_all 0 || break; sleep 0.1; done
   end_all KILL || true
   wait 2>/dev/null || true
   for party in switch server "${sites[@]}"; do ip netns del "$PREFIX-$party" 2>/dev/null || true; done

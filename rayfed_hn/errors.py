@@ -39,6 +39,10 @@ class StorageError(DataError):
     """A file cannot be written."""
 
 
+class TakenUp(StorageError):
+    """Another process has taken the run up: this one may send nothing more, and has to end."""
+
+
 class StorageAway(StorageError):
     """Object storage could not be reached for as long as anybody waits for it."""
 

@@ -12,6 +12,7 @@ from rayfed_hn.errors import (
     SetAside,
     StorageAway,
     StorageError,
+    TakenUp,
 )
 from rayfed_hn.federation.wire import Message, expect, open_message, serialise
 
@@ -37,6 +38,7 @@ _FAILURES: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     ((MemoryError,), "the site ran out of memory"),
     ((BudgetSpent,), BudgetSpent.told),
     ((LedgerError,), "the site's privacy ledger is damaged"),
+    ((TakenUp,), "another process had taken the run up"),
     ((StorageAway,), "the site could not keep its files in object storage, which was out of reach"),
     ((StorageError,), "the site could not write its files (is its disk full?)"),
     ((DataError, SetAside, OSError), "the site could not read its bags"),

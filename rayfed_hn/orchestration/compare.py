@@ -52,7 +52,8 @@ def compare(
     done = {cell: found for cell in todo if (found := _read(folder, cell, mark)) is not None}
     on_cell(len(done), len(todo))
     failed: list[dict[str, Any]] = []
-    wait_for_a_place(config, "cell")
+    if len(done) < len(todo):
+        wait_for_a_place(config, "cell")
     waiting = {_run_cell.remote(cell, config, root): cell for cell in todo if cell not in done}
     while waiting:
         ready, _ = ray.wait(list(waiting), num_returns=1)

@@ -27,6 +27,7 @@ from rayfed_hn.orchestration.metrics import EmbedMetrics
 from rayfed_hn.orchestration.packing import Cluster
 from rayfed_hn.orchestration.planned import of_workers
 from rayfed_hn.orchestration.slide_worker import EncoderFactory, SlideWorker, lost
+from rayfed_hn.orchestration.store_nodes import check_nodes
 from rayfed_hn.orchestration.waiting import wait_for_a_place
 from rayfed_hn.rooms import Node
 from rayfed_hn.slides import embedding
@@ -37,9 +38,10 @@ from rayfed_hn.slides.manifest import SlideRecord, read_manifest
 from rayfed_hn.slides.outcome import EmbedReport, SlideOutcome, write_set_aside
 from rayfed_hn.slides.site_sheets import write_site_sheets
 from rayfed_hn.slides.worklist import Job, find_work, not_in_manifest
-from rayfed_hn.storage.elsewhere import collect, offer
+from rayfed_hn.storage.elsewhere import collect, forget_marks, offer
 
 FEATURE_FILES_PER_TASK = 32
+ATTEMPTS = ".attempts-"  # how the names of folders with marks begin
 
 
 def embed(
@@ -138,11 +140,12 @@ def _run(
     total, done = sum(size.values()), 0
     with _attempts_folder(root) as attempts:
         offer(root)
+        check_nodes(root, attempts)
         for outcome in _run_on_ray(root, attempts, jobs, config, factory):
             if todo.pop(outcome.slide_id, None):
                 done += size[outcome.slide_id]
                 yield outcome, done / total
-        collect(root, attempts.name)
+        collect(root)
     for job in todo.values():
         yield lost(root, job), 1.0
 
@@ -157,13 +160,15 @@ def _size(path: Path) -> int:
 @contextmanager
 def _attempts_folder(root: Path) -> Iterator[Path]:
     """A folder where workers note which slide they are at; what a killed run left is cleared."""
-    for old in root.glob(".attempts-*"):
+    forget_marks(root, ATTEMPTS)
+    for old in root.glob(f"{ATTEMPTS}*"):
         shutil.rmtree(old, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(dir=root, prefix=".attempts-"))
+    folder = Path(tempfile.mkdtemp(dir=root, prefix=ATTEMPTS))
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        forget_marks(root, ATTEMPTS)
 
 
 def _run_on_ray(

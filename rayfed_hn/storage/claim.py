@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from rayfed_hn.errors import StorageError
+from rayfed_hn.errors import TakenUp
 from rayfed_hn.files import write_atomically, write_text
 from rayfed_hn.saving import saving
 from rayfed_hn.storage.remote import Remote, cache
@@ -22,10 +22,6 @@ from rayfed_hn.storage.remote import Remote, cache
 CLAIM = ".held.json"
 LOOK_SECONDS = 1.0  # between two looks, where it need not be certain
 SET_ASIDE = "set-aside"  # in the cache
-
-
-class TakenUp(StorageError):
-    """Another process has taken the run up: this one may send nothing more, and has to end."""
 
 
 class Claim:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -80,6 +81,9 @@ class StoreElsewhere:
         Raises:
             StorageError: They cannot be read.
         """
+        _patiently(lambda: self._bring(names), RETRY_SECONDS)
+
+    def _bring(self, names: Iterable[str]) -> None:
         for name in names:
             path = self._root / name
             if self._remote.has(name):
@@ -94,6 +98,9 @@ class StoreElsewhere:
         Raises:
             StorageError: They cannot be written.
         """
+        _patiently(lambda: self._send(names), RETRY_SECONDS)
+
+    def _send(self, names: Iterable[str]) -> None:
         for name in names:
             path = self._root / name
             if path.exists():
@@ -108,7 +115,7 @@ class StoreElsewhere:
 
     def set_mark(self, mark: str) -> None:
         """Set a mark, a path below the store's folder."""
-        self._remote.write(mark, b"")
+        _patiently(lambda: self._remote.write(mark, b""), RETRY_SECONDS)
 
     def clear_mark(self, mark: str) -> None:
         """Take a mark away."""
@@ -142,8 +149,8 @@ def offer(root: Path) -> None:
         Mirror(root, remote).push()
 
 
-def collect(root: Path, marks: str) -> None:
-    """Have what workers on other nodes have sent, and take away what marks they left.
+def collect(root: Path) -> None:
+    """Have what workers on other nodes have sent.
 
     Raises:
         StorageError: It cannot be brought.
@@ -151,9 +158,21 @@ def collect(root: Path, marks: str) -> None:
     remote = origin_of(root)
     if remote is not None:
         Mirror(root, remote).pull()
-        for name in remote.files():
-            if name.startswith(marks):
-                remote.delete(name)
+
+
+def forget_marks(root: Path, marks: str) -> None:
+    """Take away what marks workers on other nodes have left, in this run or in one that was cut.
+
+    Args:
+        root: The store's folder, which nobody else embeds into.
+        marks: How their paths below it begin.
+    """
+    remote = origin_of(root)
+    if remote is not None:
+        with contextlib.suppress(StorageError):  # the next run does it
+            for name in remote.files():
+                if name.startswith(marks):
+                    remote.delete(name)
 
 
 class Share:
@@ -165,21 +184,22 @@ class Share:
     Args:
         folder: The run directory; nothing is moved of None and of a plain folder.
         mine: What this process keeps, by the path below the folder.
-        holder: The token of whoever has taken the run up; nothing is moved without one, and on a
-            disk that they share, from which they send all there is.
+        holder: The token of whoever has taken the run up; nothing is moved without one. On a disk
+            that they share they send all there is too, and storage may be away for a while.
     """
 
     def __init__(self, folder: Path | None, mine: Callable[[str], bool], holder: str = "") -> None:
         remote = None if folder is None else origin_of(folder)
         self._mirror: Mirror | None = None
         self._patience = RETRY_SECONDS
-        if folder is None or remote is None or not holder or token_of(folder) == holder:
+        if folder is None or remote is None or not holder:
             return
+        self._shared = token_of(folder) == holder
         self._remote, self._folder, self._mine = remote, folder, mine
         self._mirror = Mirror(folder, remote, mine, Claim(remote, holder).check)
 
     def pull(self) -> None:
-        """Have what was kept on another node, whatever is here.
+        """Have what was kept on another node.
 
         Raises:
             StorageAway: It could not be brought.
@@ -195,32 +215,59 @@ class Share:
             StorageAway: It could not be sent.
             TakenUp: Another process has taken the run up.
         """
-        if self._mirror is not None:
+        if self._mirror is None:
+            return
+        if not self._shared:
             self._patiently(self._mirror.push)
+            return
+        try:  # whoever goes on with this on another node finds it there
+            self._mirror.push()
+        except TakenUp:
+            raise
+        except StorageError:
+            return
 
     def _take_up(self) -> None:
         assert self._mirror is not None
+        if self._shared:  # what is here is this run's, but may be of before it was on another node
+            self._mirror.pull(self._mine)
+            return
         with lent(lock_of(self._folder)) as holder:
             if holder is None:  # nor a command that has not noticed yet
                 part(self._remote, self._folder, Mirror(self._folder, self._remote).changed)
         self._mirror.pull(self._mine, theirs=True)
 
     def _patiently(self, move: Callable[[], object]) -> None:
-        end, pause = time.monotonic() + self._patience, FIRST_PAUSE
-        while True:
-            try:
-                move()
-                self._patience = RETRY_SECONDS
-                return
-            except TakenUp:
+        try:
+            _patiently(move, self._patience)
+            self._patience = RETRY_SECONDS
+        except TakenUp:
+            raise
+        except StorageError as error:
+            self._patience = 0.0  # whoever comes next need not wait for nothing again
+            raise StorageAway(
+                f"{error}; tried for {RETRY_SECONDS:g} s. What was committed there before "
+                "is whole: see to it that all nodes can reach and write it, and "
+                f"'rayfed-hn resume {self._remote.uri}' goes on"
+            ) from None
+
+
+def _patiently(move: Callable[[], object], seconds: float) -> None:
+    """Try again and again while storage is away.
+
+    Raises:
+        StorageError: It is away for too long.
+        TakenUp: That is not what is the matter.
+    """
+    end, pause = time.monotonic() + seconds, FIRST_PAUSE
+    while True:
+        try:
+            move()
+            return
+        except TakenUp:
+            raise
+        except StorageError:
+            if time.monotonic() + pause > end:
                 raise
-            except StorageError as error:
-                if time.monotonic() + pause > end:
-                    self._patience = 0.0  # whoever comes next need not wait for nothing again
-                    raise StorageAway(
-                        f"{error}; tried for {RETRY_SECONDS:g} s. What was committed there before "
-                        "is whole: see to it that all nodes can reach and write it, and "
-                        f"'rayfed-hn resume {self._remote.uri}' goes on"
-                    ) from None
-            time.sleep(pause)
-            pause = min(2 * pause, MOST_PAUSE)
+        time.sleep(pause)
+        pause = min(2 * pause, MOST_PAUSE)

@@ -19,7 +19,9 @@ from pathlib import Path
 from rayfed_hn.errors import ConfigError, Interrupted, StorageError
 from rayfed_hn.locks import Holder, lent
 from rayfed_hn.storage.claim import Claim, TakenUp, lock_of, part, set_aside, take
-from rayfed_hn.storage.mirror import Mirror
+from rayfed_hn.storage.index import Stamp
+from rayfed_hn.storage.mirror import Mirror, stamp_of
+from rayfed_hn.storage.pointed import COMMITS, clear_pins
 from rayfed_hn.storage.remote import Remote, is_remote, remote_of
 
 PUSH_SECONDS = 10.0
@@ -149,9 +151,14 @@ def _refuse(remote: Remote, holder: Holder | None) -> None:
     if holder is not None:
         raise ConfigError(
             f"run.dir: {remote.uri} is in use on this machine by {holder}; wait until that has "
-            f"ended, or end it (kill {holder.process} on {holder.host}) and give the same command "
-            "again"
+            f"ended, or end it ({holder.ended_by}) and give the same command again"
         )
+
+
+def _heeded() -> signal.Signals:
+    """A signal that Python hears: what a script starts in the background ignores Ctrl-C's."""
+    heard = (one for one in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(one)))
+    return next(heard, signal.SIGINT)
 
 
 class _Sender:
@@ -169,7 +176,9 @@ class _Sender:
 
     def __init__(self, remote: Remote, copy: Path, lock: Path | None) -> None:
         self._remote, self._copy, self._lock = remote, copy, lock
-        self._mirror = Mirror(copy, remote, check=self._check)
+        self._mirror = Mirror(copy, remote, self._is_mine, self._check)
+        self._left: dict[str, Stamp] = {}  # of a run that is but read: what nobody has sent yet
+        self._reads = False
         self._claim: Claim | None = None
         self.lost: TakenUp | None = None
 
@@ -181,8 +190,11 @@ class _Sender:
                 return
             self._part()
             if self._lock is None:
+                clear_pins(self._copy)
                 self._claim = take(self._remote, self._copy)
             moved = self._mirror.pull()
+            if self._lock is not None and (self._copy / "config.yaml").exists():
+                self._left, self._reads = self._mirror.unsent(), True
         if moved:
             files = f"{moved} file{'s' * (moved != 1)}"
             print(f"{self._remote.uri}: {files} brought to {self._copy}")
@@ -206,9 +218,9 @@ class _Sender:
             except TakenUp as error:
                 self.lost = error
                 if not ended.is_set():  # whatever the command is at ends as by Ctrl-C
-                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                    signal.pthread_kill(threading.main_thread().ident or 0, _heeded())
                 return
-            except StorageError as error:
+            except Exception as error:  # whatever it is, hours of work may follow
                 if not told:
                     print(f"rayfed-hn: warning: {error}; trying again", file=sys.stderr)
                 told = True
@@ -248,6 +260,13 @@ class _Sender:
             if holder is None:
                 self._check(sure=True)
                 self._mirror.push()
+
+    def _is_mine(self, name: str) -> bool:
+        """Of a run that is but read, what was written since, and never a commit."""
+        if not self._reads:
+            return True
+        known = self._left.get(name)
+        return not name.startswith(f"{COMMITS}/") and known != stamp_of(self._copy / name)
 
     def _check(self, sure: bool) -> None:
         if self._claim is not None:

@@ -18,10 +18,9 @@ from pathlib import Path
 from rayfed_hn.errors import StorageError
 from rayfed_hn.files import write_atomically
 from rayfed_hn.storage.index import Index, Pair, Stamp
+from rayfed_hn.storage.pointed import COMMITS, POINTER, is_whole, pinned
 from rayfed_hn.storage.remote import Remote
 
-COMMITS = "checkpoints"
-POINTER = f"{COMMITS}/LATEST"  # names the newest commit that counts
 NOTE_BYTES = 2**26  # of files that were sent, after which that is noted
 TRIES = 5  # to see a folder whose commits come and go
 
@@ -77,7 +76,7 @@ class Mirror:
                     self._index.note(dict.fromkeys(self._index.read()))
                     return moved
                 # A commit is dropped after another was pointed at: look again then.
-                if _is_whole(pointer, there) or pointer == self._remote.read(POINTER):
+                if is_whole(pointer, there) or pointer == self._remote.read(POINTER):
                     now = {name: stamp for name, stamp in there.items() if wanted(name)}
                     more, whole = self._bring(now, pointer, theirs=theirs)
                     moved += more
@@ -152,13 +151,12 @@ class Mirror:
         Raises:
             StorageError: It cannot be written there; the next push tries again.
         """
-        with self._turn:
-            pointer, found = self._read_pointer(), self._found()
+        with self._turn, pinned(self._local, self._found) as (pointer, found, pins):
             changed, gone = self._unlike(found)
             if not changed and not gone:
                 return 0
             self._index.note({name: (found[name], None) for name in changed}, lasting=True)
-            number = self._send({name: found[name] for name in sorted(changed, key=_rank)})
+            number = self._send({name: found[name] for name in sorted(changed, key=_rank)}, pins)
             if pointer is not None and POINTER in changed:
                 self._check(True)
                 self._remote.write(POINTER, pointer)
@@ -170,13 +168,13 @@ class Mirror:
                 self._index.note({name: None})
             return number
 
-    def _send(self, changed: Mapping[str, Stamp]) -> int:
+    def _send(self, changed: Mapping[str, Stamp], pins: Mapping[str, Path]) -> int:
         """Send files but for the pointer; returns how many there were."""
         sent, waiting = 0, dict[str, Stamp]()
         try:
             for name, stamp in changed.items():
                 self._check(False)
-                if name != POINTER and self._upload(name):
+                if name != POINTER and self._upload(name, pins.get(name, self._local / name)):
                     waiting[name], sent = stamp, sent + 1
                 if sum(size for size, _ in waiting.values()) >= NOTE_BYTES:
                     self._note(waiting)
@@ -191,13 +189,13 @@ class Mirror:
         there = self._remote.files() if sent else {}
         self._index.note({n: (stamp, there[n]) for n, stamp in sent.items() if n in there})
 
-    def _upload(self, name: str) -> bool:
+    def _upload(self, name: str, path: Path) -> bool:
         try:
-            self._remote.upload(self._local / name, name)
+            self._remote.upload(path, name)
         except (StorageError, FileNotFoundError):
-            if (self._local / name).exists():
+            if path.exists():
                 raise
-            return False  # a commit that was dropped in the meantime
+            return False  # an earlier commit that was dropped in the meantime
         return True
 
     def _is_here(self, name: str, there: Stamp, known: Pair | None, *, theirs: bool) -> bool:
@@ -222,6 +220,12 @@ class Mirror:
         with self._turn:
             return any(self._unlike(self._found()))
 
+    def unsent(self) -> dict[str, Stamp]:
+        """What is new or has changed here."""
+        with self._turn:
+            found = self._found()
+            return {name: found[name] for name in self._unlike(found)[0]}
+
     def _unlike(self, found: Mapping[str, Stamp]) -> tuple[list[str], list[str]]:
         """What is new or has changed, and what is gone."""
         known = self._index.read()
@@ -232,13 +236,6 @@ class Mirror:
         ]
         mine = (name for name in known if self._mine(name) and not _stays(name))
         return changed, [name for name in mine if name not in found]
-
-    def _read_pointer(self) -> bytes | None:
-        """Read before anything is listed: what it names is there then, and what follows is too."""
-        try:
-            return (self._local / POINTER).read_bytes()
-        except OSError:
-            return None
 
     def _found(self, *, all_of_it: bool = False) -> dict[str, Stamp]:
         found = {}
@@ -258,14 +255,6 @@ class Mirror:
                 raise StorageError(f"{self._remote.uri}: has a file outside of itself, {name!r}")
 
 
-def _is_whole(pointer: bytes | None, there: Mapping[str, Stamp]) -> bool:
-    """Whether the commit that was pointed at is in a listing that was made after."""
-    if pointer is None or POINTER not in there:
-        return POINTER not in there
-    commit = f"{COMMITS}/{pointer.decode(errors='replace').strip()}"
-    return any(name.startswith(f"{commit}/") for name in there)
-
-
 def _rank(name: str) -> tuple[bool, bool, str]:
     """The pointer last, and before it what describes a commit."""
     return name == POINTER, name.startswith(f"{COMMITS}/"), name
@@ -276,6 +265,14 @@ def _stays(name: str) -> bool:
     parts = name.split("/")
     own = any(part == "privacy" and before.startswith("site=") for before, part in pairwise(parts))
     return own or parts[-1] in ("lock", "site.log") or any(part.startswith(".") for part in parts)
+
+
+def stamp_of(path: Path) -> Stamp | None:
+    """What a file is told by; None: there is none."""
+    try:
+        return _stamp(path)
+    except OSError:
+        return None
 
 
 def _stamp(path: Path) -> Stamp:

@@ -106,7 +106,7 @@ class Remote:
 
     def write(self, name: str, content: bytes) -> None:
         """Write a small file, whole or not at all."""
-        with tempfile.NamedTemporaryFile() as file:
+        with _told(self._uri_of(name)), tempfile.NamedTemporaryFile() as file:
             file.write(content)
             file.flush()
             self.upload(Path(file.name), name)

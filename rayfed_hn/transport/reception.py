@@ -20,7 +20,7 @@ TELL_SECONDS = 30.0  # between two lines about who is missing
 ENDING_WORDS = {
     Ending.FINISHED: "has ended by itself",
     Ending.FAILED: "has failed",
-    Ending.OTHER_SETTINGS: "does not agree to the settings of this run (its own console names the one)",
+    Ending.OTHER_SETTINGS: "does not agree to the settings of this run (its console says which)",
     Ending.OTHER_RUN: "holds another run in its run.dir",
 }
 

@@ -241,12 +241,16 @@ def test_nodes_that_share_nothing_but_object_storage(
     def job(*words: object) -> str:
         return cluster.job(*words, runtime_env=runtime_env)
 
+    disk = cluster.environment["RAYFED_HN_DISK"]
+    slides = [f"data.manifest={bags.parent / 'manifest.csv'}"]
+    slides += [f"data.root={real_data / 'histology'}"]
+    own = [f"data.bags={disk}/own", f"run.dir={tmp_path / 'own'}"]
+    told = cluster.job("rayfed-hn", "embed", CONF, *slides, *own, fine=False)
+    assert "/own cannot be used by node 10." in told
+    assert "does not have that folder on a disk of its own" in told
+
     job("python", "-c", _MAKE, bucket.removeprefix("http://"), "study")
-    words = [
-        f"data.manifest={bags.parent / 'manifest.csv'}",
-        f"data.root={real_data / 'histology'}",
-    ]
-    words += ["data.bags=s3://study/bags"]
+    words = [*slides, "data.bags=s3://study/bags"]
     told = job("rayfed-hn", "embed", CONF, *words, "run.dir=s3://study/embed")
     assert "36 embedded, 0 were in" in told
     job(*train("s3://study/bags", "s3://study/run", *PINNED))

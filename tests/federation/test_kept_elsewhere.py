@@ -92,7 +92,7 @@ def _mixtures(scores: Sequence[Scores]) -> dict[str, bytes]:
     return {one.site: one.mixture_BE.tobytes() for one in scores}
 
 
-def test_who_shares_a_disk_with_the_run_sends_nothing(there: Remote) -> None:
+def test_what_is_here_counts_where_the_run_is_and_nothing_elsewhere(there: Remote) -> None:
     """Which only the token of whoever has taken it up says: what is there may be of other days."""
     run, north = there / "runs/two", "sites/north/memory"
     take(run, run.copy)
@@ -101,10 +101,18 @@ def test_who_shares_a_disk_with_the_run_sends_nothing(there: Remote) -> None:
     own.parent.mkdir(parents=True)
     own.write_text("1")
     (run.copy / "config.yaml").write_text("")
-    Share(run.copy, lambda name: True, old).push()
     Share(run.copy, lambda name: True).push()
     Share(None, lambda name: True, "token").push()
     assert set(run.files()) == {CLAIM}
+    here = Share(run.copy, lambda name: name.startswith("sites/north/"), old)
+    here.push()
+    assert set(run.files()) == {CLAIM, north}
+    run.write(north, b"from a node where the site was in between")
+    own.with_name("log").write_text("new here")
+    here.pull()
+    assert own.read_text() == "from a node where the site was in between"
+    assert own.with_name("log").read_text() == "new here"
+    own.write_text("1")
     token = _taken_up_elsewhere(run)
     run.write(north, b"newer, from another node")
     share = Share(run.copy, lambda name: name.startswith("sites/north/"), token)
@@ -115,6 +123,23 @@ def test_who_shares_a_disk_with_the_run_sends_nothing(there: Remote) -> None:
     assert run.read(north) == b"3"
     (aside,) = (Path(os.environ["RAYFED_HN_CACHE"]) / SET_ASIDE).iterdir()
     assert (aside / north).read_text() == "1"
+
+
+@pytest.mark.usefixtures("impatient")
+def test_where_the_run_is_storage_may_be_away_for_a_while(
+    there: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has taken the run up sends what is there when storage is back."""
+    run = there / "runs/six"
+    take(run, run.copy)
+    (run.copy / "sites").mkdir()
+    (run.copy / "sites" / "memory").write_text("1")
+    share = Share(run.copy, lambda name: True, token_of(run.copy))
+    tried = _break(monkeypatch, 1)
+    share.push()
+    assert (len(tried), set(run.files())) == (1, {CLAIM})
+    share.push()
+    assert "sites/memory" in run.files()
 
 
 def _taken_up_elsewhere(run: Remote) -> str:

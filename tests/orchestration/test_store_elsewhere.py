@@ -19,7 +19,8 @@ from rayfed_hn.slides.encoders import make_encoder
 from rayfed_hn.slides.manifest import read_manifest
 from rayfed_hn.slides.outcome import SlideOutcome
 from rayfed_hn.slides.worklist import Job, find_work
-from rayfed_hn.storage.elsewhere import collect, offer
+from rayfed_hn.storage import elsewhere
+from rayfed_hn.storage.elsewhere import collect, forget_marks, offer
 from rayfed_hn.storage.remote import Remote, remote_of
 
 EMBED = EmbedConfig(encoder="texture", tile_px=128, slides_in_flight=1, pictures=True)
@@ -91,7 +92,8 @@ def test_what_a_node_makes_is_there_and_then_here(machines: Machines) -> None:
     }
     root = machines.copy("asks")
     assert store.find_entry(root, "north", "good") is None
-    collect(root, MARKS)
+    collect(root)
+    forget_marks(root, ".attempts-")
     entry = store.find_entry(root, "north", "good")
     assert entry is not None
     assert len(read_bag(entry.path)) == outcomes["good"].num_tiles > 0
@@ -102,7 +104,7 @@ def test_what_a_node_makes_is_there_and_then_here(machines: Machines) -> None:
 def test_a_slide_that_is_mended_there_leaves_no_note(machines: Machines) -> None:
     machines.work()
     (machines.folder / "bad.tiff").write_bytes((machines.folder / "good.tiff").read_bytes())
-    collect(machines.copy("asks"), MARKS)
+    collect(machines.copy("asks"))
     assert [outcome.status for outcome in machines.work()] == ["embedded"]
     assert "site=north/bad.arrow" in _bags_and_more(machines.remote)
     assert "site=north/bad.set_aside.json" not in _bags_and_more(machines.remote)
@@ -115,7 +117,7 @@ def test_a_slide_that_kills_workers_of_many_nodes_is_given_up(machines: Machines
     assert good.reason == "the worker that encoded it died"
     assert bad.reason.startswith("is neither a slide")
     assert "site=north/good.set_aside.json" in _bags_and_more(machines.remote)
-    collect(machines.copy("asks"), MARKS)
+    forget_marks(machines.copy("asks"), ".attempts-")
     assert not [name for name in machines.remote.files() if name.startswith(MARKS)]
 
 
@@ -123,7 +125,7 @@ def test_a_picture_is_drawn_without_losing_the_bag_there(machines: Machines) -> 
     machines.work()
     machines.remote.delete("site=north/pictures/good.jpg")
     before = machines.remote.files()["site=north/good.arrow"]
-    collect(machines.copy("asks"), MARKS)
+    collect(machines.copy("asks"))
     (machines.copy("asks") / "site=north/pictures/good.jpg").unlink(missing_ok=True)
     again = {outcome.slide_id: outcome for outcome in machines.work()}
     assert again["good"].status == "skipped"
@@ -140,6 +142,7 @@ def test_storage_that_cannot_be_reached_is_not_the_slides_fault(
     machines.remote = remote_of(address)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr(elsewhere, "RETRY_SECONDS", 0.1)
     for outcome in machines.work():
         assert outcome.reason.startswith(f"nowhere to put its bag: {address}")
         assert "give the same command again" in outcome.remedy

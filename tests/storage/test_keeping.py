@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -196,6 +198,78 @@ def test_a_reader_on_the_machine_of_a_run_leaves_it_alone(
         assert remote.read("report") is None  # whoever has the run sends it too
         assert "is read as process" in capsys.readouterr().out
     assert (remote.read("report"), remote.read("events")) == (b"page", b"1")
+
+
+def test_a_reader_sends_what_it_wrote_and_no_leftovers(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a process that died has left here is old by the time that others went on."""
+    remote = remote_of(place)
+    with kept(remote, alone=True) as copy:
+        fill(copy, config__yaml="", events="1", checkpoints__LATEST="1")
+        (copy / "config.yaml").write_text("")
+    fill(remote.copy, events="2", checkpoints__LATEST="2")  # and dies
+    with kept(remote, alone=False, every=0.05) as same:
+        assert (same / "events").read_text() == "2"
+        remote.write(POINTER, b"7")  # by another machine, which has taken it up
+        remote.write("events", b"7")
+        fill(same, report="page")
+        while remote.read("report") is None:
+            time.sleep(0.02)
+    assert (remote.read(POINTER), remote.read("events")) == (b"7", b"7")
+
+
+_BACKGROUND = """
+import sys, time
+from rayfed_hn.storage.keeping import kept
+from rayfed_hn.storage.remote import remote_of
+from rayfed_hn import cli
+import signal
+signal.signal(signal.SIGTERM, cli._interrupt)
+remote = remote_of(sys.argv[1])
+with kept(remote, alone=True, every=0.1) as copy:
+    (copy / "state").write_text("1")
+    print("begun", flush=True)
+    for _ in range(300):
+        time.sleep(0.1)
+        (copy / "state").write_text(str(time.time()))
+"""
+
+
+def test_a_command_of_a_script_ends_too(place: str, tmp_path: Path) -> None:
+    """A shell that is no terminal starts what it puts into the background deaf to Ctrl-C."""
+    if place.startswith("s3"):
+        pytest.skip("the same, on a server of this process")
+    shell = ["bash", "-c", '"$0" -c "$1" "$2" & wait $!', sys.executable, _BACKGROUND, place]
+    with subprocess.Popen(shell, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as script:
+        assert script.stdout is not None
+        assert script.stdout.readline() == b"begun\n"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("RAYFED_HN_CACHE", str(tmp_path / "another machine"))
+            with kept(remote_of(place), alone=True):
+                assert script.wait(20) != 0
+        assert script.stderr is not None
+        assert b"another process has taken this run up" in script.stderr.read()
+
+
+def test_whatever_goes_wrong_is_told_and_tried_again(
+    place: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A full folder of temporary files, for one."""
+    remote, push, tried = remote_of(place), Mirror.push, []
+
+    def full(self: Mirror) -> int:
+        tried.append(1)
+        if len(tried) < 3:
+            raise OSError(28, "No space left on device")
+        return push(self)
+
+    monkeypatch.setattr(Mirror, "push", full)
+    with kept(remote, alone=True, every=0.05) as copy:
+        fill(copy, state="1")
+        while remote.read("state") is None:
+            time.sleep(0.02)
+    assert capsys.readouterr().err.count("No space left on device; trying again") == 1
 
 
 def test_a_run_has_one_process_on_a_machine(

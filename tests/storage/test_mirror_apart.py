@@ -83,6 +83,35 @@ def test_another_process_does_not_take_what_is_on_its_way_for_news(
     assert here(local)["events"] == "1 2 3"
 
 
+def test_a_commit_that_is_dropped_while_it_is_sent_is_sent_whole(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is quicker than its commits are sent points at none that is not there."""
+    remote, local = remote_of(place), tmp_path / "run"
+    upload, made = Remote.upload, [3]
+
+    def commit(number: int) -> None:
+        fill(local, **{f"checkpoints__{number}__{part}": f"{number} {part}" for part in "ab"})
+        fill(local, checkpoints__LATEST=str(number))
+        shutil.rmtree(local / "checkpoints" / str(number - 2), ignore_errors=True)
+
+    def slowly(self: Remote, source: Path, name: str) -> None:
+        made[0] += 1
+        commit(made[0])
+        upload(self, source, name)
+
+    commit(2)
+    commit(3)
+    monkeypatch.setattr(Remote, "upload", slowly)
+    for _ in range(3):
+        Mirror(local, remote).push()
+        pointed = (remote.read(POINTER) or b"").decode()
+        for part in "ab":
+            content = remote.read(f"checkpoints/{pointed}/{part}")
+            assert content == f"{pointed} {part}".encode()
+    assert not list(local.glob(".sending-*"))
+
+
 def test_what_is_gone_there_is_deleted_here(place: str, tmp_path: Path) -> None:
     remote, one, other = remote_of(place), tmp_path / "one", tmp_path / "other"
     fill(one, recipe="r", site__a="1", site__b="2", site__c="3", other__d="4")
