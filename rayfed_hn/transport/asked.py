@@ -15,7 +15,10 @@ from rayfed_hn.federation.messages import CandidatesRequest, Request, TrainReque
 from rayfed_hn.federation.schedule import kept_turns, most_turns, turns_between
 
 FILE = "asked.jsonl"
-_WHY = "no server needs more, even if it goes back to older versions; ask whoever runs it"
+_WHY = (
+    "no server needs more, unless it has lost the same versions more than once; ask whoever runs "
+    "it, and begin a new run if that is so"
+)
 
 
 class Asked:
