@@ -213,7 +213,7 @@ def test_a_site_refuses_other_settings_and_names_the_key(
     error = cables.ended["a"].error
     assert isinstance(error, ConfigError)
     assert str(error).startswith(f"{key}: ")
-    assert "a does not agree to the settings of this run" in told
+    assert "a does not agree to the settings of this run (its console says which)" in told
     assert not (tmp_path / "run" / "cards").exists()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -51,15 +52,19 @@ def place() -> Iterator[Path]:
     for tool in ("ip", "setpriv"):
         if shutil.which(tool) is None:
             pytest.skip(f"needs {tool}")
+    turn = (Path(tempfile.gettempdir()) / "rfh-tests.lock").open("w")
+    fcntl.flock(turn, fcntl.LOCK_EX)  # another worker's namespaces would be taken for left ones
     probe = f"rfh-probe-{os.getpid()}"
     made = subprocess.run(["ip", "netns", "add", probe], capture_output=True, check=False)
     if made.returncode:
+        turn.close()
         pytest.skip(f"no network namespaces here: {made.stderr.decode().strip()}")
     subprocess.run(["ip", "netns", "del", probe], check=True)
     folder = Path(tempfile.mkdtemp(prefix="rfh-"))
     folder.chmod(0o711)
     yield folder
     shutil.rmtree(folder)
+    turn.close()
 
 
 def namespaces() -> list[str]:
