@@ -14,7 +14,7 @@ from processes import END_SECONDS, Process, end_now, identify, kill_marked, wait
 from state import Folder, Node, Refused, State
 
 # Ray's own.
-GCS_PORT, DASHBOARD_PORT, CLIENT_PORT, AGENT_PORT = 6379, 8265, 10001, 52365
+GCS_PORT, DASHBOARD_PORT, CLIENT_PORT = 6379, 8265, 10001
 # Mounts the node's own disk at the place that all nodes know, then runs the rest. Not by exec:
 # the first process of a namespace takes away what others leave behind, which a shell does.
 _FIRST = 'mount --bind "$1" "$2" && shift 2 && "$@"; exit $?'

@@ -12,7 +12,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from network import AGENT_PORT, CLIENT_PORT, DASHBOARD_PORT, MODES, Network, free_port
+from network import CLIENT_PORT, DASHBOARD_PORT, MODES, Network, free_port
 from processes import MARK, alive, identify, kill, wait_until
 from state import Folder, Node, Refused, State
 
@@ -168,8 +168,8 @@ class Cluster:
         ray += [f"--num-cpus={node.cpus}", f"--num-gpus={node.gpus}"]
         ray += [f"--object-store-memory={_object_bytes(len(self.state.nodes))}"]
         ray += [f"--temp-dir={self.folder.of(node) / 'r'}"]
-        if self.state.mode == "loopback":  # a port of the machine, which all nodes would take
-            ray += [f"--dashboard-agent-listen-port={free_port(AGENT_PORT)}"]
+        if self.state.mode == "loopback":  # not the usual port, which others' clusters take too
+            ray += [f"--dashboard-agent-listen-port={free_port(0)}"]
         if node is self.state.head:
             port = DASHBOARD_PORT if self.state.forwarder else self.state.dashboard
             client = CLIENT_PORT if self.state.forwarder else free_port(CLIENT_PORT)
