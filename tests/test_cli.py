@@ -106,6 +106,8 @@ def test_train_then_report(
     assert "versions: 2/2" in out
     assert "Privacy: no noise, no formal guarantee\n" in out
     assert json.loads((folder / "privacy.json").read_text())["mechanism"] == "none"
+    digest = json.loads((folder / "summary.json").read_text())["digest"]
+    assert f"\nDigest of what the server has learned: {digest}\n" in out
     titles, *sites = (line.split() for line in out.split("\nsite ")[1].splitlines()[:4])
     assert titles == ["train", "val", "test", "AUC", "mixture", "AUC", "last", "AUC", "best"]
     assert [len(site) for site in sites] == [7, 7, 7]

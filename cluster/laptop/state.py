@@ -115,7 +115,7 @@ class Folder:
         if len(os.fsencode(self.path)) > MAX_FOLDER:
             raise Refused(
                 f"--state: {self.path} is longer than {MAX_FOLDER} bytes, and Ray's sockets would "
-                "not find room below it; give a short one, such as /tmp/mine"
+                "not find room below it; give a short one, right below that of temporary files"
             )
         self.path.mkdir(mode=0o700, exist_ok=True)
         self.check()

@@ -7,7 +7,7 @@ LC_ALL=C # bytes, not letters
 
 fail() {
   echo "check.sh: RAY_TMPDIR, $RAY_TMPDIR: $*; in cluster/machine/env.sh, set it to a short folder that" \
-    "only this account can enter, such as /var/tmp/rayfed-hn-$(id -u), on all machines" >&2
+    "only this account can enter, the same on all machines" >&2
   exit 2
 }
 

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 from rayfed_hn.errors import StorageAway, StorageError
 from rayfed_hn.files import write_atomically
@@ -15,6 +16,7 @@ from rayfed_hn.storage.claim import Claim, TakenUp, lock_of, part, token_of
 from rayfed_hn.storage.mirror import Mirror
 from rayfed_hn.storage.remote import Remote, origin_of
 
+T = TypeVar("T")
 RETRY_SECONDS = 240.0
 FIRST_PAUSE, MOST_PAUSE = 1.0, 30.0  # seconds between two tries
 
@@ -111,7 +113,7 @@ class StoreElsewhere:
 
     def is_marked(self, mark: str) -> bool:
         """Whether a mark was set, by this node or another."""
-        return self._remote.has(mark)
+        return _patiently(lambda: self._remote.has(mark), RETRY_SECONDS)
 
     def set_mark(self, mark: str) -> None:
         """Set a mark, a path below the store's folder."""
@@ -119,7 +121,7 @@ class StoreElsewhere:
 
     def clear_mark(self, mark: str) -> None:
         """Take a mark away."""
-        self._remote.delete(mark)
+        _patiently(lambda: self._remote.delete(mark), RETRY_SECONDS)
 
 
 def store_of(root: Path, shared: Path) -> StoreHere | StoreElsewhere | None:
@@ -252,8 +254,8 @@ class Share:
             ) from None
 
 
-def _patiently(move: Callable[[], object], seconds: float) -> None:
-    """Try again and again while storage is away.
+def _patiently(move: Callable[[], T], seconds: float) -> T:
+    """Try again and again while storage is away; returns what came of it.
 
     Raises:
         StorageError: It is away for too long.
@@ -262,8 +264,7 @@ def _patiently(move: Callable[[], object], seconds: float) -> None:
     end, pause = time.monotonic() + seconds, FIRST_PAUSE
     while True:
         try:
-            move()
-            return
+            return move()
         except TakenUp:
             raise
         except StorageError:

@@ -7,6 +7,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from laptop_cluster import ROOT, SCRIPT, Laptop
 from processes import MARK, alive, identify, kill, kill_marked, marked
 from state import MAX_FOLDER, Folder, Node, Process, Refused, State
 
+PLACE = Path(tempfile.gettempdir()) / f"rl{os.getpid()}"
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 
 
@@ -46,7 +48,7 @@ def test_a_node_is_found_by_its_sites() -> None:
 
 
 def test_the_folder_and_the_token_are_the_users_alone() -> None:
-    place = Path(f"/tmp/rl{os.getpid()}")
+    place = PLACE
     own = Folder(place)
     try:
         own.make()
@@ -65,7 +67,7 @@ def test_the_folder_and_the_token_are_the_users_alone() -> None:
 
 
 def test_a_second_up_does_not_touch_what_the_first_is_making() -> None:
-    place = Path(f"/tmp/rl{os.getpid()}")
+    place = PLACE
     own = Folder(place)
     own.make()
     try:
@@ -86,7 +88,7 @@ def test_what_another_version_has_written_is_not_guessed_at(tmp_path: Path) -> N
 
 
 def test_a_folder_that_is_a_link_is_refused(tmp_path: Path) -> None:
-    place = Path(f"/tmp/rl{os.getpid()}")
+    place = PLACE
     place.symlink_to(tmp_path)
     try:
         with pytest.raises(Refused, match="not a folder of yours"):
@@ -97,7 +99,7 @@ def test_a_folder_that_is_a_link_is_refused(tmp_path: Path) -> None:
 
 def test_a_path_that_sockets_find_no_room_below() -> None:
     with pytest.raises(Refused, match=f"longer than {MAX_FOLDER} bytes"):
-        Folder(Path("/tmp/" + "x" * MAX_FOLDER)).make()
+        Folder(PLACE.with_name("x" * MAX_FOLDER)).make()
 
 
 def test_a_number_that_is_anothers_by_now_is_left_alone() -> None:
@@ -138,7 +140,7 @@ def test_only_what_carries_the_mark_is_ended() -> None:
 
 
 def refused(*words: object) -> str:
-    done = Laptop(Path(f"/tmp/rl{os.getpid()}")).run(*words, fine=False)
+    done = Laptop(PLACE).run(*words, fine=False)
     assert done.returncode == 2, done
     return done.stderr
 
@@ -160,17 +162,17 @@ def test_refusals(words: tuple[object, ...], says: str) -> None:
 
 
 def test_nothing_to_end_is_no_error() -> None:
-    assert "no cluster" in Laptop(Path(f"/tmp/rl{os.getpid()}")).run("down").stdout
+    assert "no cluster" in Laptop(PLACE).run("down").stdout
 
 
 def test_help_teaches() -> None:
-    text = Laptop(Path("/tmp/none")).run("--help").stdout
+    text = Laptop(PLACE).run("--help").stdout
     for word in ("up 3", "env", "ray job submit", "kill north", "down", "pin_label", "token"):
         assert word in text
 
 
 def test_without_python_it_says_so() -> None:
-    words = [SCRIPT, "--state", f"/tmp/rl{os.getpid()}", "status"]
+    words = [SCRIPT, "--state", PLACE, "status"]
     done = subprocess.run(words, env={"PATH": "/bin", "PYTHON": ""}, capture_output=True, text=True)
     found = (ROOT / ".venv" / "bin" / "python").exists()
     assert done.returncode == 2

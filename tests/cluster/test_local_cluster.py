@@ -42,7 +42,7 @@ def cluster() -> Iterator[Laptop]:
         own.enter()
         yield own
         mark = own.known["mark"]
-        own.run("down")
+        assert "unset RAY_API_SERVER_ADDRESS" in own.run("down").stdout  # 'enter' knows it still
         assert own.left(mark) == {"folder": False, "namespaces": [], "processes": []}
 
 

@@ -294,6 +294,8 @@ def test_what_an_autoscaler_is_to_add_is_not_refused(word: str) -> None:
 def test_a_plan_names_every_actor_its_share_and_its_node() -> None:
     cluster = of_nodes(1, 1, 1, gpus=[0, 1, 1])
     packing = packed(2, cluster, "resources.pin_resource=site:", "resources.gpus_per_site=0.25")
+    held = replace(cluster, held=(1.5, 1.0))
+    assert of_packing(packing, held)[0].endswith(", of which others hold 1.5 CPU and 1 GPU now")
     head, *lines = of_packing(packing, cluster)
     assert head == "Placement: 3 actors, 3 CPU and 0.5 GPU together; 3 nodes have 3 CPU and 2 GPU"
     assert [line.split() for line in lines] == [

@@ -149,29 +149,31 @@ def test_a_commit_that_is_made_while_another_is_brought(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     remote, one, other = remote_of(place), tmp_path / "one", tmp_path / "other"
-    fill(one, checkpoints__1__state="one", checkpoints__LATEST="1")
-    Mirror(one, remote).push()
+    _commit(one, remote, 1)
 
     def commit() -> None:
-        fill(one, checkpoints__2__state="two", checkpoints__LATEST="2")
         shutil.rmtree(one / "checkpoints" / "1")
-        Mirror(one, remote).push()
+        _commit(one, remote, 2)
 
     monkeypatch.setattr(Remote, "read", _after_reading(commit))
     Mirror(other, remote).pull()
-    assert here(other) == {"checkpoints/2/state": "two", POINTER: "2"}
+    assert here(other) == {"checkpoints/2/state": "2", POINTER: "2"}
     shutil.rmtree(other)
-    fill(one, checkpoints__1__state="one", checkpoints__LATEST="1")
     shutil.rmtree(one / "checkpoints" / "2")
-    Mirror(one, remote).push()
+    _commit(one, remote, 1)
     monkeypatch.undo()
     at(monkeypatch, "download", "checkpoints/1/state", commit)
     Mirror(other, remote).pull()
-    assert here(other) == {"checkpoints/2/state": "two", POINTER: "2"}
+    assert here(other) == {"checkpoints/2/state": "2", POINTER: "2"}
     (other / POINTER).unlink()
     remote.write(POINTER, b"7")  # of which there is no commit: not for the mirror to judge
     Mirror(other, remote).pull()
     assert here(other)[POINTER] == "7"
+
+
+def _commit(folder: Path, remote: Remote, number: int) -> None:
+    fill(folder, **{f"checkpoints__{number}__state": f"{number}"}, checkpoints__LATEST=f"{number}")
+    Mirror(folder, remote).push()
 
 
 def _after_reading(happens: Callable[[], None]) -> Callable[[Remote, str], bytes | None]:
@@ -191,16 +193,10 @@ def test_a_pointer_is_brought_as_it_was_when_its_commit_was_listed(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     remote, one, other = remote_of(place), tmp_path / "one", tmp_path / "other"
-    fill(one, checkpoints__1__state="one", checkpoints__LATEST="1")
-    Mirror(one, remote).push()
-
-    def commit() -> None:
-        fill(one, checkpoints__2__state="two", checkpoints__LATEST="2")
-        Mirror(one, remote).push()
-
-    at(monkeypatch, "download", "checkpoints/1/state", commit)
+    _commit(one, remote, 1)
+    at(monkeypatch, "download", "checkpoints/1/state", lambda: _commit(one, remote, 2))
     Mirror(other, remote).pull()
-    assert here(other) == {"checkpoints/1/state": "one", POINTER: "1"}
+    assert here(other) == {"checkpoints/1/state": "1", POINTER: "1"}
     Mirror(other, remote).pull()
     assert here(other)[POINTER] == "2"
 
